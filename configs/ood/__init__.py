@@ -1,0 +1,1 @@
+"""Hydra config group ``ood``: the blocks of ``method_kwargs.ood``."""

@@ -1,0 +1,18 @@
+"""Lets ``python main_pretrain.py --config-name dino_ood`` work in an unmodified solo-learn."""
+
+import sys
+
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+
+class SoloOODSearchPath(SearchPathPlugin):
+    """Registers the method and its configs in a program that has solo-learn's methods loaded."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        if "solo.methods" not in sys.modules:
+            return  # another Hydra application: it must not pay for us
+        from solo_ood.plugin import register
+
+        register()
+        search_path.append("solo_ood", "pkg://solo_ood.configs")

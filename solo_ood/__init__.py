@@ -1,0 +1,33 @@
+"""Out-of-distribution-aware DINO for solo-learn: find the rare samples of a stream and learn them.
+
+Importing this package has no side effect and does not import torch: public names are resolved on
+first use (PEP 562).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "register": "plugin",
+    "OODConfig": "config",
+    "RareQueue": "rare_queue",
+    "RareSelector": "selection",
+    "make_scorer": "scorers",
+    "make_threshold": "threshold",
+    "mix": "mixing",
+}
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

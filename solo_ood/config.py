@@ -1,0 +1,231 @@
+"""The typed configuration of ``method_kwargs.ood``: every default, unit and range lives here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from solo_ood.errors import message, unknown_name
+
+SCORERS = ("knn", "mahalanobis", "random", "oracle")
+THRESHOLDS = ("fixed", "window", "tracking")
+
+
+@dataclass
+class ScorerConfig:
+    """How rare a teacher embedding is; higher score = more out-of-distribution."""
+
+    name: str = "knn"  # knn | mahalanobis | random (control) | oracle (control, needs labels)
+    n_reference: int = 1024  # stream samples remembered (knn: rows; mahalanobis: effective number)
+    min_samples: int = 256  # stream samples learnt before the first score is given
+    k: int | None = None  # knn: which neighbour; null = max(2, 1 % of the reference)
+    shrinkage: float = 0.1  # mahalanobis: weight in [0, 1] of the scaled identity
+    normalize: bool = True  # L2-normalise features first
+    feats: str = "train"  # teacher mode of the scored features: train (free) | eval (+1 forward)
+
+
+@dataclass
+class ThresholdConfig:
+    """Which scores are out-of-distribution: ``is_ood == (ood_score > threshold)``."""
+
+    name: str = (
+        "tracking"  # fixed (first n scores) | window (last n) | tracking (exact long-run rate)
+    )
+    percentile: float = 0.95  # in (0, 1): share of the stream that is *not* flagged
+    n: int = 1024  # scores the quantile is taken from
+    min_samples: int = 256  # scores seen before the first flag; fixed waits for all n
+    eta: float = 0.005  # tracking: step of the level per sample; larger = faster, noisier
+
+
+@dataclass
+class QueueConfig:
+    """The FIFO of flagged dataset indexes."""
+
+    capacity: int = 1024  # indexes held; the oldest leaves first
+    max_replays: int | None = 16  # replays after which an index leaves; null = no limit
+    min_age: int = 0  # training steps an index waits before its first replay
+    # A re-scored replay leaves the queue when its score is not above this quantile of the stream:
+    # null = the threshold's own percentile (strict), 0 = it never leaves for its score.
+    release: float | None = 0.5
+    store: str = (
+        "indexes"  # indexes (fresh augmentations) | crops (kept on the CPU; no dataset needed)
+    )
+
+
+@dataclass
+class MixConfig:
+    """How replayed samples enter the batch."""
+
+    mode: str = "replace"  # replace (batch keeps its size) | append (batch grows)
+    ratio: float = 0.25  # replayed rows / batch size, in [0, 1)
+    num_workers: int | None = (
+        None  # workers of the replay loader; null = ratio x the train loader's
+    )
+
+
+@dataclass
+class OODConfig:
+    """``method_kwargs.ood``: everything that ``dino_ood`` adds to DINO."""
+
+    enabled: bool = True  # false = stock DINO, bit for bit
+    start: float = 0.2  # share of all training steps before scoring starts, in [0, 1)
+    seed: int = 0  # of the replay draws and the random control; the global RNG is never used
+    # class ids counted as rare in the logged precision and lift; null = the third of the classes
+    # with the fewest samples. Used for reporting only, never for training.
+    rare_classes: list[int] | None = None
+    scorer: ScorerConfig = field(default_factory=ScorerConfig)
+    threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
+    queue: QueueConfig = field(default_factory=QueueConfig)
+    mix: MixConfig = field(default_factory=MixConfig)
+
+
+def parse(user: Mapping[str, Any] | DictConfig | None, batch_size: int | None = None) -> OODConfig:
+    """Merge a user's block into the defaults and check every value.
+
+    Args:
+        user: the block ``method_kwargs.ood`` (nested mapping); ``None`` means all defaults.
+        batch_size: fresh rows per process and step; the row counts are checked when it is given.
+
+    Raises:
+        ValueError: for an unknown key or name (with the nearest valid one), a value of the wrong
+            type, or one out of its range.
+    """
+    if isinstance(user, DictConfig):
+        user = OmegaConf.to_container(user, resolve=True)
+    user = user or {}
+    if not isinstance(user, Mapping):
+        raise ValueError(
+            message(
+                "method_kwargs.ood",
+                expected="a mapping",
+                got=repr(user),
+                remedy="Write `ood:` with its keys below it, or `ood: {}` for the defaults.",
+            )
+        )
+    _check_keys(user, OODConfig, "method_kwargs.ood")
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(OODConfig), dict(user))
+        cfg: OODConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
+    except OmegaConfBaseException as error:
+        raise ValueError(f"method_kwargs.ood: {str(error).splitlines()[0]}") from error
+    _check_values(cfg)
+    if batch_size is not None and cfg.enabled:
+        replay_rows(cfg, batch_size)
+    return cfg
+
+
+def replay_rows(cfg: OODConfig, batch_size: int, world_size: int = 1) -> int:
+    """Return the replayed rows per process and step, m = round(ratio * batch_size).
+
+    Raises:
+        ValueError: if m rounds to 0 though the ratio is not 0, if no fresh row is left, or if the
+            queue cannot hold the rows that one step replays on all processes.
+    """
+    rows = round(cfg.mix.ratio * batch_size)
+    if cfg.mix.ratio > 0 and rows == 0:
+        raise ValueError(
+            message(
+                "ood.mix.ratio",
+                expected=f"a ratio that gives at least 1 row of a batch of {batch_size}",
+                got=f"{cfg.mix.ratio} (0 rows)",
+                remedy=f"Use at least {1 / batch_size:.3f}, a larger batch, or 0 for no replay.",
+            )
+        )
+    if cfg.mix.mode == "replace" and rows >= batch_size:
+        raise ValueError(
+            message(
+                "ood.mix.ratio",
+                expected="at least 1 fresh row in the batch",
+                got=f"{rows} replayed rows of {batch_size}",
+                remedy="Lower ood.mix.ratio, or use ood.mix.mode=append.",
+            )
+        )
+    if cfg.queue.capacity < rows * world_size:
+        raise ValueError(
+            message(
+                "ood.queue.capacity",
+                expected=f"at least the {rows * world_size} rows replayed per step",
+                got=cfg.queue.capacity,
+                remedy="Raise ood.queue.capacity or lower ood.mix.ratio.",
+            )
+        )
+    return rows
+
+
+def _check_keys(user: Mapping[str, Any], schema: Any, path: str) -> None:
+    """Raise for a key that the schema does not have, anywhere below ``path``."""
+    known = {f.name: f for f in fields(schema)}
+    for key, value in user.items():
+        if key not in known:
+            raise ValueError(unknown_name(f"key in {path}", str(key), known))
+        factory = known[key].default_factory
+        if is_dataclass(factory) and isinstance(value, Mapping):
+            _check_keys(value, factory, f"{path}.{key}")
+
+
+def _check_values(cfg: OODConfig) -> None:
+    choices = {
+        "scorer.name": (cfg.scorer.name, SCORERS),
+        "scorer.feats": (cfg.scorer.feats, ("train", "eval")),
+        "threshold.name": (cfg.threshold.name, THRESHOLDS),
+        "queue.store": (cfg.queue.store, ("indexes", "crops")),
+        "mix.mode": (cfg.mix.mode, ("replace", "append")),
+    }
+    for key, (value, valid) in choices.items():
+        if value not in valid:
+            raise ValueError(unknown_name(f"ood.{key}", value, valid))
+    release = cfg.queue.release
+    max_replays, k = cfg.queue.max_replays, cfg.scorer.k
+    workers, n_reference = cfg.mix.num_workers, cfg.scorer.n_reference
+    p = cfg.threshold.percentile
+    ranges = {
+        "start": (cfg.start, 0 <= cfg.start < 1, "a share in [0, 1)"),
+        "scorer.n_reference": (n_reference, n_reference >= 2, "at least 2 samples"),
+        "scorer.min_samples": (
+            cfg.scorer.min_samples,
+            2 <= cfg.scorer.min_samples <= n_reference,
+            f"2 to scorer.n_reference = {n_reference} samples",
+        ),
+        "scorer.k": (
+            k,
+            k is None or 1 <= k <= cfg.scorer.min_samples,
+            f"null or 1 to scorer.min_samples = {cfg.scorer.min_samples}",
+        ),
+        "scorer.shrinkage": (
+            cfg.scorer.shrinkage,
+            0 <= cfg.scorer.shrinkage <= 1,
+            "a weight in [0, 1]",
+        ),
+        "threshold.percentile": (p, 0 < p < 1, "a fraction in (0, 1), such as 0.95"),
+        "threshold.n": (cfg.threshold.n, cfg.threshold.n >= 2, "at least 2 scores"),
+        "threshold.min_samples": (
+            cfg.threshold.min_samples,
+            1 <= cfg.threshold.min_samples <= cfg.threshold.n,
+            f"1 to threshold.n = {cfg.threshold.n} scores",
+        ),
+        "threshold.eta": (cfg.threshold.eta, cfg.threshold.eta > 0, "a positive step"),
+        "queue.capacity": (cfg.queue.capacity, cfg.queue.capacity >= 1, "at least 1 index"),
+        "queue.max_replays": (
+            max_replays,
+            max_replays is None or max_replays >= 1,
+            "null or at least 1",
+        ),
+        "queue.min_age": (cfg.queue.min_age, cfg.queue.min_age >= 0, "0 or more steps"),
+        "queue.release": (release, release is None or 0 <= release < 1, "null or in [0, 1)"),
+        "mix.ratio": (cfg.mix.ratio, 0 <= cfg.mix.ratio < 1, "a ratio in [0, 1)"),
+        "mix.num_workers": (workers, workers is None or workers >= 0, "null or 0 or more"),
+    }
+    for key, (value, valid_value, expected) in ranges.items():
+        if not valid_value:
+            raise ValueError(
+                message(
+                    f"ood.{key}",
+                    expected=expected,
+                    got=value,
+                    remedy=f"Set method_kwargs.ood.{key} accordingly.",
+                )
+            )

@@ -1,0 +1,70 @@
+"""Digits-LT: scikit-learn's real handwritten digits, made long-tailed, as an ImageFolder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from solo_ood.data.tail import exponential_counts
+from solo_ood.errors import message
+
+SPLITS = ("train", "reference", "val")
+IMBALANCE = 20
+SIDE = 32  # pixels; the 8 x 8 scans are enlarged
+_VAL_PER_CLASS = 36
+_NAME = f"digits-lt-{IMBALANCE}-v1"
+
+
+def digits_lt(split: str = "train") -> str:
+    """Return the folder of one split; written to the cache on first use (about 2 s, 2 MB).
+
+    ``train`` is long-tailed (imbalance 20; digit 0 is the most frequent, 9 the rarest),
+    ``reference`` is balanced and contains ``train`` (for linear and k-NN evaluation), ``val`` is
+    balanced and disjoint from both. The cache is ``$SOLO_OOD_CACHE``, by default
+    ``~/.cache/solo-ood``.
+
+    Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, 1998.
+
+    Raises:
+        ValueError: for another split.
+    """
+    if split not in SPLITS:
+        raise ValueError(
+            message("digits split", expected=f"one of {SPLITS}", got=split, remedy="Use 'train'.")
+        )
+    cache = Path(os.environ.get("SOLO_OOD_CACHE", Path.home() / ".cache" / "solo-ood"))
+    root = cache / _NAME
+    if not root.exists():
+        _write(root)
+    return str(root / split)
+
+
+def _write(root: Path) -> None:
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    # Written aside and renamed, so that a process beside this one never sees half a data set.
+    aside = root.with_name(f"{root.name}.{os.getpid()}")
+    rng = np.random.default_rng(0)
+    per_class = [rng.permutation(np.flatnonzero(digits.target == c)) for c in range(10)]
+    largest = min(map(len, per_class)) - _VAL_PER_CLASS
+    for label, (members, n_train) in enumerate(
+        zip(per_class, exponential_counts(largest, 10, IMBALANCE))
+    ):
+        pool = members[_VAL_PER_CLASS : _VAL_PER_CLASS + largest]
+        splits = {"val": members[:_VAL_PER_CLASS], "reference": pool, "train": pool[:n_train]}
+        for split, indexes in splits.items():
+            folder = aside / split / str(label)
+            folder.mkdir(parents=True)
+            for index in indexes:
+                pixels = np.round(digits.images[index] * (255 / 16)).astype(np.uint8)
+                image = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+                image.convert("RGB").save(folder / f"{index:04d}.png")
+    try:
+        aside.rename(root)
+    except OSError:  # another process was faster
+        shutil.rmtree(aside)

@@ -1,0 +1,22 @@
+"""One form for every message to the user: what, expected, got, remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+
+def message(what: str, *, expected: Any, got: Any, remedy: str) -> str:
+    """Return ``what``, then what was expected, what was found and what to do about it."""
+    return f"{what}: expected {expected}, got {got}. {remedy}"
+
+
+def unknown_name(kind: str, name: str, valid: Iterable[str]) -> str:
+    """Return the message for a name that is not in ``valid``, with the nearest valid one."""
+    names = sorted(valid)
+    near = get_close_matches(str(name), names, n=1, cutoff=0.5)
+    remedy = f"Did you mean {near[0]!r}?" if near else f"Use {names[0]!r}, for instance."
+    return message(
+        f"Unknown {kind}", expected=f"one of {', '.join(names)}", got=repr(name), remedy=remedy
+    )

@@ -1,0 +1,178 @@
+"""The one place that knows which solo-learn is installed, and how its generations differ.
+
+``release`` is version 1.0.2 of the package index (keyword arguments, ``encoder``), ``checkout`` the
+git repository's main branch (one config, ``backbone``).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from solo_ood.config import OODConfig, parse
+from solo_ood.errors import message
+
+Generation = Literal["release", "checkout"]
+
+_REMEDY = (
+    "Run `python scripts/install_host.py` in a checkout of solo-ood, or install a checkout of "
+    "solo-learn's main branch."
+)
+
+
+@dataclass
+class Setup:
+    """What the constructor of DINO gets, and what ``dino_ood`` takes for itself."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    ood: OODConfig
+    local_crop_sizes: list[int]
+
+
+@lru_cache(maxsize=1)
+def generation() -> Generation:
+    """Return which generation of solo-learn is installed.
+
+    Raises:
+        RuntimeError: if there is none, it does not import, or its interface is unknown.
+    """
+    if find_spec("solo") is None:
+        raise RuntimeError(
+            message(
+                "solo-learn", expected="an installed host", got="no package `solo`", remedy=_REMEDY
+            )
+        )
+    try:
+        from solo.methods.dino import DINO
+    except ImportError as error:
+        raise RuntimeError(
+            message(
+                f"solo-learn {_version()}",
+                expected="a host that imports with the installed torch and lightning",
+                got=f"{type(error).__name__}: {error}",
+                remedy=_REMEDY,
+            )
+        ) from error
+    parameters = list(inspect.signature(DINO.__init__).parameters)
+    if parameters[1:] == ["cfg"] and find_spec("solo.backbones"):
+        return "checkout"
+    if "proj_hidden_dim" in parameters and find_spec("solo.utils.backbones"):
+        return "release"
+    raise RuntimeError(
+        message(
+            f"solo-learn {_version()}",
+            expected="DINO(cfg) of the main branch or DINO(**kwargs) of 1.0.2",
+            got=f"DINO({', '.join(parameters[1:])})",
+            remedy=_REMEDY,
+        )
+    )
+
+
+def check() -> None:
+    """Raise ``RuntimeError`` with a remedy unless a known solo-learn is installed."""
+    generation()
+
+
+def _version() -> str:
+    try:
+        return version("solo-learn")
+    except PackageNotFoundError:
+        return "(not installed as a package)"
+
+
+def prepare(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Setup:
+    """Take our block out of the constructor's arguments and make the backbone fit the local crops.
+
+    Raises:
+        ValueError: for a bad ``method_kwargs.ood`` block or a backbone argument that forbids the
+            local crops.
+    """
+    if generation() == "checkout":
+        cfg = args[0] if args else kwargs["cfg"]
+        method_kwargs = cfg.get("method_kwargs") or {}
+        ood = parse(method_kwargs.get("ood"), cfg.optimizer.batch_size)
+        sizes = _distinct([pipeline.crop_size for pipeline in cfg.get("augmentations") or []])
+        extra = _crop_kwargs(cfg.backbone.name, sizes, cfg.backbone.get("kwargs") or {})
+        if extra:
+            cfg.backbone.kwargs = {**(cfg.backbone.get("kwargs") or {}), **extra}
+        return Setup((cfg,), {}, ood, sizes[1:])
+    kwargs = dict(kwargs)
+    ood = parse(kwargs.pop("ood", None), kwargs["batch_size"])
+    sizes = _distinct(kwargs.get("crop_size") or [])
+    extra = _crop_kwargs(kwargs["encoder"], sizes, kwargs["backbone_args"])
+    kwargs["backbone_args"] = {**kwargs["backbone_args"], **extra}
+    return Setup(args, kwargs, ood, sizes[1:])
+
+
+def _distinct(sizes: Sequence[int]) -> list[int]:
+    return list(dict.fromkeys(sizes))
+
+
+def _crop_kwargs(backbone: str, sizes: list[int], given: Any) -> dict[str, bool]:
+    """Return what timm's transformers need to take crops of more than one size."""
+    needed = {"vit": ("dynamic_img_size", True), "swin": ("strict_img_size", False)}
+    family = backbone.split("_")[0]
+    if len(sizes) < 2 or family not in needed:
+        return {}
+    key, value = needed[family]
+    if given.get(key, value) != value:
+        raise ValueError(
+            message(
+                f"backbone.kwargs.{key}",
+                expected=f"{value} for {backbone} with crops of {sizes} pixels",
+                got=given[key],
+                remedy="Remove the key, or give all crops the same size.",
+            )
+        )
+    return {key: value}
+
+
+def teacher(model: Any) -> Any:
+    """Return the momentum network without its head."""
+    return model.momentum_backbone if generation() == "checkout" else model.momentum_encoder
+
+
+def student(model: Any) -> Any:
+    """Return the trained network without its head."""
+    return model.backbone if generation() == "checkout" else model.encoder
+
+
+def eval_feats(model: Any, crops: Sequence[Any]) -> list[Any]:
+    """Return the teacher's features (B, D) of each crop with its BatchNorm in eval mode."""
+    import torch
+
+    net = teacher(model)
+    was_training = net.training
+    net.eval()
+    with torch.no_grad():
+        feats = [net(crop) for crop in crops]
+    net.train(was_training)
+    return feats
+
+
+def check_local_crops(model: Any, sizes: Sequence[int]) -> None:
+    """Raise ``ValueError`` if the backbone cannot take a crop of one of the ``sizes`` (pixels)."""
+    import torch
+
+    net = teacher(model)
+    was_training = net.training
+    for size in sizes:
+        try:
+            eval_feats(model, [torch.zeros(1, 3, size, size)])
+        except Exception as error:  # whatever the backbone raises is the reason
+            raise ValueError(
+                message(
+                    "augmentations, local crop size",
+                    expected=f"a size that the backbone {type(net).__name__} can take",
+                    got=f"{size} pixels ({str(error).splitlines()[0]})",
+                    remedy="Use another crop_size, or backbone.kwargs that allow it.",
+                )
+            ) from error
+        finally:
+            net.train(was_training)

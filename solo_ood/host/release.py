@@ -1,0 +1,202 @@
+"""Drive solo-learn 1.0.2 with the config schema of solo-learn's main branch."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from solo.args.utils import N_CLASSES_PER_DATASET
+from solo.methods import METHODS
+from solo.utils.checkpointer import Checkpointer
+from solo.utils.classification_dataloader import prepare_dataloaders
+from solo.utils.pretrain_dataloader import (
+    prepare_dataloader,
+    prepare_datasets,
+    prepare_n_crop_transform,
+    prepare_transform,
+)
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from solo_ood.errors import message, unknown_name
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.228, 0.224, 0.225)
+
+
+def num_classes(cfg: DictConfig) -> int:
+    """Return the classes of a stock data set, or the folders of a custom one (at least 1)."""
+    if cfg.data.dataset in N_CLASSES_PER_DATASET:
+        return N_CLASSES_PER_DATASET[cfg.data.dataset]
+    return max(1, sum(entry.is_dir() for entry in os.scandir(cfg.data.train_path)))
+
+
+def num_devices(cfg: DictConfig) -> int:
+    """Return how many processes ``cfg.devices`` (a list, a number, or a number as text) means."""
+    devices = cfg.get("devices", 1)
+    return len(devices) if OmegaConf.is_list(devices) else max(1, int(devices))
+
+
+def crops(cfg: DictConfig) -> tuple[int, int]:
+    """Return the number of global crops (of the first pipeline's size) and of local ones."""
+    first = cfg.augmentations[0].crop_size
+    large = sum(a.num_crops for a in cfg.augmentations if a.crop_size == first)
+    return large, sum(a.num_crops for a in cfg.augmentations) - large
+
+
+def method_kwargs(cfg: DictConfig) -> dict[str, Any]:
+    """Translate a config of the main branch into the keyword arguments of 1.0.2."""
+    optimizer, scheduler, momentum = cfg.optimizer, cfg.scheduler, cfg.get("momentum") or {}
+    extra = OmegaConf.to_container(optimizer.get("kwargs") or OmegaConf.create())
+    lars = optimizer.name == "lars"
+    large, small = crops(cfg)
+    backbone = dict(cfg.backbone.get("kwargs") or {})
+    backbone["cifar"] = cfg.data.dataset in ("cifar10", "cifar100")
+    if not cfg.backbone.name.startswith("resnet"):
+        backbone.setdefault("img_size", cfg.augmentations[0].crop_size)
+    scale = optimizer.batch_size * num_devices(cfg) / 256  # as both generations scale it
+    own = OmegaConf.to_container(cfg.get("method_kwargs") or OmegaConf.create(), resolve=True)
+    dino = {  # the defaults of the main branch
+        "clip_grad": 0,
+        "freeze_last_layer": 1,
+        "norm_last_layer": True,
+        "use_bn_in_head": False,
+        "student_temperature": 0.1,
+        "teacher_temperature": 0.07,
+        "warmup_teacher_temperature": 0.04,
+        "warmup_teacher_temperature_epochs": 0,
+    }
+    return {
+        **dino,
+        **own,
+        "encoder": cfg.backbone.name,
+        "backbone_args": backbone,
+        "num_classes": num_classes(cfg),
+        "max_epochs": cfg.max_epochs,
+        "batch_size": optimizer.batch_size,
+        "optimizer": "sgd" if lars else optimizer.name,
+        "lars": lars,
+        "eta_lars": extra.pop("eta", 1e-3),
+        "grad_clip_lars": extra.pop("clip_lr", False),
+        "exclude_bias_n_norm": extra.pop("exclude_bias_n_norm", False),
+        "extra_optimizer_args": {"momentum": 0.9, **extra}
+        if optimizer.name in ("sgd", "lars")
+        else extra,
+        "lr": optimizer.lr * scale,
+        "classifier_lr": optimizer.get("classifier_lr", optimizer.lr) * scale,
+        "weight_decay": float(optimizer.weight_decay),
+        "accumulate_grad_batches": cfg.get("accumulate_grad_batches") or 1,
+        "scheduler": scheduler.name,
+        "lr_decay_steps": scheduler.get("lr_decay_steps"),
+        "min_lr": scheduler.get("min_lr", 0.0),
+        "warmup_start_lr": scheduler.get("warmup_start_lr", 3e-5),
+        "warmup_epochs": scheduler.get("warmup_epochs", 10),
+        "num_large_crops": large,
+        "num_small_crops": small,
+        "crop_size": [a.crop_size for a in cfg.augmentations],
+        "base_tau_momentum": momentum.get("base_tau", 0.99),
+        "final_tau_momentum": momentum.get("final_tau", 1.0),
+        "momentum_classifier": momentum.get("classifier", False),
+        "knn_eval": bool(OmegaConf.select(cfg, "knn_eval.enabled")),
+        "knn_k": OmegaConf.select(cfg, "knn_eval.k") or 20,
+    }
+
+
+def build_model(cfg: DictConfig) -> Any:
+    """Build ``cfg.method``.
+
+    Raises:
+        ValueError: for a method that is not registered.
+    """
+    if cfg.method not in METHODS:
+        raise ValueError(unknown_name("method", cfg.method, METHODS))
+    return METHODS[cfg.method](**method_kwargs(cfg))
+
+
+def train_transform(cfg: DictConfig) -> Any:
+    """Return the multi-crop pipeline of ``cfg.augmentations``, from the host's own parts."""
+    pipelines = []
+    for a in cfg.augmentations:
+        for key, wanted in (("rrc.enabled", True), ("equalization.prob", 0)):
+            if (OmegaConf.select(a, key) or wanted) != wanted:
+                raise ValueError(
+                    message(
+                        f"augmentations, {key}",
+                        expected=f"{wanted}, the only one that solo-learn 1.0.2 has",
+                        got=OmegaConf.select(a, key),
+                        remedy="Change the key, or use solo-learn's main branch.",
+                    )
+                )
+        values = {
+            "brightness": a.color_jitter.brightness,
+            "contrast": a.color_jitter.contrast,
+            "saturation": a.color_jitter.saturation,
+            "hue": a.color_jitter.hue,
+            "color_jitter_prob": a.color_jitter.prob,
+            "gray_scale_prob": a.grayscale.prob,
+            "horizontal_flip_prob": a.horizontal_flip.prob,
+            "gaussian_prob": a.gaussian_blur.prob,
+            "solarization_prob": a.solarization.prob,
+            "min_scale": a.rrc.crop_min_scale,
+            "max_scale": a.rrc.crop_max_scale,
+            "crop_size": a.crop_size,
+        }
+        if cfg.data.dataset == "custom":
+            values["mean"], values["std"] = a.get("mean", IMAGENET_MEAN), a.get("std", IMAGENET_STD)
+        pipelines.append(prepare_transform(cfg.data.dataset, **values))
+    return prepare_n_crop_transform(pipelines, [a.num_crops for a in cfg.augmentations])
+
+
+def train_loader(cfg: DictConfig) -> DataLoader:
+    """Return the loader of ``[indexes, [crops], targets]``."""
+    path = Path(cfg.data.train_path)
+    dataset = prepare_datasets(
+        cfg.data.dataset,
+        train_transform(cfg),
+        data_dir=path.parent,
+        train_dir=path.name,
+        no_labels=cfg.data.get("no_labels", False),
+    )
+    return prepare_dataloader(dataset, cfg.optimizer.batch_size, cfg.data.num_workers)
+
+
+def eval_transform(size: int) -> transforms.Compose:
+    """Return the usual centre crop, at ``size`` pixels.
+
+    The host evaluates custom data at 224 pixels whatever the training crop was; here both agree.
+    """
+    return transforms.Compose(
+        [
+            transforms.Resize(round(size * 256 / 224)),
+            transforms.CenterCrop(size),
+            transforms.ToTensor(),
+            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
+    )
+
+
+def eval_loaders(
+    train_path: str, val_path: str, size: int, batch_size: int, num_workers: int
+) -> tuple[DataLoader, DataLoader]:
+    """Return the loaders of two ImageFolders for linear and k-NN evaluation, centre-cropped."""
+    folders = [ImageFolder(path, eval_transform(size)) for path in (train_path, val_path)]
+    return prepare_dataloaders(*folders, batch_size, num_workers)
+
+
+def checkpointer(cfg: DictConfig) -> Checkpointer:
+    """Return the host's checkpoint callback; ``args.json`` gets what rebuilds the model."""
+    args = {
+        "name": cfg.name,
+        "method": cfg.method,
+        **method_kwargs(cfg),
+        "config": OmegaConf.to_container(cfg, resolve=True),
+    }
+    return Checkpointer(
+        Namespace(**args),
+        logdir=Path(cfg.checkpoint.dir) / cfg.method,
+        frequency=cfg.checkpoint.get("frequency", 1),
+        keep_previous_checkpoints=cfg.checkpoint.get("keep_prev", False),
+    )

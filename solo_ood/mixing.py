@@ -1,0 +1,55 @@
+"""Put replayed samples into a batch without changing its contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solo_ood.errors import message
+
+
+def mix(batch: Sequence[Any], rare: Sequence[Any], mode: str = "replace") -> list[Any]:
+    """Put the m rows of ``rare`` at the end of ``batch``; neither input is changed.
+
+    Args:
+        batch: ``[indexes (B,), [crop (B, 3, H, W), ...], targets (B,)]``.
+        rare: the same with m < B rows; every crop of the same size as its partner.
+        mode: ``replace`` drops the last m rows of the batch first, so that it keeps its size;
+            ``append`` lets it grow to B + m.
+
+    Returns:
+        The mixed batch, rows ``[-m:]`` replayed, in the batch's dtype, device and memory format.
+
+    Raises:
+        ValueError: if the crops do not fit.
+    """
+    indexes, crops, targets = batch
+    rare_indexes, rare_crops, rare_targets = rare
+    keep = len(indexes) - len(rare_indexes) if mode == "replace" else len(indexes)
+    single = isinstance(crops, Tensor)
+    pairs = [(crops, rare_crops)] if single else list(zip(crops, rare_crops, strict=True))
+    mixed = [_join(crop, rare_crop, keep) for crop, rare_crop in pairs]
+    return [
+        _join(indexes, rare_indexes, keep),
+        mixed[0] if single else mixed,
+        _join(targets, rare_targets, keep),
+    ]
+
+
+def _join(rows: Tensor, rare: Tensor, keep: int) -> Tensor:
+    if rows.shape[1:] != rare.shape[1:]:
+        raise ValueError(
+            message(
+                "replayed rows",
+                expected=f"rows of shape {tuple(rows.shape[1:])}",
+                got=tuple(rare.shape[1:]),
+                remedy="The replay must read the dataset with the transform of the train loader.",
+            )
+        )
+    joined = torch.cat((rows[:keep], rare.to(rows)))
+    if rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last):
+        joined = joined.contiguous(memory_format=torch.channels_last)
+    return joined

@@ -1,0 +1,37 @@
+"""Register ``dino_ood`` with solo-learn: explicit, idempotent, never a side effect of an import."""
+
+from __future__ import annotations
+
+from omegaconf import OmegaConf
+
+from solo_ood.errors import message
+
+NAME = "dino_ood"
+
+
+def register() -> None:
+    """Put ``dino_ood`` into solo-learn's ``METHODS`` and the resolver ``solo_ood.digits`` in place.
+
+    Raises:
+        RuntimeError: if no usable solo-learn is installed, or another class has the name.
+    """
+    from solo_ood import host
+
+    host.check()
+    from solo.methods import METHODS
+
+    from solo_ood.data.digits import digits_lt
+    from solo_ood.method import DINOOOD
+
+    owner = METHODS.setdefault(NAME, DINOOOD)
+    if owner is not DINOOOD:
+        raise RuntimeError(
+            message(
+                f"solo-learn method {NAME!r}",
+                expected="no other class of this name",
+                got=f"{owner.__module__}.{owner.__qualname__}",
+                remedy="Remove the other registration.",
+            )
+        )
+    # ${solo_ood.digits:train} in a config becomes the path of the embedded data set.
+    OmegaConf.register_new_resolver("solo_ood.digits", digits_lt, replace=True)

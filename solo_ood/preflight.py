@@ -1,0 +1,44 @@
+"""Check a run's config before any work: paths that do not exist, keys that nobody reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from solo_ood.config import parse
+from solo_ood.errors import message
+
+
+def check(cfg: DictConfig) -> None:
+    """Raise ``ValueError`` for a missing data path or a bad ``method_kwargs.ood`` block."""
+    labelled = OmegaConf.select(cfg, "data.val_path") is not None
+    for key in ("data.train_path", "data.val_path") if labelled else ("data.train_path",):
+        path = OmegaConf.select(cfg, key)
+        if path is None or not Path(path).is_dir():
+            raise ValueError(
+                message(
+                    key,
+                    expected="an existing folder",
+                    got=path,
+                    remedy=f"Set it: {key}=PATH (an ImageFolder for data.dataset=custom).",
+                )
+            )
+    if cfg.get("method") == "dino_ood":
+        parse(
+            OmegaConf.select(cfg, "method_kwargs.ood"),
+            OmegaConf.select(cfg, "optimizer.batch_size"),
+        )
+
+
+class Preflight(Callback):
+    """Runs ``check`` before the task function of an unmodified host script."""
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        try:
+            check(config)
+        except ValueError as error:
+            # Hydra turns an Exception of a callback into a warning and goes on.
+            raise SystemExit(f"Error: {error}") from None

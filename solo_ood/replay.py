@@ -1,0 +1,152 @@
+"""Read queued samples again: through their dataset with fresh augmentations, or as kept crops."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader
+
+from solo_ood.errors import message
+from solo_ood.rare_queue import RareQueue
+
+
+class Replay(Protocol):
+    """Where the replayed rows of a step come from."""
+
+    def next(self) -> Sequence[Any] | None:
+        """``[indexes (m,), [crops], targets (m,)]`` on the CPU, or ``None`` with too few queued."""
+
+
+class _QueueSampler:
+    """Batches of queued indexes, this process's share of one common draw; ends when too few."""
+
+    def __init__(self, queue: RareQueue, rows: int, rank: int, world_size: int) -> None:
+        self.queue, self.rows, self.rank, self.world_size = queue, rows, rank, world_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        while drawn := self.queue.draw(self.rows * self.world_size):
+            yield drawn[self.rank * self.rows : (self.rank + 1) * self.rows]
+
+
+class RareLoader:
+    """Replay through the training dataset: fresh augmentations, read by workers of its own.
+
+    Every process draws the same indexes from its copy of the queue and reads its own share, so m
+    is equal on all of them.
+
+    Args:
+        train_loader: the loader whose dataset, collation and pinning are used.
+        queue: where the indexes are drawn.
+        rows: m, rows per process and step.
+        num_workers: ``None`` = the train loader's in proportion to m, at least one if it has any.
+        rank, world_size: this process and the number of processes.
+
+    Raises:
+        ValueError: if the dataset cannot be read by index or does not return its index first.
+    """
+
+    def __init__(
+        self,
+        train_loader: DataLoader,
+        queue: RareQueue,
+        rows: int,
+        num_workers: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        dataset = train_loader.dataset
+        _check_indexed(dataset)
+        if num_workers is None:
+            share = rows / (train_loader.batch_size or rows)
+            num_workers = math.ceil(train_loader.num_workers * share)
+        # A generator of its own: the global RNG must not be used for the workers' seeds.
+        self._loader = DataLoader(
+            dataset,
+            batch_sampler=_QueueSampler(queue, rows, rank, world_size),  # type: ignore[arg-type]
+            num_workers=num_workers,
+            collate_fn=train_loader.collate_fn,
+            pin_memory=train_loader.pin_memory,
+            worker_init_fn=train_loader.worker_init_fn,
+            generator=torch.Generator().manual_seed(rank),
+            persistent_workers=num_workers > 0,
+            multiprocessing_context=train_loader.multiprocessing_context,
+        )
+        self._iterator: Iterator[Any] | None = None
+
+    def next(self) -> Sequence[Any] | None:
+        if self._iterator is None:
+            self._iterator = iter(self._loader)
+        batch = next(self._iterator, None)
+        if batch is None:  # the queue ran dry; ask again at the next step
+            self._iterator = None
+        return batch
+
+
+class CropStore:
+    """Replay the very crops that were flagged, kept on the CPU (for DALI and iterable datasets).
+
+    One process only: a process holds no crops of the others.
+
+    Args:
+        queue: where the indexes are drawn; crops of indexes that left it are dropped.
+        rows: m, rows per step.
+    """
+
+    def __init__(self, queue: RareQueue, rows: int) -> None:
+        self.queue, self.rows = queue, rows
+        self._samples: OrderedDict[int, tuple[list[torch.Tensor], torch.Tensor]] = OrderedDict()
+
+    def keep(self, batch: Sequence[Any]) -> None:
+        """Keep the rows of ``batch`` that are queued and not held yet; drop those that left."""
+        indexes, crops, targets = batch
+        for row, index in enumerate(indexes.tolist()):
+            if index in self.queue and index not in self._samples:
+                # clone: a view would keep the whole batch alive
+                self._samples[index] = ([c[row].cpu().clone() for c in crops], targets[row].cpu())
+        for index in [i for i in self._samples if i not in self.queue]:
+            del self._samples[index]
+
+    def next(self) -> Sequence[Any] | None:
+        held = dict(self._samples)  # drawing may take an index out of the queue
+        drawn = self.queue.draw(self.rows)
+        if not drawn or any(index not in held for index in drawn):
+            return None
+        samples = [held[index] for index in drawn]
+        crops = [torch.stack(rows) for rows in zip(*(crops for crops, _ in samples))]
+        return [torch.tensor(drawn), crops, torch.stack([target for _, target in samples])]
+
+
+def _check_indexed(dataset: Any) -> None:
+    """Raise unless ``dataset[i]`` is ``(i, crops, target)``, as solo-learn's own datasets are."""
+    remedy = (
+        "Wrap its class in the host's `dataset_with_index`, or keep the crops themselves with "
+        "ood.queue.store=crops."
+    )
+    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+        raise ValueError(
+            message(
+                "training dataset",
+                expected="a map-style dataset that can be read by index",
+                got=type(dataset).__name__,
+                remedy=remedy,
+            )
+        )
+    sample = dataset[0]
+    if not (isinstance(sample, (tuple, list)) and len(sample) == 3 and _is_index(sample[0], 0)):
+        got = f"a sample of {len(sample)} parts" if isinstance(sample, (tuple, list)) else sample
+        raise ValueError(
+            message(
+                "training dataset",
+                expected="samples (index, crops, target) whose index is their position",
+                got=got,
+                remedy=remedy,
+            )
+        )
+
+
+def _is_index(value: Any, index: int) -> bool:
+    return isinstance(value, (int, torch.Tensor)) and not isinstance(value, bool) and value == index

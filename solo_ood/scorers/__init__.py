@@ -1,0 +1,44 @@
+"""Streaming scorers by name. Higher score = more out-of-distribution, for every one of them."""
+
+from __future__ import annotations
+
+from solo_ood.config import SCORERS, ScorerConfig
+from solo_ood.errors import unknown_name
+from solo_ood.scorers.base import Scorer
+from solo_ood.scorers.controls import OracleScorer, RandomScorer
+from solo_ood.scorers.knn import KNNScorer
+from solo_ood.scorers.mahalanobis import MahalanobisScorer
+
+__all__ = [
+    "KNNScorer",
+    "MahalanobisScorer",
+    "OracleScorer",
+    "RandomScorer",
+    "Scorer",
+    "make_scorer",
+]
+
+
+def make_scorer(cfg: ScorerConfig, dim: int, num_classes: int = 1, seed: int = 0) -> Scorer:
+    """Build the scorer that ``cfg.name`` names, for features of size ``dim``.
+
+    Args:
+        cfg: ``method_kwargs.ood.scorer``.
+        dim: D, the feature size.
+        num_classes: C, for the oracle.
+        seed: for the controls.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if cfg.name == "knn":
+        return KNNScorer(dim, cfg.n_reference, cfg.k, cfg.min_samples, cfg.normalize)
+    if cfg.name == "mahalanobis":
+        return MahalanobisScorer(
+            dim, cfg.n_reference, cfg.shrinkage, cfg.min_samples, cfg.normalize, refresh=10
+        )
+    if cfg.name == "random":
+        return RandomScorer(dim, cfg.min_samples, seed)
+    if cfg.name == "oracle":
+        return OracleScorer(dim, num_classes, cfg.min_samples, seed)
+    raise ValueError(unknown_name("scorer", cfg.name, SCORERS))

@@ -1,0 +1,100 @@
+"""What every streaming scorer has in common: the verbs, the checks, the warm-up count."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from solo_ood.errors import message
+
+
+class Scorer(nn.Module, ABC):
+    """A streaming out-of-distribution scorer. **Higher score = more OOD = rarer.**
+
+    ``partial_fit`` learns, ``ood_score`` scores and never changes the state. Rows with NaN or Inf
+    are never learnt and score NaN, which no threshold flags.
+
+    Args:
+        dim: D, the feature size.
+        min_samples: rows to learn before ``ready``.
+        normalize: L2-normalise the features first.
+    """
+
+    def __init__(self, dim: int, min_samples: int, normalize: bool = True) -> None:
+        super().__init__()
+        self.dim = dim
+        self.min_samples = min_samples
+        self.normalize = normalize
+        # A plain int: whether the scorer is ready must not be read from the device in a step.
+        self.n_fed = 0
+
+    @property
+    def ready(self) -> bool:
+        """Whether enough rows were fed for ``ood_score``."""
+        return self.n_fed >= self.min_samples
+
+    def partial_fit(self, feats: Tensor, targets: Tensor | None = None) -> Self:
+        """Learn ``feats`` (B, D); ``targets`` (B,) int64 are for the oracle only."""
+        with torch.no_grad(), torch.autocast(feats.device.type, enabled=False):
+            self._learn(self._prepare(feats), targets)
+        self.n_fed += len(feats)
+        return self
+
+    def fit(self, feats: Tensor, targets: Tensor | None = None) -> Self:
+        """``reset``, then ``partial_fit``."""
+        return self.reset().partial_fit(feats, targets)
+
+    def ood_score(self, feats: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Score ``feats`` (B, D): (B,) float32, higher = more OOD.
+
+        Raises:
+            RuntimeError: before ``ready``.
+        """
+        if not self.ready:
+            raise RuntimeError(
+                message(
+                    f"{type(self).__name__}.ood_score",
+                    expected=f"at least {self.min_samples} learnt samples",
+                    got=self.n_fed,
+                    remedy="Call partial_fit with more samples first (see `ready`).",
+                )
+            )
+        with torch.no_grad(), torch.autocast(feats.device.type, enabled=False):
+            prepared = self._prepare(feats)
+            scores = self._score(prepared, targets).float()
+            finite = prepared.isfinite().all(dim=1)
+            return torch.where(finite, scores, torch.full_like(scores, float("nan")))
+
+    @abstractmethod
+    def reset(self) -> Self:
+        """Forget everything learnt."""
+
+    @abstractmethod
+    def _learn(self, feats: Tensor, targets: Tensor | None) -> None: ...
+
+    @abstractmethod
+    def _score(self, feats: Tensor, targets: Tensor | None) -> Tensor: ...
+
+    def _prepare(self, feats: Tensor) -> Tensor:
+        if feats.ndim != 2 or feats.shape[1] != self.dim:
+            raise ValueError(
+                message(
+                    "features",
+                    expected=f"shape (N, {self.dim})",
+                    got=tuple(feats.shape),
+                    remedy="Build the scorer with the feature size of this backbone.",
+                )
+            )
+        feats = feats.detach().float()
+        return F.normalize(feats, dim=1) if self.normalize else feats
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"n_fed": self.n_fed}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.n_fed = state["n_fed"]

@@ -1,0 +1,99 @@
+"""The two controls of every experiment: random picks, and picks by the true class frequency."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from solo_ood.errors import message
+from solo_ood.scorers.base import Scorer
+
+
+class RandomScorer(Scorer):
+    """Uniform noise in [0, 1): the same flag rate and the same queue, but random picks.
+
+    Args:
+        dim: D, the feature size (checked, not used).
+        min_samples: rows to learn before ``ready``, as for the other scorers.
+        seed: of its own generator.
+    """
+
+    def __init__(self, dim: int, min_samples: int = 256, seed: int = 0) -> None:
+        super().__init__(dim, min_samples, normalize=False)
+        # On the CPU, so that a seed means the same on every device; B numbers are a small copy.
+        self.generator = torch.Generator().manual_seed(seed)
+        self.seed = seed
+
+    def reset(self) -> Self:
+        self.generator.manual_seed(self.seed)
+        self.n_fed = 0
+        return self
+
+    def _learn(self, feats: Tensor, targets: Tensor | None) -> None:
+        pass  # nothing to learn
+
+    def _score(self, feats: Tensor, targets: Tensor | None) -> Tensor:
+        return self._noise(feats)
+
+    def _noise(self, feats: Tensor) -> Tensor:
+        noise = torch.rand(len(feats), generator=self.generator)
+        if feats.is_cuda:  # from pageable memory the copy would wait for the device
+            noise = noise.pin_memory()
+        return noise.to(feats.device, non_blocking=True)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {**super().get_extra_state(), "rng": self.generator.get_state()}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        super().set_extra_state(state)
+        self.generator.set_state(state["rng"].cpu())
+
+
+class OracleScorer(RandomScorer):
+    """Minus the number of samples seen of the sample's own class: the upper bound of a detector.
+
+    Noise in [0, 1) breaks the ties inside a class and cannot reorder classes, whose counts are
+    whole numbers. Unlabelled samples (target -1) score minus infinity: never rare.
+
+    Args:
+        dim: D, the feature size (checked, not used).
+        num_classes: C.
+        min_samples: rows to learn before ``ready``.
+        seed: of its own generator.
+    """
+
+    counts: Tensor  # (C,) int64
+
+    def __init__(self, dim: int, num_classes: int, min_samples: int = 256, seed: int = 0) -> None:
+        super().__init__(dim, min_samples, seed)
+        self.register_buffer("counts", torch.zeros(num_classes, dtype=torch.int64))
+
+    def reset(self) -> Self:
+        super().reset()
+        self.counts.zero_()
+        return self
+
+    def _learn(self, feats: Tensor, targets: Tensor | None) -> None:
+        targets = self._labels(targets)
+        labelled = (targets >= 0).to(torch.int64)
+        self.counts.scatter_add_(0, targets.clamp(min=0), labelled)
+
+    def _score(self, feats: Tensor, targets: Tensor | None) -> Tensor:
+        targets = self._labels(targets)
+        scores = self._noise(feats) - self.counts[targets.clamp(min=0)]
+        return torch.where(targets >= 0, scores, torch.full_like(scores, float("-inf")))
+
+    def _labels(self, targets: Tensor | None) -> Tensor:
+        if targets is None:
+            raise ValueError(
+                message(
+                    "scorer oracle",
+                    expected="targets (N,)",
+                    got="None",
+                    remedy="The oracle is a control for labelled data; use ood.scorer.name=knn.",
+                )
+            )
+        return targets

@@ -1,0 +1,61 @@
+"""Distance to the k-th nearest of the newest stream samples."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from typing_extensions import Self
+
+from solo_ood.ring import Ring
+from solo_ood.scorers.base import Scorer
+
+
+class KNNScorer(Scorer):
+    r"""Cosine distance to the k-th nearest neighbour, in [0, 2].
+
+    Sun et al., 2022, arXiv:2204.06507.
+
+    .. math:: s(x) = 1 - \cos(x, r_{(k)}(x))
+
+    with :math:`r_{(k)}` the k-th most similar row of the reference. Unlike the paper, the reference
+    is not the training set but the newest ``n_reference`` samples of a stream, since the features
+    of a network in training age.
+
+    Args:
+        dim: D, the feature size.
+        n_reference: N, rows remembered.
+        k: which neighbour; ``None`` = max(2, 1 % of the rows held), 2 so that a sample that is
+            itself in the reference is not its own evidence.
+        min_samples: rows to learn before ``ready``.
+        normalize: keep ``True``; otherwise the score is minus the k-th largest dot product, plus 1.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        n_reference: int = 1024,
+        k: int | None = None,
+        min_samples: int = 256,
+        normalize: bool = True,
+    ) -> None:
+        super().__init__(dim, min_samples, normalize)
+        self.k = k
+        self.reference = Ring(n_reference, dim)
+
+    def reset(self) -> Self:
+        self.reference = Ring(*self.reference.rows.shape).to(self.reference.rows.device)
+        self.n_fed = 0
+        return self
+
+    def _learn(self, feats: Tensor, targets: Tensor | None) -> None:
+        self.reference.push(feats)
+
+    def _score(self, feats: Tensor, targets: Tensor | None) -> Tensor:
+        rows, filled = self.reference.rows, self.reference.filled
+        similarity = feats @ rows.nan_to_num().T  # (B, N)
+        similarity = similarity.masked_fill(~filled, float("-inf"))
+        if self.k is not None:
+            return 1 - similarity.topk(self.k, dim=1).values[:, -1]
+        largest = similarity.topk(max(2, len(rows) // 100), dim=1).values
+        # 1 % of the rows held, which only the device knows: gather instead of an index.
+        rank = (filled.sum() // 100).clamp(min=2) - 1
+        return 1 - largest.gather(1, rank.expand(len(feats), 1)).squeeze(1)
