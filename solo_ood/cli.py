@@ -1,0 +1,69 @@
+"""The console command ``solo-ood``: report on a run, export a checkpoint."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Show a ``ValueError`` or ``RuntimeError`` of ours as one line, without a stack trace."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        if not _is_ours(error):
+            raise
+        raise SystemExit(f"Error: {error}") from None
+
+
+def _is_ours(error: BaseException) -> bool:
+    """Whether the error was raised by this package rather than passed through it."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    module = traceback.tb_frame.f_globals.get("__name__", "") if traceback else ""
+    return module.partition(".")[0] in ("solo_ood", "__main__")
+
+
+def _export(args: Namespace) -> None:
+    from solo_ood.export import export
+
+    print(f"wrote {export(args.checkpoint, args.out, args.weights)}")
+
+
+def _report(args: Namespace) -> None:
+    from solo_ood.report import report
+
+    print(report(args.run, args.out, args.metrics))
+
+
+def parser() -> ArgumentParser:
+    """Build the command line."""
+    top = ArgumentParser(prog="solo-ood", description=__doc__)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser(
+        "export", help="write a checkpoint that stock solo-learn evaluates without this package"
+    )
+    command.add_argument("checkpoint", type=Path, help="a .ckpt of dino_ood, args.json beside it")
+    command.add_argument("out", type=Path, help="folder to write the checkpoint and args.json to")
+    command.add_argument("--weights", choices=["teacher", "student"], default="teacher")
+    command.set_defaults(run_command=_export)
+
+    command = commands.add_parser("report", help="summary and pictures of a dino_ood run")
+    command.add_argument("run", type=Path, help="folder with the .ckpt and its args.json")
+    command.add_argument("--out", type=Path, help="folder for the pictures; default: RUN/report")
+    command.add_argument("--metrics", type=Path, help="the run's metrics.csv; default: RUN's")
+    command.set_defaults(run_command=_report)
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run ``solo-ood`` with ``argv``, by default the process's arguments."""
+    args = parser().parse_args(sys.argv[1:] if argv is None else argv)
+    with user_errors():
+        args.run_command(args)

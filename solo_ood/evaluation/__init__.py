@@ -1,0 +1,1 @@
+"""Linear and k-NN evaluation for long-tailed data."""

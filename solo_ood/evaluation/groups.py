@@ -1,0 +1,48 @@
+"""Accuracy for Many, Medium and Few, the protocol of long-tailed representation learning."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from solo_ood.data.tail import class_groups, targets_of
+
+
+def groups_of(tail_path: str | None) -> dict[str, list[int]]:
+    """Return the class ids of Many, Medium and Few by the counts of the ImageFolder ``tail_path``.
+
+    ``None`` gives no groups.
+    """
+    if tail_path is None:
+        return {}
+    from torchvision.datasets import ImageFolder
+
+    return class_groups(targets_of(ImageFolder(tail_path)))
+
+
+def members(targets: Tensor, groups: dict[str, list[int]]) -> dict[str, Tensor]:
+    """Return (N,) bool by group: the samples of its classes. Groups without any are left out."""
+    masks = {name: torch.isin(targets, torch.tensor(ids)) for name, ids in groups.items()}
+    return {name: mask for name, mask in masks.items() if mask.any()}
+
+
+def grouped_accuracy(
+    predictions: Tensor, targets: Tensor, groups: dict[str, list[int]]
+) -> dict[str, float]:
+    """Return the accuracy in percent: of all samples, and of those of each group.
+
+    Args:
+        predictions: (N,) class ids.
+        targets: (N,) class ids.
+        groups: class ids by group name, as from ``groups_of``.
+    """
+    right = (predictions == targets).float()
+    result = {"All": float(right.mean()) * 100}
+    for name, mask in members(targets, groups).items():
+        result[name] = float(right[mask].mean()) * 100
+    return result
+
+
+def format_groups(result: dict[str, float]) -> str:
+    """Return one line: ``All 81.2  Many 90.1  ...`` in percent."""
+    return "  ".join(f"{name} {value:.1f}" for name, value in result.items())

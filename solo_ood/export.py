@@ -1,0 +1,98 @@
+"""Turn a ``dino_ood`` checkpoint into one of plain DINO, teacher or student."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from solo_ood.errors import message
+
+_KEPT = ("epoch", "global_step", "pytorch-lightning_version", "state_dict")
+
+
+def export(checkpoint: Path, out: Path, weights: str = "teacher") -> Path:
+    """Write ``out/NAME.ckpt`` and ``out/args.json``; return the checkpoint's path.
+
+    The stock evaluation scripts load the *student's* keys: with ``weights="teacher"`` these get the
+    teacher's values, BatchNorm statistics included. Optimizer and detector state are left out.
+
+    Args:
+        checkpoint: a .ckpt of either host, its ``args.json`` beside it.
+        out: a folder; made if need be.
+        weights: ``teacher`` or ``student``.
+
+    Raises:
+        ValueError: for a missing file, other ``weights``, or a checkpoint without a teacher.
+    """
+    args = json.loads(existing(checkpoint.parent / "args.json").read_text())
+    # weights_only=False: Lightning stores its own objects; a user exports a checkpoint of theirs.
+    loaded = torch.load(existing(checkpoint), map_location="cpu", weights_only=False)
+    kept = {key: loaded[key] for key in _KEPT if key in loaded}
+    if weights == "teacher":
+        kept["state_dict"] = teacher_as_student(kept["state_dict"])
+    elif weights != "student":
+        raise ValueError(
+            message(
+                "weights", expected="teacher or student", got=weights, remedy="Use one of the two."
+            )
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / f"{checkpoint.stem}-{weights}.ckpt"
+    torch.save(kept, target)
+    (out / "args.json").write_text(json.dumps(_plain_dino(args), indent=2) + "\n")
+    return target
+
+
+def existing(path: Path) -> Path:
+    """Return ``path`` if it is a file.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    if not path.is_file():
+        raise ValueError(
+            message(
+                "checkpoint",
+                expected="a .ckpt file with its args.json beside it",
+                got=f"no file {path}",
+                remedy="Give the checkpoint that main_pretrain.py wrote.",
+            )
+        )
+    return path
+
+
+def teacher_as_student(state: dict[str, Any]) -> dict[str, Any]:
+    """Return ``state`` with every student tensor replaced by the teacher's of the same name."""
+    teacher = {k.removeprefix("momentum_"): v for k, v in state.items() if _is_teacher(k)}
+    if not teacher:
+        raise ValueError(
+            message(
+                "state_dict",
+                expected="keys of a teacher, momentum_*",
+                got=f"{len(state)} keys, none of a teacher",
+                remedy="Use --weights student.",
+            )
+        )
+    return {key: teacher.get(key, value) for key, value in state.items()}
+
+
+def _is_teacher(key: str) -> bool:
+    return key.split(".")[0] in ("momentum_backbone", "momentum_encoder", "momentum_head")
+
+
+def _plain_dino(args: dict[str, Any]) -> dict[str, Any]:
+    """Return ``args.json`` of plain DINO, without our block and with embedded paths resolved."""
+    from omegaconf import OmegaConf
+
+    from solo_ood.data.digits import digits_lt
+
+    OmegaConf.register_new_resolver("solo_ood.digits", digits_lt, replace=True)
+    args = OmegaConf.to_container(OmegaConf.create(args), resolve=True)
+    args["method"] = "dino"
+    args.pop("ood", None)
+    args.get("method_kwargs", {}).pop("ood", None)
+    args.pop("hydra", None)
+    return args
