@@ -48,9 +48,10 @@ class QueueConfig:
     capacity: int = 1024  # indexes held; the oldest leaves first
     max_replays: int | None = 16  # replays after which an index leaves; null = no limit
     min_age: int = 0  # training steps an index waits before its first replay
-    # A re-scored replay leaves the queue when its score is not above this quantile of the stream:
-    # null = the threshold's own percentile (strict), 0 = it never leaves for its score.
-    release: float | None = 0.5
+    # A re-scored replay leaves the queue when its score is not above this quantile of the stream,
+    # in [0, 1): 0 = never for its score, threshold.percentile = as soon as it is not flagged again.
+    # null = the strictest level that sustains mix.ratio, see `release_level`.
+    release: float | None = None
     store: str = (
         "indexes"  # indexes (fresh augmentations) | crops (kept on the CPU; no dataset needed)
     )
@@ -154,6 +155,21 @@ def replay_rows(cfg: OODConfig, batch_size: int, world_size: int = 1) -> int:
             )
         )
     return rows
+
+
+def release_level(cfg: OODConfig) -> float:
+    """Return the quantile of the stream at or below which a re-scored replay leaves the queue.
+
+    Per fresh sample 1 - p are queued and ratio / (1 - ratio) replayed (ratio with ``append``), so
+    each queued one must be replayed as often as their quotient on average. If every score were
+    noise, a sample would survive 1 / level replays: the default level is where the two agree, and
+    never above the threshold itself.
+    """
+    if cfg.queue.release is not None:
+        return cfg.queue.release
+    p, ratio = cfg.threshold.percentile, cfg.mix.ratio
+    fresh = 1 - ratio if cfg.mix.mode == "replace" else 1.0
+    return min(p, (1 - p) * fresh / ratio) if ratio > 0 else p
 
 
 def _check_keys(user: Mapping[str, Any], schema: Any, path: str) -> None:

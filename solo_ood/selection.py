@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from solo_ood.config import OODConfig
+from solo_ood.config import OODConfig, release_level
 from solo_ood.errors import message
 from solo_ood.rare_queue import RareQueue
 from solo_ood.scorers import make_scorer
@@ -95,9 +95,8 @@ class RareSelector:
             scores = self.scorer.ood_score(feats, targets)
             fresh_scores = rows(scores, fresh)
             if self.threshold.ready:
-                release = self.cfg.queue.release
                 limit = self.threshold.threshold
-                lower = limit if release is None else self.threshold.quantile(release)
+                lower = self.threshold.quantile(release_level(self.cfg))
                 self._send(
                     indexes=rows(indexes, fresh),
                     targets=rows(targets, fresh),

@@ -1,0 +1,43 @@
+# Fresh machine: `make demo` sets everything up and runs the main job, `make test` the tests.
+#   PYTHON=python3.12      the interpreter of the environment
+#   SOLO_LEARN=...         a pip requirement or the path of a checkout; default: the release on the
+#                          package index with patches/solo-learn-1.0.2
+PYTHON ?= python3
+SOLO_LEARN ?= solo-learn==1.0.2
+VENV ?= .venv
+RUNS ?= demo
+BIN = $(VENV)/bin
+SOURCES = pyproject.toml $(shell find solo_ood configs hydra_plugins -name '*.py' -o -name '*.yaml')
+SHIPPED = losses/test_dino.py methods/test_dino.py methods/test_linear.py utils/test_knn.py \
+	utils/test_checkpointer.py utils/test_auto_resumer.py utils/test_metrics.py \
+	utils/test_gather.py utils/test_filter.py utils/test_kmeans.py
+# Beyond one thread a process, small networks only get slower when processes share the cores.
+THREADS ?= $(shell nproc 2>/dev/null || echo 1)
+
+.PHONY: demo test check install clean
+
+demo: install
+	OMP_NUM_THREADS=$(THREADS) PYTHONWARNINGS=ignore sh scripts/demo.sh $(BIN) $(RUNS)
+
+test: install
+	$(BIN)/python -m pip install -q '.[test]'
+	$(BIN)/pytest
+	cd .host/solo-learn-1.0.2 && OMP_NUM_THREADS=1 ../../$(BIN)/python -m pytest -q -W ignore \
+		-p no:cacheprovider $(addprefix tests/,$(SHIPPED))
+
+check: install
+	$(BIN)/python -m pip install -q '.[dev]'
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy solo_ood
+
+install: $(VENV)/.installed
+	@$(BIN)/python scripts/install_host.py --spec '$(SOLO_LEARN)'
+
+$(VENV)/.installed: $(SOURCES)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install .
+	touch $@
+
+clean:
+	rm -rf $(VENV) .host build *.egg-info demo

@@ -1,0 +1,81 @@
+"""Pictures of a run: what is queued, how the scores lie to the threshold, how training went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # files only; a server has no display
+from matplotlib import pyplot as plt  # noqa: E402  (after the backend is chosen)
+from matplotlib.figure import Figure  # noqa: E402
+
+RARE, COMMON = "tab:red", "0.6"
+
+
+def contact_sheet(
+    images: Sequence[Path], captions: Sequence[str], rare: Sequence[bool], title: str
+) -> Figure:
+    """Draw images in a grid of 12 columns, those marked ``rare`` in a red frame."""
+    from PIL import Image
+
+    columns = 12
+    rows = max(1, -(-len(images) // columns))
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(columns, 1.25 * rows + 0.6), squeeze=False, layout="constrained"
+    )
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, path, caption, is_rare in zip(axes.flat, images, captions, rare):
+        axis.set_axis_on()
+        with Image.open(path) as image:
+            image.thumbnail((160, 160))
+            axis.imshow(image.convert("RGB"))
+        axis.set_title(caption, fontsize=7, color=RARE if is_rare else "black", pad=2)
+        axis.set_xticks([])
+        axis.set_yticks([])
+        for spine in axis.spines.values():
+            spine.set(color=RARE if is_rare else COMMON, linewidth=2 if is_rare else 1)
+    figure.suptitle(title)
+    return figure
+
+
+def score_histogram(scores: Sequence[float], threshold: float, title: str) -> Figure:
+    """Draw the histogram of the newest scores and the threshold; higher = more OOD."""
+    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    axis.hist(scores, bins=50, color=COMMON)
+    if threshold == threshold and abs(threshold) != float("inf"):
+        share = sum(score > threshold for score in scores) / max(1, len(scores))
+        axis.axvline(threshold, color=RARE, label=f"threshold {threshold:.4g}: {share:.1%} above")
+        axis.legend()
+    axis.set(xlabel="ood_score (higher = rarer)", ylabel="samples", title=title)
+    return figure
+
+
+def training_curves(
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], targets: Mapping[str, float]
+) -> Figure:
+    """Draw each curve (steps, values) in a panel, with a line at its target where it has one."""
+    figure, axes = plt.subplots(
+        len(curves), 1, figsize=(7, 1.9 * len(curves)), sharex=True, squeeze=False,
+        layout="constrained",
+    )  # fmt: skip
+    for axis, (name, (steps, values)) in zip(axes.flat, curves.items()):
+        axis.plot(steps, values, color="tab:blue", linewidth=1)
+        if name in targets:
+            axis.axhline(
+                targets[name], color=RARE, linestyle=":", label=f"target {targets[name]:.3g}"
+            )
+            axis.legend(fontsize=8)
+        axis.set_ylabel(name, fontsize=8)
+        axis.grid(alpha=0.3)
+    axes.flat[-1].set_xlabel("training step")
+    return figure
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write the figure as a PNG and close it."""
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path

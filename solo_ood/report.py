@@ -1,0 +1,207 @@
+"""Summary and pictures of a finished or running ``dino_ood`` run, from its files alone."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from solo_ood.config import OODConfig, parse
+from solo_ood.errors import message
+from solo_ood.evaluation.groups import format_groups
+from solo_ood.selection import RareSelector
+
+Curves = dict[str, tuple[list[float], list[float]]]
+
+
+def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> str:
+    """Write the pictures of a run and return a summary for the terminal.
+
+    Args:
+        run: folder with a .ckpt and its ``args.json``.
+        out: folder for ``queue.png``, ``scores.png``, ``curves.png`` and ``summary.txt``; default
+            ``run/report``.
+        metrics: Lightning's ``metrics.csv``; default the one in ``run``. Without it there are no
+            losses and no curves.
+
+    Raises:
+        ValueError: if there is no checkpoint, or one without the state of an enabled detector.
+    """
+    checkpoints = sorted(run.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    if not checkpoints or not (run / "args.json").is_file():
+        raise ValueError(
+            message(
+                "run folder",
+                expected="a .ckpt and args.json",
+                got=f"{run} without them",
+                remedy="Give the folder below trained_models that main_pretrain.py wrote.",
+            )
+        )
+    # Lightning stores its own objects beside ours, hence not weights_only.
+    checkpoint = torch.load(checkpoints[-1], map_location="cpu", weights_only=False)
+    state = checkpoint.get("solo_ood", {}).get("selector")
+    if state is None:
+        raise ValueError(
+            message(
+                f"checkpoint {checkpoints[-1].name}",
+                expected="the state of dino_ood",
+                got="none (another method, or ood.enabled=false)",
+                remedy="Train with method: dino_ood.",
+            )
+        )
+    cfg = _config(json.loads((run / "args.json").read_text()))
+    ood = parse(OmegaConf.select(cfg, "method_kwargs.ood"))
+    num_classes = len(state["scorer"].get("counts", [0]))
+    selector = RareSelector(ood, state["dim"], num_classes)
+    selector.load_state_dict(state)
+    selector.settle()
+
+    curves = _curves(metrics or run / "metrics.csv")
+    out = out or run / "report"
+    out.mkdir(parents=True, exist_ok=True)
+    samples = _samples(cfg)
+    lines = [f"run {run}: epoch {checkpoint['epoch'] + 1}, {checkpoint['global_step']} steps"]
+    lines += _loss_lines(curves) + _detector_lines(selector, ood)
+    lines += _queue_lines(selector, samples) + _evaluation_lines(run)
+    lines += [f"{'pictures':<14}{path}" for path in _pictures(selector, ood, samples, curves, out)]
+    text = "\n".join(lines)
+    (out / "summary.txt").write_text(text + "\n")
+    return text
+
+
+def _config(args: dict[str, Any]) -> DictConfig:
+    """Return the run's config; the release's ``args.json`` holds it under a key of its own."""
+    from solo_ood.data.digits import digits_lt
+
+    OmegaConf.register_new_resolver("solo_ood.digits", digits_lt, replace=True)
+    return OmegaConf.create(args.get("config", args))
+
+
+def _samples(cfg: DictConfig) -> list[tuple[str, int]]:
+    """Return (path, label) by dataset index; [] if the data are not image files any more."""
+    path = Path(cfg.data.train_path)
+    if cfg.data.dataset not in ("custom", "imagenet", "imagenet100") or not path.is_dir():
+        return []
+    if cfg.data.get("no_labels"):  # the order of solo-learn's CustomDatasetWithoutLabels
+        return [(str(path / name), -1) for name in os.listdir(path)]
+    from torchvision.datasets import ImageFolder
+
+    return ImageFolder(str(path)).samples
+
+
+def _curves(path: Path) -> Curves:
+    curves: Curves = {}
+    if not path.is_file():
+        return curves
+    with path.open() as file:
+        for row in csv.DictReader(file):
+            for name, value in row.items():
+                if value and name not in ("step", "epoch"):
+                    steps, values = curves.setdefault(name, ([], []))
+                    steps.append(float(row["step"]))
+                    values.append(float(value))
+    return curves
+
+
+def _loss_lines(curves: Curves) -> list[str]:
+    if "dino_loss_step" not in curves:
+        return [f"{'loss':<14}no metrics.csv"]
+    values = curves["dino_loss_step"][1]
+    tenth = max(1, len(values) // 10)
+    first, last = sum(values[:tenth]) / tenth, sum(values[-tenth:]) / tenth
+    return [f"{'DINO loss':<14}{first:.3f} (first tenth of the run) -> {last:.3f} (last tenth)"]
+
+
+def _detector_lines(selector: RareSelector, ood: OODConfig) -> list[str]:
+    count, metrics = selector.counts, selector.metrics()
+    if not count["judged"]:
+        return [f"{'flag rate':<14}nothing judged yet (warm-up of scorer or threshold)"]
+    target = 1 - ood.threshold.percentile
+    rate = metrics["flag_rate"]
+    line = f"{rate:.2%} of {count['judged']:,} judged; target {target:.2%}"
+    if ood.threshold.name == "tracking":
+        line += f", bound +-{float(selector.threshold.rate_bound):.2%}"
+    lines = [
+        f"{'flag rate':<14}{line}",
+        f"{'detector':<14}scorer {ood.scorer.name}, threshold {ood.threshold.name} "
+        f"at {float(selector.threshold.threshold):.4g}",
+    ]
+    if "lift" in metrics:
+        lines.append(
+            f"{'':<14}precision {metrics['precision']:.3f}, base rate "
+            f"{count['rare'] / count['judged']:.3f}, lift {metrics['lift']:.2f} "
+            f"(rare classes {selector.rare_classes})"
+        )
+    if count["not_finite"]:
+        lines.append(f"{'':<14}{count['not_finite']} features were NaN or Inf and left out")
+    return lines
+
+
+def _queue_lines(selector: RareSelector, samples: list[tuple[str, int]]) -> list[str]:
+    queue = selector.queue
+    lines = [
+        f"{'queue':<14}{len(queue)} of {queue.capacity} indexes, mean age {queue.mean_age:.0f} "
+        f"steps, {selector.counts['replayed']:,} rows replayed"
+    ]
+    if samples and len(queue):
+        labels = Counter(samples[index][1] for index in queue)
+        if set(labels) != {-1}:
+            held = ", ".join(f"{label}: {n}" for label, n in sorted(labels.items()))
+            lines.append(f"{'':<14}by class {held}")
+    return lines
+
+
+def _evaluation_lines(run: Path) -> list[str]:
+    lines = []
+    for name, label in (("knn", "k-NN, %"), ("linear", "linear, %")):
+        path = run / f"{name}.json"
+        text = format_groups(json.loads(path.read_text())) if path.is_file() else "not evaluated"
+        lines.append(f"{label:<14}{text}")
+    return lines
+
+
+def _pictures(
+    selector: RareSelector,
+    ood: OODConfig,
+    samples: list[tuple[str, int]],
+    curves: Curves,
+    out: Path,
+) -> list[Path]:
+    from solo_ood import plots
+
+    written = []
+    newest = list(selector.queue)[::-1][:72]
+    if samples and newest:
+        labels = [samples[index][1] for index in newest]
+        sheet = plots.contact_sheet(
+            [Path(samples[index][0]) for index in newest],
+            [f"class {label}" if label >= 0 else "" for label in labels],
+            [label in selector.rare_classes for label in labels],
+            f"Newest {len(newest)} of {len(selector.queue)} queued samples; red: of a rare class",
+        )
+        written.append(plots.save(sheet, out / "queue.png"))
+    scores = selector.threshold.scores.rows
+    scores = scores[selector.threshold.scores.filled].tolist()
+    if scores:
+        histogram = plots.score_histogram(
+            scores,
+            float(selector.threshold.threshold),
+            f"Newest {len(scores)} scores of the stream ({ood.scorer.name})",
+        )
+        written.append(plots.save(histogram, out / "scores.png"))
+    shown = [
+        name
+        for name in ("dino_loss_step", "ood/flag_rate", "ood/lift", "ood/queue_fill", "val_acc1")
+        if name in curves
+    ]
+    if shown:
+        targets = {"ood/flag_rate": 1 - ood.threshold.percentile, "ood/lift": 1.0}
+        figure = plots.training_curves({name: curves[name] for name in shown}, targets)
+        written.append(plots.save(figure, out / "curves.png"))
+    return written
