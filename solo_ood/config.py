@@ -97,7 +97,8 @@ def parse(user: Mapping[str, Any] | DictConfig | None, batch_size: int | None = 
     """
     if isinstance(user, DictConfig):
         user = OmegaConf.to_container(user, resolve=True)
-    user = user or {}
+    if user is None:
+        user = {}
     if not isinstance(user, Mapping):
         raise ValueError(
             message(

@@ -13,7 +13,7 @@ from solo_ood.errors import message
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise ``ValueError`` for a missing data path or a bad ``method_kwargs.ood`` block."""
+    """Raise ``ValueError`` for a missing path, a bad schedule or a bad ``method_kwargs.ood``."""
     labelled = OmegaConf.select(cfg, "data.val_path") is not None
     for key in ("data.train_path", "data.val_path") if labelled else ("data.train_path",):
         path = OmegaConf.select(cfg, key)
@@ -26,6 +26,16 @@ def check(cfg: DictConfig) -> None:
                     remedy=f"Set it: {key}=PATH (an ImageFolder for data.dataset=custom).",
                 )
             )
+    warmup = OmegaConf.select(cfg, "method_kwargs.warmup_teacher_temperature_epochs") or 0
+    if warmup > (cfg.get("max_epochs") or warmup):
+        raise ValueError(
+            message(
+                "method_kwargs.warmup_teacher_temperature_epochs",
+                expected=f"at most max_epochs = {cfg.max_epochs}",
+                got=warmup,
+                remedy="Lower it together with max_epochs.",
+            )
+        )
     if cfg.get("method") == "dino_ood":
         parse(
             OmegaConf.select(cfg, "method_kwargs.ood"),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -73,7 +76,8 @@ class RareLoader:
             worker_init_fn=train_loader.worker_init_fn,
             generator=torch.Generator().manual_seed(rank),
             persistent_workers=num_workers > 0,
-            multiprocessing_context=train_loader.multiprocessing_context,
+            # torch refuses a context without workers
+            multiprocessing_context=train_loader.multiprocessing_context if num_workers else None,
         )
         self._iterator: Iterator[Any] | None = None
 
@@ -113,7 +117,9 @@ class CropStore:
     def next(self) -> Sequence[Any] | None:
         held = dict(self._samples)  # drawing may take an index out of the queue
         drawn = self.queue.draw(self.rows)
-        if not drawn or any(index not in held for index in drawn):
+        lost = [index for index in drawn if index not in held]
+        if lost or not drawn:
+            self.queue.discard(lost)  # queued before a resume: nobody holds their crops any more
             return None
         samples = [held[index] for index in drawn]
         crops = [torch.stack(rows) for rows in zip(*(crops for crops, _ in samples))]
@@ -135,7 +141,8 @@ def _check_indexed(dataset: Any) -> None:
                 remedy=remedy,
             )
         )
-    sample = dataset[0]
+    with _global_rng_kept():
+        sample = dataset[0]
     if not (isinstance(sample, (tuple, list)) and len(sample) == 3 and _is_index(sample[0], 0)):
         got = f"a sample of {len(sample)} parts" if isinstance(sample, (tuple, list)) else sample
         raise ValueError(
@@ -146,6 +153,18 @@ def _check_indexed(dataset: Any) -> None:
                 remedy=remedy,
             )
         )
+
+
+@contextmanager
+def _global_rng_kept() -> Iterator[None]:
+    """Undo what the augmentations of a probed sample draw from the global generators."""
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(states[0])
+        random.setstate(states[1])
+        np.random.set_state(states[2])
 
 
 def _is_index(value: Any, index: int) -> bool:

@@ -34,7 +34,7 @@ class Ring(nn.Module):
     def push(self, rows: Tensor) -> None:
         """Append ``rows`` (B, *shape), oldest first; only the last ``size`` of them remain."""
         for chunk in rows.detach().to(self.rows.dtype).split(len(self.rows)):
-            finite = chunk.isfinite().reshape(len(chunk), -1).all(dim=1)
+            finite = chunk.isfinite().unsqueeze(-1).flatten(1).all(dim=1)  # (B,), also of 0 rows
             order = torch.argsort(~finite, stable=True)  # finite rows first, in stream order
             shape = (-1,) + (1,) * (chunk.ndim - 1)
             slots = (self.n_seen + torch.arange(len(chunk), device=chunk.device)) % len(self.rows)

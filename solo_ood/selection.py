@@ -45,6 +45,7 @@ class RareSelector:
         self.counts = dict.fromkeys(
             ("judged", "flagged", "rare", "flagged_rare", "not_finite", "replayed"), 0
         )
+        self._last_threshold = float("nan")
         self._pending: dict[str, Tensor] | None = None
         self._copied: torch.cuda.Event | None = None
 
@@ -167,6 +168,7 @@ class RareSelector:
             "threshold": dict(self.threshold.state_dict()),
             "queue": self.queue.state_dict(),
             "counts": dict(self.counts),
+            "last_threshold": self._last_threshold,
             "rare_classes": list(self.rare_classes),
             "pending": None if self._pending is None else dict(self._pending),
         }
@@ -206,5 +208,6 @@ class RareSelector:
             ) from error
         self.queue.load_state_dict(state["queue"])
         self.counts = dict(state["counts"])
+        self._last_threshold = state["last_threshold"]
         self.rare_classes = list(state["rare_classes"])
         self._pending, self._copied = state["pending"], None

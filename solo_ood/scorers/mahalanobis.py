@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from typing_extensions import Self
@@ -92,10 +94,19 @@ class MahalanobisScorer(Scorer):
         due = self._updates % self.refresh == 0
         if due or (self.n_fed < self.min_samples <= self.n_fed + len(feats)):
             # cholesky_ex: the checking variant would read the result back to the host.
-            self.factor.copy_(torch.linalg.cholesky_ex(self.covariance).L)
+            factor, info = torch.linalg.cholesky_ex(self.covariance)
+            # Without a factor (singular: shrinkage 0, few samples) the scores must be NaN.
+            self.factor.copy_(torch.where(info == 0, factor, float("nan")))
             self.center.copy_(self.mean)
 
     def _score(self, feats: Tensor, targets: Tensor | None) -> Tensor:
         centred = (feats - self.center).T  # (D, B)
         whitened = torch.linalg.solve_triangular(self.factor, centred, upper=False)
         return whitened.square().sum(dim=0)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {**super().get_extra_state(), "updates": self._updates}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        super().set_extra_state(state)
+        self._updates = state["updates"]

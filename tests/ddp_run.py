@@ -1,0 +1,79 @@
+"""Started by test_ddp.py: train ``dino_ood`` on two gloo processes, write each one's state."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from hydra import compose, initialize_config_dir
+from lightning.pytorch import Callback, Trainer, seed_everything
+from omegaconf import OmegaConf
+
+from solo_ood import host
+from solo_ood.plugin import register
+
+
+class Recorder(Callback):
+    """Record the replayed indexes of every step, seen through the selector's own arguments."""
+
+    def on_train_start(self, trainer, module):
+        self.replayed = []
+        step = module.selector.step
+
+        def recorded(indexes, feats, targets, n_rare=0, gather=None):
+            if n_rare:
+                self.replayed.append(indexes[-n_rare:].tolist())
+            return step(indexes, feats, targets, n_rare, gather)
+
+        module.selector.step = recorded
+
+
+def main(configs: str, out: str, overrides: list[str]) -> None:
+    register()
+    with initialize_config_dir(configs, version_base="1.2"):
+        cfg = compose("dino_ood", overrides)
+    OmegaConf.set_struct(cfg, False)
+    seed_everything(3)
+    if host.generation() == "release":
+        from solo_ood.host import release
+
+        model, loader = release.build_model(cfg), release.train_loader(cfg)
+    else:
+        from solo.args.pretrain import parse_cfg
+        from solo.data import pretrain_dataloader as data
+        from solo.methods import METHODS
+
+        cfg = parse_cfg(cfg)
+        model = METHODS[cfg.method](cfg)
+        pipelines = [
+            data.NCropAugmentation(data.build_transform_pipeline("custom", a), a.num_crops)
+            for a in cfg.augmentations
+        ]
+        dataset = data.prepare_datasets(
+            "custom", data.FullTransformPipeline(pipelines), train_data_path=cfg.data.train_path
+        )
+        loader = data.prepare_dataloader(dataset, cfg.optimizer.batch_size, 0)
+    recorder = Recorder()
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp",
+        max_epochs=cfg.max_epochs,
+        limit_train_batches=20,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[recorder],
+    )
+    trainer.fit(model, loader)
+    model.selector.settle()
+    state = model.selector.state_dict()
+    state["replayed"] = recorder.replayed
+    state["weights"] = {k: v.clone() for k, v in model.state_dict().items() if "center" in k}
+    torch.save(state, Path(out) / f"{trainer.global_rank}.pt")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])

@@ -1,0 +1,162 @@
+"""The block ``method_kwargs.ood``: defaults, nearest names, types and ranges."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from solo_ood.config import OODConfig, parse, release_level, replay_rows
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """``nested("a.b", 1) == {"a": {"b": 1}}``."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+@pytest.mark.parametrize("block", [None, {}, OmegaConf.create({})])
+def test_an_empty_block_means_all_defaults(block):
+    assert parse(block, batch_size=256) == OODConfig()
+
+
+def test_a_given_value_changes_nothing_else():
+    expected = OODConfig()
+    expected.scorer.name = "mahalanobis"
+    assert parse({"scorer": {"name": "mahalanobis"}}) == expected
+
+
+def test_a_dictconfig_is_resolved():
+    block = OmegaConf.create({"seed": 7, "scorer": {"n_reference": 512, "min_samples": "${seed}"}})
+    assert parse(block).scorer.min_samples == 7
+
+
+def test_the_users_mapping_is_left_alone():
+    block = {"scorer": {"k": 3}}
+    parse(block).scorer.k = 4
+    assert block == {"scorer": {"k": 3}}
+
+
+@pytest.mark.parametrize("block", [False, 0, "", [], "knn", [1]])
+def test_a_block_that_is_no_mapping_is_an_error(block):
+    with pytest.raises(ValueError, match="expected a mapping, got"):
+        parse(block)
+
+
+@pytest.mark.parametrize(
+    ("key", "near"),
+    [
+        ("scorrer", "scorer"),
+        ("scorer.n_refrence", "n_reference"),
+        ("threshold.percentil", "percentile"),
+        ("queue.capcity", "capacity"),
+        ("mix.ration", "ratio"),
+    ],
+)
+def test_an_unknown_key_names_its_place_and_the_nearest_valid_one(key, near):
+    path = ".".join(["method_kwargs.ood", *key.split(".")[:-1]])
+    with pytest.raises(ValueError, match=rf"key in {path}: .*Did you mean '{near}'\?"):
+        parse(nested(key, 1))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "near"),
+    [
+        ("scorer.name", "mahalonobis", "mahalanobis"),
+        ("scorer.feats", "evaluate", "eval"),
+        ("threshold.name", "trackin", "tracking"),
+        ("queue.store", "index", "indexes"),
+        ("mix.mode", "add-append", "append"),
+    ],
+)
+def test_an_unknown_name_gives_the_nearest_valid_one(key, value, near):
+    with pytest.raises(ValueError, match=rf"ood\.{key}: .*Did you mean '{near}'\?"):
+        parse(nested(key, value))
+
+
+@pytest.mark.parametrize(
+    ("key", "bad", "good"),
+    [
+        ("start", [-0.1, 1.0], [0.0, 0.99]),
+        ("scorer.min_samples", [1, 1025], [2, 1024]),
+        ("scorer.k", [0, 257], [1, 256, None]),
+        ("scorer.shrinkage", [-0.1, 1.1], [0.0, 1.0]),
+        ("threshold.percentile", [0.0, 1.0, 95.0, float("nan")], [0.01, 0.99]),
+        ("threshold.min_samples", [0, 1025], [1, 1024]),
+        ("threshold.eta", [0.0, -1.0], [1e-6]),
+        ("queue.capacity", [0], [1]),
+        ("queue.max_replays", [0], [1, None]),
+        ("queue.min_age", [-1], [0]),
+        ("queue.release", [-0.1, 1.0], [0.0, 0.99, None]),
+        ("mix.ratio", [-0.1, 1.0], [0.0, 0.99]),
+        ("mix.num_workers", [-1], [0, None]),
+    ],
+)
+def test_values_out_of_range_are_named_and_the_ends_of_the_range_pass(key, bad, good):
+    for value in bad:
+        with pytest.raises(ValueError, match=rf"ood\.{key}: expected .*, got {value}\."):
+            parse(nested(key, value))
+    for value in good:
+        section, _, name = key.rpartition(".")
+        cfg = parse(nested(key, value))
+        assert getattr(getattr(cfg, section) if section else cfg, name) == value
+
+
+@pytest.mark.parametrize("key", ["scorer.n_reference", "threshold.n"])
+def test_a_sample_size_below_2_is_an_error(key):
+    section, name = key.split(".")
+    with pytest.raises(ValueError, match=rf"ood\.{key}: expected at least 2"):
+        parse({section: {name: 1, "min_samples": 1}})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("enabled", "maybe"), ("scorer", 3), ("scorer", None), ("scorer.k", 1.5), ("start", "late")],
+)
+def test_a_value_of_the_wrong_type_is_a_value_error(key, value):
+    with pytest.raises(ValueError, match="^method_kwargs.ood: "):
+        parse(nested(key, value))
+
+
+def test_replayed_rows_are_the_rounded_share_of_the_batch():
+    assert replay_rows(parse({"mix": {"ratio": 0.3}}), 32) == 10
+
+
+def test_a_ratio_of_less_than_one_row_is_an_error_that_gives_the_smallest_one():
+    with pytest.raises(ValueError, match=r"got 0.1 \(0 rows\). Use at least 0.250"):
+        parse({"mix": {"ratio": 0.1}}, batch_size=4)
+
+
+def test_ratio_0_replays_nothing_and_is_allowed():
+    assert replay_rows(parse({"mix": {"ratio": 0.0}}, batch_size=4), 4) == 0
+
+
+def test_replace_must_leave_a_fresh_row_and_append_need_not():
+    with pytest.raises(ValueError, match="at least 1 fresh row"):
+        parse({"mix": {"ratio": 0.9}}, batch_size=2)
+    parse({"mix": {"ratio": 0.9, "mode": "append"}}, batch_size=2)
+
+
+def test_the_queue_must_hold_one_step_of_all_processes():
+    cfg = parse({"queue": {"capacity": 15}, "mix": {"ratio": 0.5}}, batch_size=16)
+    with pytest.raises(ValueError, match="at least the 16 rows replayed per step, got 15"):
+        replay_rows(cfg, 16, world_size=2)
+
+
+def test_a_disabled_block_is_not_checked_against_the_batch_size():
+    assert not parse({"enabled": False, "mix": {"ratio": 0.1}}, batch_size=2).enabled
+
+
+@pytest.mark.parametrize(("mode", "fresh"), [("replace", 0.75), ("append", 1.0)])
+def test_the_default_release_level_replays_each_sample_as_often_as_the_ratio_asks(mode, fresh):
+    cfg = parse({"mix": {"mode": mode, "ratio": 0.25}, "threshold": {"percentile": 0.95}})
+    mean_replays = 1 / release_level(cfg)  # of a sample that survives with chance 1 - level
+    assert 0.05 * fresh * mean_replays == pytest.approx(0.25)
+
+
+def test_the_default_release_level_never_exceeds_the_percentile():
+    assert release_level(parse({"mix": {"ratio": 0.01}})) == 0.95
+    assert release_level(parse({"mix": {"ratio": 0.0}})) == 0.95
+    assert release_level(parse({"queue": {"release": 0.3}})) == 0.3

@@ -1,0 +1,40 @@
+"""Two gloo processes hold the same detector and share the replays."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+HERE = Path(__file__).resolve().parent
+
+
+def test_two_processes_agree_and_share_the_replays(tmp_path, registered, tiny):
+    overrides = [*tiny, "optimizer.batch_size=8", "+method_kwargs.ood.queue.release=0"]
+    done = subprocess.run(
+        [sys.executable, HERE / "ddp_run.py", HERE.parent / "configs", tmp_path, *overrides],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    replayed = [state.pop("replayed") for state in (first, second)]
+
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        if isinstance(value, (str, type(None))):
+            assert value == second[key]
+        else:
+            torch.testing.assert_close(value, second[key], rtol=0, atol=0, equal_nan=True)
+    assert first["counts"]["judged"] > 100
+    # 2 epochs of 20 steps feed both processes' 8 rows, less 2 replays each
+    assert 2 * 40 * 6 <= first["scorer"]["_extra_state"]["n_fed"] <= 2 * 40 * 8
+    # Equal numbers on both, at the same steps, and never the same sample in one step.
+    assert len(replayed[0]) == len(replayed[1]) > 10
+    assert all(len(a) == len(b) == 2 for a, b in zip(*replayed))
+    assert not any(set(a) & set(b) for a, b in zip(*replayed))

@@ -1,0 +1,280 @@
+"""``dino_ood`` in the real host: the DINO step, the replay, the checkpoints."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback, seed_everything
+from torch.utils.data import DataLoader, Dataset
+
+OOD = "+method_kwargs.ood."
+
+
+class Losses(Callback):
+    """Record the loss of every training step."""
+
+    def __init__(self):
+        self.values = []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.values.append(float(outputs["loss"]))
+
+
+def run(cfg, build, loader, trainer, callbacks=(), **kwargs):
+    seed_everything(1)
+    model = build(cfg)
+    losses = Losses()
+    fitter = trainer(callbacks=[losses, *callbacks], **kwargs)
+    fitter.fit(model, loader(cfg))
+    return model, losses.values
+
+
+def test_disabled_is_stock_dino_bit_for_bit(compose, build, loader, trainer):
+    global_only = "augmentations.1.crop_size=32"  # stock DINO has no loss for local crops
+    states = {}
+    for method in ("dino", "dino_ood"):
+        cfg = compose(
+            f"method={method}", "method_kwargs.ood.enabled=False", global_only,
+            "augmentations.0.num_crops=1",
+        )  # fmt: skip
+        model, losses = run(cfg, build, loader, trainer, max_steps=4)
+        states[method] = (losses, model.state_dict(), torch.get_rng_state())
+    (losses, weights, rng), (ours, our_weights, our_rng) = states["dino"], states["dino_ood"]
+    assert losses == ours
+    assert weights.keys() == our_weights.keys()
+    assert all(torch.equal(weights[key], our_weights[key]) for key in weights)
+    assert torch.equal(rng, our_rng)
+
+
+class PaperLoss(Callback):
+    """Recompute DINO's loss from the crops alone, by the formula of the paper."""
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        from solo_ood import host
+
+        _, crops, _ = batch
+        for crop in crops:
+            crop.requires_grad_()
+        self.crops = crops
+        state = {k: v.clone() for k, v in module.state_dict().items()}
+        with torch.no_grad():
+            student = [module.head(host.student(module)(x)) for x in crops]
+            teacher = [module.momentum_head(host.teacher(module)(x)) for x in crops[:2]]
+        module.load_state_dict(state)  # BatchNorm's running statistics moved
+        center = module.dino_loss_func.center
+        temperature = module.dino_loss_func.teacher_temp_schedule[0]
+        terms = []
+        for t, teacher_z in enumerate(teacher):
+            target = F.softmax((teacher_z - center) / temperature, dim=1)
+            for s, student_z in enumerate(student):
+                if s != t:
+                    log_p = F.log_softmax(student_z / module.dino_loss_func.student_temp, dim=1)
+                    terms.append(-(target * log_p).sum(dim=1).mean())
+        assert len(terms) == 2 * (len(crops) - 1)
+        self.expected = torch.stack(terms).mean()
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.loss = trainer.callback_metrics["dino_loss_step"]
+        self.gradients = [crop.grad for crop in self.crops]
+
+
+@pytest.mark.parametrize("n_local", [0, 1, 3])
+def test_loss_over_all_crops_is_the_paper_s(n_local, compose, build, loader, trainer):
+    cfg = compose(f"augmentations.1.num_crops={n_local}", f"{OOD}mix.ratio=0.0")
+    paper = PaperLoss()
+    run(cfg, build, loader, trainer, [paper], max_steps=1)
+    torch.testing.assert_close(paper.loss, paper.expected, rtol=1e-5, atol=1e-6)
+    assert len(paper.gradients) == 2 + n_local
+    assert all(gradient.abs().sum() > 0 for gradient in paper.gradients)
+
+
+class Batches(Callback):
+    """Record the rows that reached the DINO step."""
+
+    def setup(self, trainer, module, stage):
+        self.indexes, self.sizes, self.targets_right = [], [], True
+        step = module._dino_step
+
+        def recorded(batch, batch_idx):
+            self.indexes.append(batch[0].tolist())
+            self.sizes.append([len(crop) for crop in batch[1]])
+            labels = [trainer.train_dataloader.dataset.targets[i] for i in batch[0].tolist()]
+            self.targets_right &= labels == batch[2].tolist()
+            return step(batch, batch_idx)
+
+        module._dino_step = recorded
+
+
+@pytest.mark.parametrize(("mode", "size"), [("replace", 8), ("append", 10)])
+def test_replays_are_the_configured_share_of_the_batch(mode, size, compose, build, loader, trainer):
+    cfg = compose(f"{OOD}mix.mode={mode}", f"{OOD}mix.ratio=0.25", f"{OOD}queue.release=0")
+    batches = Batches()
+    model, _ = run(cfg, build, loader, trainer, [batches], max_steps=60)
+    replaying = [sizes for sizes in batches.sizes[30:]]
+    counts = model.selector.counts
+    assert batches.targets_right
+    assert all(sizes == [size, size, size] for sizes in replaying)
+    # The last step is still on its way to the host; before it, every replay had 2 rows.
+    assert counts["replayed"] >= 2 * 30 - 2
+    assert len(model.selector.queue) >= 2
+    repeated = Counter(index for rows in batches.indexes[30:] for index in rows[-2:])
+    assert max(repeated.values()) > 1
+
+
+def test_flag_rate_meets_its_target_within_the_printed_bound(compose, build, loader, trainer):
+    model, _ = run(compose(), build, loader, trainer, max_steps=60)
+    selector = model.selector
+    selector.settle()
+    judged = selector.counts["judged"]
+    assert judged == int(selector.threshold.n_judged) > 200
+    bound = float(selector.threshold.rate_bound)
+    assert abs(selector.counts["flagged"] / judged - 0.2) == pytest.approx(bound, abs=1e-4)
+    assert bound < 0.1
+
+
+def test_nothing_is_scored_before_the_start(compose, build, loader, trainer):
+    cfg = compose("method_kwargs.ood.start=0.5")
+    model, _ = run(cfg, build, loader, trainer, limit_train_batches=6)
+    # 2 epochs of 6 steps: the second half feeds 6 batches of at most 8 fresh rows
+    assert 0 < model.selector.scorer.n_fed <= 6 * 8
+    assert model.selector.queue.step == 6
+
+
+def test_validation_feeds_nothing(compose, build, loader, trainer):
+    cfg = compose()
+    model, _ = run(cfg, build, loader, trainer, max_steps=4)
+    before = model.selector.scorer.n_fed
+    validation = DataLoader(Images(16, crops=1, with_index=False), batch_size=8)
+    trainer().validate(model, validation, verbose=False)
+    assert before > 0 and model.selector.scorer.n_fed == before
+    assert not model.training or len(model._teacher_feats) == 2
+
+
+class Images(Dataset):
+    """Digits as fixed crops, so that two runs see the same pixels."""
+
+    def __init__(self, n, crops=2, with_index=True):
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        images = torch.tensor(digits.images[:n] / 16, dtype=torch.float32)
+        self.images = F.interpolate(images[:, None], size=32).expand(-1, 3, -1, -1).contiguous()
+        self.targets = digits.target[:n].tolist()
+        self.crops, self.with_index = crops, with_index
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        if not self.with_index:
+            return self.images[index], self.targets[index]
+        return index, [self.images[index]] * self.crops, self.targets[index]
+
+
+def fixed_loader(n=48):
+    return DataLoader(Images(n, crops=3), batch_size=8, drop_last=True)
+
+
+class SaveAt(Callback):
+    def __init__(self, epoch, path):
+        self.epoch, self.path = epoch, path
+
+    def on_train_epoch_end(self, trainer, module):
+        if trainer.current_epoch == self.epoch:
+            trainer.save_checkpoint(self.path)
+
+
+RESUME = ("augmentations.1.crop_size=24", "max_epochs=4", f"{OOD}queue.release=0")
+
+
+def test_resumed_run_equals_the_uninterrupted_one(compose, build, trainer, tmp_path):
+    cfg = compose(*RESUME)
+    path = tmp_path / "half.ckpt"
+    seed_everything(1)
+    straight = build(cfg)
+    trainer(max_epochs=4, callbacks=[SaveAt(1, path)]).fit(straight, fixed_loader())
+
+    seed_everything(2)  # other weights, to be replaced by the checkpoint's
+    resumed = build(compose(*RESUME))
+    trainer(max_epochs=4).fit(resumed, fixed_loader(), ckpt_path=path)
+
+    assert straight.selector.counts == resumed.selector.counts
+    assert straight.selector.counts["replayed"] > 0
+    assert list(straight.selector.queue) == list(resumed.selector.queue)
+    assert straight.momentum_updater.cur_tau == resumed.momentum_updater.cur_tau
+    mine, theirs = straight.state_dict(), resumed.state_dict()
+    assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+    mine, theirs = (m.selector.scorer.state_dict() for m in (straight, resumed))
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=0, equal_nan=True)
+
+
+def test_plain_dino_and_dino_ood_resume_from_each_other(compose, build, trainer, tmp_path):
+    overrides = ("augmentations.1.crop_size=32", "augmentations.0.num_crops=1", "max_epochs=2")
+    images = DataLoader(Images(16), batch_size=8)
+    for first, second in (("dino", "dino_ood"), ("dino_ood", "dino")):
+        path = tmp_path / f"{first}.ckpt"
+        before = build(compose(*overrides, f"method={first}"))
+        trainer(max_epochs=1).fit(before, images)
+        before.trainer.save_checkpoint(path)
+        after = build(compose(*overrides, f"method={second}"))
+        fitter = trainer(max_epochs=2)
+        fitter.fit(after, images, ckpt_path=path)
+        assert fitter.global_step == 4
+
+
+def test_checkpoint_loads_in_the_safe_mode_of_torch(compose, build, trainer, tmp_path):
+    model = build(compose())
+    trainer(max_epochs=2).fit(model, fixed_loader(24))
+    path = tmp_path / "state.pt"
+    checkpoint = {}
+    model.on_save_checkpoint(checkpoint)
+    torch.save(checkpoint, path)
+    loaded = torch.load(path, weights_only=True)
+    assert loaded["solo_ood"]["selector"]["counts"] == model.selector.counts
+
+
+def test_state_of_another_feature_size_is_an_error(compose, build, trainer):
+    model = build(compose())
+    checkpoint = {}
+    model.on_save_checkpoint(checkpoint)
+    checkpoint["solo_ood"]["selector"]["dim"] = 7
+    with pytest.raises(ValueError, match=r"feature size.*expected '?512'?, got '?7'?"):
+        model.on_load_checkpoint(checkpoint)
+
+
+def test_detector_is_not_in_the_module_tree(compose, build):
+    stock = build(compose("method=dino"))
+    ours = build(compose())
+    assert stock.state_dict().keys() == ours.state_dict().keys()
+
+
+def test_dataset_without_indexes_is_an_error(compose, build, trainer):
+    class NoIndex(Images):
+        def __getitem__(self, index):
+            return 0.5, [self.images[index]] * 3, self.targets[index]
+
+    with pytest.raises(ValueError, match="training dataset.*expected samples .index, crops"):
+        trainer().fit(build(compose()), DataLoader(NoIndex(16), batch_size=8))
+
+
+def test_crops_can_be_kept_instead_of_indexes(compose, build, trainer):
+    cfg = compose(f"{OOD}queue.store=crops", f"{OOD}queue.release=0", "max_epochs=8")
+    model = build(cfg)
+    trainer(max_epochs=8).fit(model, fixed_loader())
+    assert model.selector.counts["replayed"] > 0
+
+
+def test_eval_features_leave_the_teacher_s_batchnorm_alone(compose, build):
+    from solo_ood import host
+
+    model = build(compose()).train()
+    images = Images(8).images
+    before = {k: v.clone() for k, v in host.teacher(model).state_dict().items()}
+    alone = host.eval_feats(model, [images[:1]])[0]
+    together = host.eval_feats(model, [images])[0]
+    torch.testing.assert_close(alone[0], together[0], rtol=1e-4, atol=1e-5)
+    assert host.teacher(model).training
+    assert all(torch.equal(v, before[k]) for k, v in host.teacher(model).state_dict().items())

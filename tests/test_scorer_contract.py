@@ -1,0 +1,168 @@
+"""What every scorer promises: sign, warm-up, numerics, and a state that can be carried on."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from solo_ood.config import ScorerConfig
+from solo_ood.scorers import Scorer, make_scorer
+
+D, CLASSES = 6, 3
+REAL, ALL = ("knn", "mahalanobis"), ("knn", "mahalanobis", "random", "oracle")
+NAN, INF = float("nan"), float("inf")
+
+
+def make(name: str) -> Scorer:
+    return make_scorer(ScorerConfig(name, n_reference=32, min_samples=8), D, CLASSES, seed=1)
+
+
+def stream(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """(n, D) features in a cone around the all-ones direction, and (n,) targets."""
+    generator = torch.Generator().manual_seed(seed)
+    feats = 1 + 0.2 * torch.randn(n, D, generator=generator)
+    return feats, torch.randint(CLASSES, (n,), generator=generator)
+
+
+def feed(scorer: Scorer, n: int, chunk: int = 5) -> Scorer:
+    for part in zip(*(x.split(chunk) for x in stream(n))):
+        scorer.partial_fit(*part)
+    return scorer
+
+
+def learnt(scorer: Scorer) -> dict[str, Tensor]:
+    return {name: buffer.clone() for name, buffer in scorer.named_buffers()}
+
+
+def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_name_builds_the_scorer(name):
+    assert type(make(name)).__name__.lower() == f"{name}scorer"
+
+
+def test_an_unknown_name_gives_the_nearest_one():
+    with pytest.raises(ValueError, match="Did you mean 'knn'?"):
+        make("kn")
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_points_far_from_the_stream_score_higher(name):
+    scorer, (feats, _) = feed(make(name), 60), stream(20, seed=1)
+    assert scorer.ood_score(-feats).min() > scorer.ood_score(feats).max()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_it_is_ready_after_min_samples_and_raises_before(name):
+    scorer, query = feed(make(name), 7), stream(2, seed=1)
+    assert not scorer.ready
+    with pytest.raises(RuntimeError, match="expected at least 8 learnt samples, got 7"):
+        scorer.ood_score(*query)
+    scorer.partial_fit(*stream(1))
+    assert scorer.ready and scorer.ood_score(*query).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("shape", [(4, D + 1), (D,), (4, 2, D)])
+def test_features_of_another_shape_are_an_error(name, shape):
+    scorer = feed(make(name), 20)
+    for verb in (scorer.partial_fit, scorer.ood_score):
+        with pytest.raises(ValueError, match=rf"expected shape \(N, {D}\)"):
+            verb(torch.zeros(shape), torch.zeros(len(torch.zeros(shape)), dtype=torch.int64))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_scoring_learns_nothing(name):
+    scorer = feed(make(name), 40)
+    before, fed = learnt(scorer), scorer.n_fed
+    scorer.ood_score(*stream(30, seed=1))
+    assert_same(learnt(scorer), before)
+    assert scorer.n_fed == fed
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_score_does_not_depend_on_its_batch_mates_or_on_earlier_calls(name):
+    scorer, (feats, _) = feed(make(name), 40), stream(10, seed=1)
+    together = scorer.ood_score(feats)
+    torch.testing.assert_close(torch.cat([scorer.ood_score(f[None]) for f in feats]), together)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_global_rng_is_never_used(name):
+    before = torch.get_rng_state()
+    feed(make(name), 40).ood_score(*stream(10, seed=1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_rows_that_are_not_finite_are_never_learnt(name, bad):
+    clean, dirty, (feats, targets) = make(name), make(name), stream(30)
+    spoilt = torch.cat((feats, feats[:1]))
+    spoilt[30, 2] = bad
+    order = torch.randperm(31, generator=torch.Generator().manual_seed(2))
+    clean.partial_fit(spoilt[order[order < 30]])
+    dirty.partial_fit(spoilt[order])
+    torch.testing.assert_close(learnt(dirty), learnt(clean), equal_nan=True)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("bad", [NAN, INF, -INF])
+def test_rows_that_are_not_finite_score_nan_and_the_others_do_not(name, bad):
+    feats, targets = stream(4, seed=1)
+    feats[1, 2] = bad
+    scores = feed(make(name), 40).ood_score(feats, targets)
+    assert scores.isnan().tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_input_is_scored_in_float32(name, dtype):
+    scorer, (feats, _) = feed(make(name), 40), stream(10, seed=1)
+    scores = scorer.ood_score(feats.to(dtype))
+    assert scores.dtype == torch.float32
+    assert torch.equal(scores, scorer.ood_score(feats.to(dtype).float()))
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_autocast_changes_nothing(name):
+    plain = feed(make(name), 40).ood_score(stream(10, seed=1)[0])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = feed(make(name), 40).ood_score(stream(10, seed=1)[0])
+    assert torch.equal(scores, plain)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_scores_carry_no_gradient(name):
+    feats = stream(10, seed=1)[0].requires_grad_()
+    assert not feed(make(name), 40).partial_fit(feats).ood_score(feats).requires_grad
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_reset_forgets_everything_and_fit_starts_afresh(name):
+    used, new = feed(make(name), 70), make(name)
+    assert_same(learnt(used.reset()), learnt(new))
+    assert not used.ready
+    used, new = feed(make(name), 70).fit(*stream(12)), new.fit(*stream(12))
+    assert torch.equal(used.ood_score(*stream(5, seed=1)), new.ood_score(*stream(5, seed=1)))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_state_saved_through_a_parent_module_goes_on_as_if_never_stopped(name):
+    source = nn.ModuleDict({"scorer": feed(make(name), 71)})  # past the 32 rows of the reference
+    target = nn.ModuleDict({"scorer": make(name)})
+    file = io.BytesIO()
+    torch.save(copy.deepcopy(source.state_dict()), file)
+    file.seek(0)
+    target.load_state_dict(torch.load(file, weights_only=True))
+    for step in range(12):  # longer than the refresh period of the Mahalanobis factor
+        batch = stream(5, seed=10 + step)
+        scores = [m["scorer"].partial_fit(*batch).ood_score(*batch) for m in (source, target)]
+        assert torch.equal(*scores)
+    assert_same(learnt(target["scorer"]), learnt(source["scorer"]))

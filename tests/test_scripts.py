@@ -1,0 +1,124 @@
+"""The user's commands on the release host, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+SOLO_OOD = Path(sys.executable).parent / "solo-ood"
+
+
+def call(*command, cwd):
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command = [str(part) for part in command]
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=500)
+    return done.returncode, done.stdout, done.stderr
+
+
+def pretrain(*overrides, cwd):
+    script = REPOSITORY / "scripts/main_pretrain.py"
+    return call(sys.executable, script, "--config-name", "dino_ood", *overrides, cwd=cwd)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, registered, tiny):
+    """Train with ``main_pretrain.py --config-name dino_ood``; return the run's folder."""
+    from solo_ood import host
+
+    if host.generation() != "release":
+        pytest.skip("scripts/ is for solo-learn 1.0.2; a checkout has its own scripts")
+    folder = tmp_path_factory.mktemp("run")
+    code, out, err = pretrain(*tiny, "+limit_train_batches=40", cwd=folder)
+    assert code == 0, err[-3000:]
+    assert "run: trained_models/dino_ood/0" in out
+    return folder / "trained_models/dino_ood/0"
+
+
+def checkpoint_of(run):
+    (path,) = run.glob("*.ckpt")
+    return path
+
+
+def test_pretraining_logs_the_detector(run):
+    header, *rows = (run / "metrics.csv").read_text().splitlines()
+    for name in ("flag_rate", "threshold", "queue_fill", "queue_age", "replayed", "lift"):
+        assert f"ood/{name}" in header
+    assert len(rows) > 10 and (run / "args.json").is_file()
+
+
+def test_knn_and_linear_report_many_medium_few(run):
+    code, out, err = call(
+        sys.executable, REPOSITORY / "scripts/main_knn.py", "--pretrained_checkpoint_dir", run,
+        cwd=run,
+    )  # fmt: skip
+    assert code == 0, err[-3000:]
+    assert "k-NN accuracy, % (k=20, cosine): All" in out
+    code, out, err = call(
+        sys.executable, REPOSITORY / "scripts/main_linear.py", "--config-name", "dino_ood_linear",
+        f"pretrained_feature_extractor='{checkpoint_of(run)}'", "max_epochs=1",
+        cwd=run,
+    )  # fmt: skip
+    assert code == 0, err[-3000:]
+    for name in ("knn", "linear"):
+        result = json.loads((run / f"{name}.json").read_text())
+        assert list(result) == ["All", "Many", "Medium", "Few"]
+        groups = 0.4 * result["Many"] + 0.3 * result["Medium"] + 0.3 * result["Few"]
+        assert result["All"] == pytest.approx(groups)  # a balanced test set, 4 + 3 + 3 classes
+        assert result["All"] > 20  # chance is 10
+
+
+def test_report_writes_a_summary_and_pictures(run):
+    code, out, err = call(SOLO_OOD, "report", run, cwd=run)
+    assert code == 0, err[-3000:]
+    for word in ("DINO loss", "flag rate", "target 20.00%", "lift", "queue", "k-NN", "linear"):
+        assert word in out
+    for name in ("queue.png", "scores.png", "curves.png"):
+        assert (run / "report" / name).stat().st_size > 5000
+    assert (run / "report/summary.txt").read_text() == out
+
+
+@pytest.mark.parametrize("weights", ["teacher", "student"])
+def test_exported_checkpoint_is_plain_dino(weights, run, tmp_path, registered):
+    from solo_ood.host.runs import load_network
+
+    code, out, err = call(
+        SOLO_OOD, "export", checkpoint_of(run), tmp_path, "--weights", weights, cwd=run
+    )
+    assert code == 0, err
+    args = json.loads((tmp_path / "args.json").read_text())
+    assert args["method"] == "dino" and "ood" not in args
+    exported = checkpoint_of(tmp_path)
+    # The stock loader takes the student's keys, which hold the weights asked for.
+    network, _ = load_network(exported, "student")
+    original, _ = load_network(checkpoint_of(run), weights)
+    wanted = original.state_dict()
+    assert all(torch.equal(value, wanted[key]) for key, value in network.state_dict().items())
+    assert set(torch.load(exported, weights_only=True)) <= {
+        "epoch", "global_step", "pytorch-lightning_version", "state_dict",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("override", "error"),
+    [
+        ("data.train_path=nowhere", "data.train_path: expected an existing folder, got nowhere"),
+        ("+method_kwargs.ood.scorer.name=knnn", "Unknown ood.scorer.name.*Did you mean 'knn'"),
+        ("+method_kwargs.ood.qeue.capacity=3", "Unknown key in method_kwargs.ood.*'queue'"),
+        ("+method_kwargs.ood.mix.ratio=0.01", "ood.mix.ratio: expected a ratio that gives at"),
+        ("max_epochs=2", "warmup_teacher_temperature_epochs: expected at most max_epochs = 2"),
+    ],
+)
+def test_bad_input_is_one_clear_line_before_any_work(override, error, run, tmp_path):
+    code, out, err = pretrain(override, cwd=tmp_path)
+    assert code == 1
+    assert "Traceback" not in err
+    assert re.search(f"Error: {error}", err), err
+    assert not (tmp_path / "trained_models").exists()
