@@ -69,7 +69,8 @@ class OODMixin:
                     remedy="Use ood.queue.store=indexes.",
                 )
             )
-        if not self.selector.rare_classes and (labels := targets_of(loader.dataset)) is not None:
+        labels = targets_of(getattr(loader, "dataset", None))
+        if not self.selector.rare_classes and labels is not None:
             self.selector.rare_classes = rare_classes(labels)
         self.selector.to(self.device)
 

@@ -61,7 +61,7 @@ class RareLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        dataset = train_loader.dataset
+        dataset = getattr(train_loader, "dataset", None)  # DALI's loaders have none
         _check_indexed(dataset)
         if num_workers is None:
             share = rows / (train_loader.batch_size or rows)

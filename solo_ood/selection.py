@@ -97,7 +97,8 @@ class RareSelector:
             fresh_scores = rows(scores, fresh)
             if self.threshold.ready:
                 limit = self.threshold.threshold
-                lower = self.threshold.quantile(release_level(self.cfg))
+                level = release_level(self.cfg)
+                lower = self.threshold.quantile(level if level > 0 else -1.0)  # 0: below any score
                 self._send(
                     indexes=rows(indexes, fresh),
                     targets=rows(targets, fresh),

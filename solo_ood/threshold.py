@@ -50,11 +50,10 @@ class WindowThreshold(nn.Module):
         """The smallest remembered score that more than a share ``level`` of them do not exceed."""
         scores, n = self.scores.rows, self.scores.filled.sum()
         ordered = scores.nan_to_num(nan=float("inf")).sort().values
-        level = torch.as_tensor(level, device=scores.device, dtype=scores.dtype)
-        rank = (level * n).floor().long()
+        rank = (n * level).floor().long()
         value = ordered.gather(0, rank.clamp(0, len(scores) - 1).reshape(1)).squeeze(0)
         value = torch.where(rank >= n, torch.full_like(value, float("inf")), value)
-        return torch.where(level < 0, torch.full_like(value, float("-inf")), value)
+        return torch.where(rank < 0, torch.full_like(value, float("-inf")), value)
 
     def is_ood(self, scores: Tensor) -> Tensor:
         """(N,) bool, ``scores > threshold``; NaN scores are never OOD."""

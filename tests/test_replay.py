@@ -1,4 +1,4 @@
-"""Replay: fresh augmentations through the dataset, or the very crops that were kept."""
+"""Replay through the training dataset: fresh augmentations, shared between processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from solo_ood.rare_queue import RareQueue
-from solo_ood.replay import CropStore, RareLoader
+from solo_ood.replay import RareLoader
 
 
 class Augmented(Dataset):
@@ -20,7 +20,7 @@ class Augmented(Dataset):
         return 30
 
     def __getitem__(self, index):
-        gain = (1 + random.random() + np.random.rand()) / 3
+        gain = (1 + random.random() + np.random.rand()) / 4
         return index, [index + gain * torch.rand(3, s, s) for s in (4, 2)], 10 * index
 
 
@@ -53,12 +53,6 @@ def queue_of(indexes, **kwargs) -> RareQueue:
 
 def loader(queue: RareQueue, rows: int, workers: int | None = 0, **kwargs) -> RareLoader:
     return RareLoader(DataLoader(Augmented(), batch_size=8), queue, rows, workers, **kwargs)
-
-
-def batch_of(indexes: list[int]) -> list:
-    samples = [Augmented()[i] for i in indexes]
-    crops = [torch.stack(rows) for rows in zip(*(crops for _, crops, _ in samples))]
-    return [torch.tensor(indexes), crops, 10 * torch.tensor(indexes)]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -130,50 +124,3 @@ def test_workers_are_those_asked_for_or_in_proportion_to_the_rows(workers, expec
 def test_a_dataset_that_cannot_be_read_by_index_is_an_error_with_a_remedy(dataset, got):
     with pytest.raises(ValueError, match=rf"got {got}\. Wrap .*ood\.queue\.store=crops"):
         RareLoader(DataLoader(dataset, batch_size=2), queue_of([0]), 1)
-
-
-def test_the_crop_store_returns_the_very_crops_and_targets_it_was_given():
-    queue, batch = queue_of([4, 6]), batch_of([4, 5, 6])
-    store = CropStore(queue, rows=2)
-    store.keep(batch)
-    for _ in range(3):
-        indexes, crops, targets = store.next()
-        rows = [batch[0].tolist().index(i) for i in indexes.tolist()]
-        assert sorted(rows) == [0, 2] and torch.equal(targets, batch[2][rows])
-        assert all(torch.equal(crop, kept[rows]) for crop, kept in zip(crops, batch[1]))
-
-
-def test_the_crop_store_keeps_copies_and_the_first_crops_of_a_sample():
-    store, batch = CropStore(queue_of([4]), rows=1), batch_of([4])
-    first = batch[1][0].clone()
-    store.keep(batch)
-    batch[1][0].zero_()
-    store.keep(batch_of([4]))
-    assert torch.equal(store.next()[1][0], first)
-
-
-def test_the_crop_store_forgets_samples_that_left_the_queue():
-    queue, batch = queue_of([4]), batch_of([4])
-    store = CropStore(queue, rows=1)
-    store.keep(batch)
-    queue.discard([4])
-    store.keep(batch_of([9]))
-    queue.push([4])
-    store.keep(newer := batch_of([4]))
-    assert torch.equal(store.next()[1][0], newer[1][0])
-
-
-def test_queued_samples_without_crops_as_after_a_resume_leave_instead_of_blocking_the_replay():
-    queue = queue_of([1, 2, 3, 4])
-    store = CropStore(queue, rows=2)
-    store.keep(batch_of([1, 2]))
-    replays = [store.next() for _ in range(50)]
-    assert sorted(queue) == [1, 2]
-    assert sorted(replays[-1][0].tolist()) == [1, 2]
-
-
-def test_the_crop_store_returns_a_sample_on_its_last_replay():
-    store = CropStore(queue_of([4], max_replays=1), rows=1)
-    store.keep(batch_of([4]))
-    assert store.next()[0].tolist() == [4]
-    assert store.next() is None

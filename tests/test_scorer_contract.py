@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 
 import pytest
@@ -47,11 +46,6 @@ def test_the_name_builds_the_scorer(name):
     assert type(make(name)).__name__.lower() == f"{name}scorer"
 
 
-def test_an_unknown_name_gives_the_nearest_one():
-    with pytest.raises(ValueError, match="Did you mean 'knn'?"):
-        make("kn")
-
-
 @pytest.mark.parametrize("name", REAL)
 def test_points_far_from_the_stream_score_higher(name):
     scorer, (feats, _) = feed(make(name), 60), stream(20, seed=1)
@@ -74,7 +68,7 @@ def test_features_of_another_shape_are_an_error(name, shape):
     scorer = feed(make(name), 20)
     for verb in (scorer.partial_fit, scorer.ood_score):
         with pytest.raises(ValueError, match=rf"expected shape \(N, {D}\)"):
-            verb(torch.zeros(shape), torch.zeros(len(torch.zeros(shape)), dtype=torch.int64))
+            verb(torch.zeros(shape), torch.zeros(shape[0], dtype=torch.int64))
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -103,22 +97,18 @@ def test_the_global_rng_is_never_used(name):
 @pytest.mark.parametrize("name", REAL)
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
 def test_rows_that_are_not_finite_are_never_learnt(name, bad):
-    clean, dirty, (feats, targets) = make(name), make(name), stream(30)
-    spoilt = torch.cat((feats, feats[:1]))
-    spoilt[30, 2] = bad
-    order = torch.randperm(31, generator=torch.Generator().manual_seed(2))
-    clean.partial_fit(spoilt[order[order < 30]])
-    dirty.partial_fit(spoilt[order])
+    feats, _ = stream(30)
+    feats[11, 2] = bad
+    dirty = make(name).partial_fit(feats)
+    clean = make(name).partial_fit(feats[torch.arange(30) != 11])
     torch.testing.assert_close(learnt(dirty), learnt(clean), equal_nan=True)
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("bad", [NAN, INF, -INF])
-def test_rows_that_are_not_finite_score_nan_and_the_others_do_not(name, bad):
+def test_rows_that_are_not_finite_score_nan_and_the_others_do_not(name):
     feats, targets = stream(4, seed=1)
-    feats[1, 2] = bad
-    scores = feed(make(name), 40).ood_score(feats, targets)
-    assert scores.isnan().tolist() == [False, True, False, False]
+    feats[:3, 2] = torch.tensor([NAN, INF, -INF])
+    assert feed(make(name), 40).ood_score(feats, targets).isnan().tolist() == [True] * 3 + [False]
 
 
 @pytest.mark.parametrize("name", REAL)
@@ -138,12 +128,6 @@ def test_autocast_changes_nothing(name):
     assert torch.equal(scores, plain)
 
 
-@pytest.mark.parametrize("name", REAL)
-def test_scores_carry_no_gradient(name):
-    feats = stream(10, seed=1)[0].requires_grad_()
-    assert not feed(make(name), 40).partial_fit(feats).ood_score(feats).requires_grad
-
-
 @pytest.mark.parametrize("name", ALL)
 def test_reset_forgets_everything_and_fit_starts_afresh(name):
     used, new = feed(make(name), 70), make(name)
@@ -157,8 +141,9 @@ def test_reset_forgets_everything_and_fit_starts_afresh(name):
 def test_a_state_saved_through_a_parent_module_goes_on_as_if_never_stopped(name):
     source = nn.ModuleDict({"scorer": feed(make(name), 71)})  # past the 32 rows of the reference
     target = nn.ModuleDict({"scorer": make(name)})
+    source["scorer"].ood_score(*stream(3))  # the random control moves its generator
     file = io.BytesIO()
-    torch.save(copy.deepcopy(source.state_dict()), file)
+    torch.save(source.state_dict(), file)
     file.seek(0)
     target.load_state_dict(torch.load(file, weights_only=True))
     for step in range(12):  # longer than the refresh period of the Mahalanobis factor

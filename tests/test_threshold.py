@@ -8,7 +8,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -46,25 +46,19 @@ def test_ood_means_strictly_above_the_threshold(name):
     assert threshold.is_ood(scores).tolist() == [False, True, False]
 
 
-def test_equal_scores_flag_nothing():
-    threshold = make("window")
-    threshold.update(torch.zeros(64))
-    assert not threshold.is_ood(torch.zeros(10)).any()
-
-
 @settings(max_examples=40, deadline=None)
 @given(
     p=st.sampled_from([0.05, 0.33, 0.5, 0.77, 0.95, 0.99]),
-    n=st.sampled_from([7, 33, 101]),  # p * n is no whole number: then NumPy's rank is the same
+    n=st.sampled_from([7, 33, 101]),
     length=st.integers(1, 250),
     batch=st.integers(1, 120),
 )
 def test_the_window_threshold_is_numpys_order_statistic_of_the_newest_scores(p, n, length, batch):
+    assume((p * min(n, length)) % 1 > 1e-6)  # else NumPy takes the score below
     scores, threshold = stream(length), WindowThreshold(p, n, min_samples=1)
     run(threshold, scores, batch)
-    newest = scores[-n:].numpy()
-    if (p * len(newest)) % 1 > 1e-6:
-        assert threshold.threshold == np.quantile(newest, p, method="inverted_cdf")
+    expected = np.quantile(scores[-n:].numpy(), p, method="inverted_cdf")
+    assert threshold.threshold == expected
 
 
 @settings(max_examples=50, deadline=None)
@@ -83,8 +77,7 @@ def test_a_rank_above_the_level_is_a_score_above_its_quantile(window, level, sco
 def test_levels_out_of_range_flag_everything_or_nothing():
     threshold = make("window")
     threshold.update(stream(64))
-    assert threshold.quantile(-0.01) == -INF
-    assert threshold.quantile(1.0) == INF
+    assert (threshold.quantile(-0.01), threshold.quantile(1.0)) == (-INF, INF)
 
 
 @pytest.mark.parametrize("batch", [1, 10, 64, 100])
@@ -135,12 +128,9 @@ def test_the_tracking_flag_rate_has_exactly_the_error_of_its_bound(batch, p, eta
 
 def test_drift_that_breaks_the_window_does_not_break_tracking():
     scores = stream(20_000) + 0.05 * torch.arange(20_000)
-    rates = {}
-    for name in ("window", "tracking"):
-        flags, judged = run(make(name, percentile=0.95), scores, 64)
-        rates[name] = flags / judged
-    assert rates["window"] > 0.5
-    assert rates["tracking"] == pytest.approx(0.05, abs=0.012)
+    window, tracking = (run(make(name), scores, 64) for name in ("window", "tracking"))
+    assert window[0] / window[1] > 0.5
+    assert tracking[0] / tracking[1] == pytest.approx(0.05, abs=0.012)
 
 
 def test_the_rate_bound_is_nan_before_anything_was_judged():

@@ -1,0 +1,161 @@
+"""One step of selection: score, judge, learn; what is flagged is queued one step later."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from solo_ood.config import parse
+from solo_ood.selection import RareSelector
+
+D, B = 8, 8
+BASE = {
+    "scorer": {"name": "knn", "n_reference": 64, "min_samples": 16, "k": 1},
+    "threshold": {"name": "window", "n": 64, "min_samples": 16, "percentile": 0.9},
+    "queue": {"capacity": 64, "max_replays": None, "release": 0.5},
+}
+
+
+def make(dim: int = D, **blocks: Any) -> RareSelector:
+    return RareSelector(parse(OmegaConf.merge(BASE, blocks)), dim, num_classes=2)
+
+
+def common(n: int, seed: int = 0) -> Tensor:
+    """(n, D) features in a cone around the all-ones direction; ``-common`` is as odd as can be."""
+    return 1 + 0.2 * torch.randn(n, D, generator=torch.Generator().manual_seed(seed))
+
+
+def step(selector: RareSelector, indexes: list[int], feats: Tensor, n_rare: int = 0) -> None:
+    targets = (torch.tensor(indexes) % 16 == 0).long()  # class 1 is rare
+    selector.step(torch.tensor(indexes), selector.embed([feats]), targets, n_rare)
+
+
+def warm(**blocks: Any) -> RareSelector:
+    """A selector that has judged some steps and queued nothing but indexes below 80."""
+    selector = make(**blocks)
+    for t in range(10):
+        step(selector, list(range(B * t, B * t + B)), common(B, seed=t))
+    selector.settle()
+    return selector
+
+
+def test_a_batch_is_scored_before_it_is_learnt():
+    selector = warm()
+    step(selector, list(range(100, 108)), -common(1).expand(B, D))  # 8 times the same new thing
+    selector.settle()
+    assert {*range(100, 108)} <= {*selector.queue}
+    step(selector, list(range(200, 208)), -common(1).expand(B, D))  # now it is known
+    selector.settle()
+    assert not {*range(200, 208)} & {*selector.queue}
+
+
+def test_scores_are_judged_before_the_threshold_learns_them():
+    selector = warm(threshold={"n": 16})
+    step(selector, list(range(100, 116)), -common(16))  # would fill the window
+    selector.settle()
+    assert {*range(100, 116)} <= {*selector.queue}
+
+
+def test_what_is_flagged_enters_the_queue_one_step_later():
+    selector = warm()
+    step(selector, list(range(100, 108)), -common(B))
+    assert not {*range(100, 108)} & {*selector.queue}
+    step(selector, list(range(200, 208)), common(B))
+    assert {*range(100, 108)} <= {*selector.queue}
+
+
+@pytest.mark.parametrize("name", ["knn", "mahalanobis"])
+def test_replays_feed_neither_the_scorer_nor_the_threshold(name):
+    with_replays, without = (warm(scorer={"name": name}) for _ in range(2))
+    for t in range(5):
+        indexes, feats = list(range(100, 106)), common(6, seed=50 + t)
+        step(with_replays, [*indexes, 1, 2], torch.cat((feats, -common(2))), n_rare=2)
+        step(without, indexes, feats)
+    for part in ("scorer", "threshold"):
+        a, b = (dict(getattr(s, part).state_dict()) for s in (with_replays, without))
+        assert a.pop("_extra_state", 0) == b.pop("_extra_state", 0)
+        torch.testing.assert_close(a, b, equal_nan=True)
+    assert with_replays.counts["judged"] == without.counts["judged"]
+    assert (with_replays.counts["replayed"], without.counts["replayed"]) == (8, 0)
+
+
+def replay_two(release: float) -> set[int]:
+    """Replay 500, a copy of something known, and 501, which is odd; which of them stay?"""
+    selector = warm(queue={"release": release})
+    selector.queue.push([500, 501])
+    known = selector.scorer.reference.rows[:1]
+    feats = torch.cat((common(6, seed=99), known, -common(1)))
+    step(selector, [*range(100, 106), 500, 501], feats, n_rare=2)
+    selector.settle()
+    return {500, 501} & {*selector.queue}
+
+
+def test_a_replay_leaves_the_queue_once_it_is_not_above_the_release_quantile():
+    assert replay_two(release=0.5) == {501}
+
+
+def test_with_release_0_no_replay_leaves_for_its_score():
+    assert replay_two(release=0.0) == {500, 501}
+
+
+@pytest.mark.parametrize("name", ["knn", "random"])
+def test_the_long_run_flag_rate_is_1_minus_the_percentile(name):
+    selector = make(scorer={"name": name}, threshold={"name": "tracking"})
+    for t in range(400):
+        step(selector, list(range(16)), common(16, seed=t))
+    assert selector.metrics()["flag_rate"] == pytest.approx(0.1, abs=0.01)
+
+
+def test_rate_precision_and_lift_are_those_counted_by_hand():
+    selector = make(rare_classes=[1])
+    judged = flagged = rare = both = 0
+    for t in range(100):
+        targets = (torch.arange(16) == t % 16).long()
+        spread = 1 + 1.5 * targets[:, None]
+        feats = selector.embed([1 + spread * (common(16, seed=t) - 1)])
+        if selector.threshold.ready:
+            flags = selector.scorer.ood_score(feats) > selector.threshold.threshold
+            judged, flagged = judged + 16, flagged + int(flags.sum())
+            rare, both = rare + 1, both + int((flags & (targets == 1)).sum())
+        selector.step(torch.arange(16), feats, targets)
+    selector.settle()
+    metrics = selector.metrics()
+    assert 0 < both < flagged
+    assert metrics["flag_rate"] == flagged / judged
+    assert metrics["precision"] == both / flagged
+    assert metrics["lift"] == pytest.approx((both / flagged) / (rare / judged))
+
+
+def test_the_oracle_picks_the_rare_class_and_the_random_control_does_not():
+    lifts = {}
+    for name in ("oracle", "random"):
+        selector = make(scorer={"name": name}, threshold={"name": "tracking"}, rare_classes=[1])
+        for t in range(200):
+            step(selector, list(range(16 * t, 16 * t + 16)), common(16))
+        lifts[name] = selector.metrics()["lift"]
+    assert lifts["oracle"] > 8  # of 10: every 16th sample is rare, every 10th is flagged
+    assert lifts["random"] == pytest.approx(1, abs=0.3)
+
+
+def test_metrics_that_are_not_known_yet_are_left_out():
+    assert make().metrics().keys() == {"queue_fill", "queue_age", "replayed", "not_finite"}
+    assert "precision" not in warm().metrics()
+
+
+def test_features_that_are_not_finite_are_counted_and_never_queued():
+    selector, feats = warm(), common(B)
+    judged = selector.counts["judged"]
+    feats[3, 2] = float("nan")
+    step(selector, list(range(100, 108)), feats)
+    selector.settle()
+    assert selector.metrics()["not_finite"] == 1
+    assert selector.counts["judged"] == judged + 7 and 103 not in selector.queue
+
+
+def test_the_embedding_is_the_mean_of_the_normalised_crops():
+    crops = [torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 0.5]])]
+    torch.testing.assert_close(make(dim=2).embed(crops), torch.tensor([[0.3, 0.9]]))

@@ -1,0 +1,130 @@
+"""The selector's state: the same on every process, and carried over a reload."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from solo_ood.config import SCORERS, parse
+from solo_ood.selection import RareSelector
+
+D, B = 8, 8
+BASE = {
+    "scorer": {"name": "knn", "n_reference": 64, "min_samples": 16, "k": 1},
+    "threshold": {"name": "window", "n": 64, "min_samples": 16, "percentile": 0.9},
+    "queue": {"capacity": 64, "max_replays": None, "release": 0.5},
+}
+
+
+def make(dim: int = D, **blocks: Any) -> RareSelector:
+    return RareSelector(parse(OmegaConf.merge(BASE, blocks)), dim, num_classes=2)
+
+
+def common(n: int, seed: int = 0) -> Tensor:
+    """(n, D) features in a cone around the all-ones direction; ``-common`` is as odd as can be."""
+    return 1 + 0.2 * torch.randn(n, D, generator=torch.Generator().manual_seed(seed))
+
+
+def step(selector: RareSelector, indexes: list[int], feats: Tensor, n_rare: int = 0) -> None:
+    targets = (torch.tensor(indexes) % 16 == 0).long()  # class 1 is rare
+    selector.step(torch.tensor(indexes), selector.embed([feats]), targets, n_rare)
+
+
+def warm(**blocks: Any) -> RareSelector:
+    """A selector that has judged some steps and queued nothing but indexes below 80."""
+    selector = make(**blocks)
+    for t in range(10):
+        step(selector, list(range(B * t, B * t + B)), common(B, seed=t))
+    selector.settle()
+    return selector
+
+
+def plain(state: Any) -> Any:
+    """A nested state as nested lists, whose ``repr`` is exact and the same for NaN."""
+    if isinstance(state, dict):
+        return {key: plain(value) for key, value in state.items()}
+    return state.tolist() if isinstance(state, Tensor) else state
+
+
+def saved(selector: RareSelector) -> dict[str, Any]:
+    file = io.BytesIO()
+    torch.save(selector.state_dict(), file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def test_two_processes_end_up_with_the_state_of_one_that_saw_all_rows():
+    ranks, single = [make(), make()], make()
+    for t in range(14):
+        m = 2 if t > 8 else 0
+        shares = []
+        for rank in (0, 1):
+            indexes = torch.arange(B) + B * (2 * t + rank)
+            feats = common(B, seed=2 * t + rank) * (-1 if t == 9 else 1)
+            shares.append((indexes, ranks[rank].embed([feats]), indexes % 2))
+        pairs = list(zip(*shares))
+
+        def gather(x: Tensor, pairs: Any = pairs) -> Tensor:
+            return next(torch.cat(pair) for pair in pairs if any(x is share for share in pair))
+
+        for selector, share in zip(ranks, shares):
+            selector.step(*share, n_rare=m, gather=gather)
+        # The same rows in one process: all fresh ones first.
+        joined = [torch.cat([x[: B - m] for x in p] + [x[B - m :] for x in p]) for p in pairs]
+        single.step(*joined, n_rare=2 * m)
+    states = [plain(saved(selector)) for selector in ranks]
+    assert repr(states[0]) == repr(states[1])
+    assert list(ranks[0].queue) == list(single.queue) and len(single.queue) > 10
+    assert ranks[0].counts == single.counts
+    torch.testing.assert_close(ranks[1].scorer.reference.rows, single.scorer.reference.rows)
+    torch.testing.assert_close(ranks[1].threshold.scores.rows, single.threshold.scores.rows)
+
+
+def run(selector: RareSelector, steps: range) -> None:
+    for t in steps:
+        rare = selector.queue.draw(2)
+        fresh = list(range(B * t, B * t + B - len(rare)))
+        step(selector, fresh + rare, common(B, seed=t), n_rare=len(rare))
+
+
+@pytest.mark.parametrize(
+    ("scorer", "threshold"),
+    [(scorer, "tracking") for scorer in SCORERS] + [("knn", "fixed"), ("knn", "window")],
+)
+def test_going_on_after_a_reload_equals_the_uninterrupted_run(scorer, threshold):
+    blocks = {"scorer": {"name": scorer}, "threshold": {"name": threshold}}
+    whole, resumed = make(**blocks), make(**blocks)
+    run(whole, range(23))
+    state = saved(whole)
+    assert state["pending"] is not None
+    resumed.load_state_dict(state)
+    for selector in (whole, resumed):
+        run(selector, range(23, 40))
+    assert whole.counts["replayed"]
+    assert repr(plain(resumed.state_dict())) == repr(plain(whole.state_dict()))
+
+
+def test_the_metrics_survive_a_reload():
+    selector, loaded = warm(rare_classes=[0]), make()
+    loaded.load_state_dict(saved(selector))
+    assert loaded.metrics() == selector.metrics() and "lift" in loaded.metrics()
+
+
+@pytest.mark.parametrize(
+    ("dim", "blocks", "match"),
+    [
+        (D + 1, {}, "feature size: expected 9, got 8"),
+        (D, {"scorer": {"name": "random"}}, "scorer: expected 'random', got 'knn'"),
+        (D, {"threshold": {"name": "fixed"}}, "threshold: expected 'fixed', got 'window'"),
+        (D, {"scorer": {"n_reference": 32}}, "ood.scorer.n_reference and ood.threshold.n"),
+        (D, {"threshold": {"n": 32}}, "ood.scorer.n_reference and ood.threshold.n"),
+    ],
+)
+def test_the_state_of_another_configuration_is_an_error(dim, blocks, match):
+    with pytest.raises(ValueError, match=match):
+        make(dim, **blocks).load_state_dict(saved(warm()))
