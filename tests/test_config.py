@@ -29,7 +29,8 @@ def test_a_given_value_changes_nothing_else():
 
 
 def test_a_dictconfig_is_resolved():
-    assert parse(OmegaConf.create({"seed": 7, "scorer": {"k": "${seed}"}})).scorer.k == 7
+    cfg = OmegaConf.create({"epochs": 7, "ood": {"scorer": {"k": "${epochs}"}}})
+    assert parse(cfg.ood).scorer.k == 7
 
 
 @pytest.mark.parametrize("block", [False, 0, "", [], "knn", [1]])

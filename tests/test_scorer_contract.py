@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import partial
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from solo_ood.scorers import Scorer, make_scorer
 D, CLASSES = 6, 3
 REAL, ALL = ("knn", "mahalanobis"), ("knn", "mahalanobis", "random", "oracle")
 NAN, INF = float("nan"), float("inf")
+assert_same = partial(torch.testing.assert_close, rtol=0, atol=0, equal_nan=True)
 
 
 def make(name: str) -> Scorer:
@@ -35,10 +37,6 @@ def feed(scorer: Scorer, n: int, chunk: int = 5) -> Scorer:
 
 def learnt(scorer: Scorer) -> dict[str, Tensor]:
     return {name: buffer.clone() for name, buffer in scorer.named_buffers()}
-
-
-def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
-    torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -102,60 +102,6 @@ def test_with_release_0_no_replay_leaves_for_its_score():
     assert replay_two(release=0.0) == {500, 501}
 
 
-@pytest.mark.parametrize("name", ["knn", "random"])
-def test_the_long_run_flag_rate_is_1_minus_the_percentile(name):
-    selector = make(scorer={"name": name}, threshold={"name": "tracking"})
-    for t in range(400):
-        step(selector, list(range(16)), common(16, seed=t))
-    assert selector.metrics()["flag_rate"] == pytest.approx(0.1, abs=0.01)
-
-
-def test_rate_precision_and_lift_are_those_counted_by_hand():
-    selector = make(rare_classes=[1])
-    judged = flagged = rare = both = 0
-    for t in range(100):
-        targets = (torch.arange(16) == t % 16).long()
-        spread = 1 + 1.5 * targets[:, None]
-        feats = selector.embed([1 + spread * (common(16, seed=t) - 1)])
-        if selector.threshold.ready:
-            flags = selector.scorer.ood_score(feats) > selector.threshold.threshold
-            judged, flagged = judged + 16, flagged + int(flags.sum())
-            rare, both = rare + 1, both + int((flags & (targets == 1)).sum())
-        selector.step(torch.arange(16), feats, targets)
-    selector.settle()
-    metrics = selector.metrics()
-    assert 0 < both < flagged
-    assert metrics["flag_rate"] == flagged / judged
-    assert metrics["precision"] == both / flagged
-    assert metrics["lift"] == pytest.approx((both / flagged) / (rare / judged))
-
-
-def test_the_oracle_picks_the_rare_class_and_the_random_control_does_not():
-    lifts = {}
-    for name in ("oracle", "random"):
-        selector = make(scorer={"name": name}, threshold={"name": "tracking"}, rare_classes=[1])
-        for t in range(200):
-            step(selector, list(range(16 * t, 16 * t + 16)), common(16))
-        lifts[name] = selector.metrics()["lift"]
-    assert lifts["oracle"] > 8  # of 10: every 16th sample is rare, every 10th is flagged
-    assert lifts["random"] == pytest.approx(1, abs=0.3)
-
-
-def test_metrics_that_are_not_known_yet_are_left_out():
-    assert make().metrics().keys() == {"queue_fill", "queue_age", "replayed", "not_finite"}
-    assert "precision" not in warm().metrics()
-
-
-def test_features_that_are_not_finite_are_counted_and_never_queued():
-    selector, feats = warm(), common(B)
-    judged = selector.counts["judged"]
-    feats[3, 2] = float("nan")
-    step(selector, list(range(100, 108)), feats)
-    selector.settle()
-    assert selector.metrics()["not_finite"] == 1
-    assert selector.counts["judged"] == judged + 7 and 103 not in selector.queue
-
-
 def test_the_embedding_is_the_mean_of_the_normalised_crops():
     crops = [torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 0.5]])]
     torch.testing.assert_close(make(dim=2).embed(crops), torch.tensor([[0.3, 0.9]]))

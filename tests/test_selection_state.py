@@ -59,14 +59,14 @@ def saved(selector: RareSelector) -> dict[str, Any]:
 
 
 def test_two_processes_end_up_with_the_state_of_one_that_saw_all_rows():
-    ranks, single = [make(), make()], make()
+    ranks, single = [make(rare_classes=[1]) for _ in range(2)], make(rare_classes=[1])
     for t in range(14):
         m = 2 if t > 8 else 0
         shares = []
         for rank in (0, 1):
             indexes = torch.arange(B) + B * (2 * t + rank)
             feats = common(B, seed=2 * t + rank) * (-1 if t == 9 else 1)
-            shares.append((indexes, ranks[rank].embed([feats]), indexes % 2))
+            shares.append((indexes, ranks[rank].embed([feats]), (indexes % 3 == 0).long()))
         pairs = list(zip(*shares))
 
         def gather(x: Tensor, pairs: Any = pairs) -> Tensor:
@@ -107,12 +107,6 @@ def test_going_on_after_a_reload_equals_the_uninterrupted_run(scorer, threshold)
         run(selector, range(23, 40))
     assert whole.counts["replayed"]
     assert repr(plain(resumed.state_dict())) == repr(plain(whole.state_dict()))
-
-
-def test_the_metrics_survive_a_reload():
-    selector, loaded = warm(rare_classes=[0]), make()
-    loaded.load_state_dict(saved(selector))
-    assert loaded.metrics() == selector.metrics() and "lift" in loaded.metrics()
 
 
 @pytest.mark.parametrize(

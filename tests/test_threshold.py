@@ -148,8 +148,3 @@ def test_a_state_saved_through_a_parent_module_goes_on_as_if_never_stopped(name)
     results = [run(m["threshold"], stream(200, seed=1) + 1, 10) for m in (source, target)]
     assert results[0] == results[1]
     assert source["threshold"].threshold == target["threshold"].threshold
-
-
-def test_an_unknown_name_gives_the_nearest_one():
-    with pytest.raises(ValueError, match="Did you mean 'tracking'?"):
-        make("track")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
@@ -110,11 +111,13 @@ def knn(
     loaders = release.eval_loaders(train_path, val_path, crop_size, batch_size, num_workers)
     train = _extract(network, _unshuffled(loaders[0]))
     feats, targets = _extract(network, loaders[1])
+    if distance == "cosine":  # the metric takes the dot product of what it is given
+        train, feats = (F.normalize(train[0]), train[1]), F.normalize(feats)
 
     def accuracy(rows: Tensor) -> float:
         classifier = WeightedKNNClassifier(k=k, T=temperature, distance_fx=distance)
-        classifier(train_features=train[0], train_targets=train[1])
-        classifier(test_features=feats[rows], test_targets=targets[rows])
+        classifier.update(train_features=train[0], train_targets=train[1])
+        classifier.update(test_features=feats[rows], test_targets=targets[rows])
         return float(classifier.compute()[0])
 
     everything = torch.arange(len(targets))

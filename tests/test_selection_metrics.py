@@ -1,0 +1,111 @@
+"""What selection logs: rates, precision and lift, the age of the queue; and its controls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from solo_ood.config import parse
+from solo_ood.selection import RareSelector
+
+D, B = 8, 8
+BASE = {
+    "scorer": {"name": "knn", "n_reference": 64, "min_samples": 16, "k": 1},
+    "threshold": {"name": "window", "n": 64, "min_samples": 16, "percentile": 0.9},
+    "queue": {"capacity": 64, "max_replays": None, "release": 0.5},
+}
+
+
+def make(dim: int = D, **blocks: Any) -> RareSelector:
+    return RareSelector(parse(OmegaConf.merge(BASE, blocks)), dim, num_classes=2)
+
+
+def common(n: int, seed: int = 0) -> Tensor:
+    """(n, D) features in a cone around the all-ones direction; ``-common`` is as odd as can be."""
+    return 1 + 0.2 * torch.randn(n, D, generator=torch.Generator().manual_seed(seed))
+
+
+def step(selector: RareSelector, indexes: list[int], feats: Tensor, n_rare: int = 0) -> None:
+    targets = (torch.tensor(indexes) % 16 == 0).long()  # class 1 is rare
+    selector.step(torch.tensor(indexes), selector.embed([feats]), targets, n_rare)
+
+
+def warm(**blocks: Any) -> RareSelector:
+    """A selector that has judged some steps and queued nothing but indexes below 80."""
+    selector = make(**blocks)
+    for t in range(10):
+        step(selector, list(range(B * t, B * t + B)), common(B, seed=t))
+    selector.settle()
+    return selector
+
+
+@pytest.mark.parametrize("name", ["knn", "random"])
+def test_the_long_run_flag_rate_is_1_minus_the_percentile(name):
+    selector = make(scorer={"name": name}, threshold={"name": "tracking"})
+    for t in range(400):
+        step(selector, list(range(16)), common(16, seed=t))
+    assert selector.metrics()["flag_rate"] == pytest.approx(0.1, abs=0.01)
+
+
+def test_rate_precision_and_lift_are_those_counted_by_hand():
+    selector = make(rare_classes=[1])
+    judged = flagged = rare = both = 0
+    for t in range(100):
+        targets = (torch.arange(16) == t % 16).long()
+        spread = 1 + 1.5 * targets[:, None]
+        feats = selector.embed([1 + spread * (common(16, seed=t) - 1)])
+        if selector.threshold.ready:
+            flags = selector.scorer.ood_score(feats) > selector.threshold.threshold
+            judged, flagged = judged + 16, flagged + int(flags.sum())
+            rare, both = rare + 1, both + int((flags & (targets == 1)).sum())
+        selector.step(torch.arange(16), feats, targets)
+    selector.settle()
+    metrics = selector.metrics()
+    assert 0 < both < flagged
+    assert metrics["flag_rate"] == flagged / judged
+    assert metrics["precision"] == both / flagged
+    assert metrics["lift"] == pytest.approx((both / flagged) / (rare / judged))
+
+
+def test_the_oracle_picks_the_rare_class_and_the_random_control_does_not():
+    lifts = {}
+    for name in ("oracle", "random"):
+        selector = make(scorer={"name": name}, threshold={"name": "tracking"}, rare_classes=[1])
+        for t in range(200):
+            step(selector, list(range(16 * t, 16 * t + 16)), common(16))
+        lifts[name] = selector.metrics()["lift"]
+    assert lifts["oracle"] > 8  # of 10: every 16th sample is rare, every 10th is flagged
+    assert lifts["random"] == pytest.approx(1, abs=0.3)
+
+
+def test_metrics_that_are_not_known_yet_are_left_out():
+    assert make().metrics().keys() == {"queue_fill", "queue_age", "replayed", "not_finite"}
+    assert "precision" not in warm().metrics()
+
+
+def test_features_that_are_not_finite_are_counted_and_never_queued():
+    selector, feats = warm(), common(B)
+    judged = selector.counts["judged"]
+    feats[3, 2] = float("nan")
+    step(selector, list(range(100, 108)), feats)
+    selector.settle()
+    assert selector.metrics()["not_finite"] == 1
+    assert selector.counts["judged"] == judged + 7 and 103 not in selector.queue
+
+
+def test_the_age_in_the_queue_counts_steps():
+    selector = make()
+    selector.queue.push([500])
+    for t in range(3):  # of the warm-up, which flags nothing
+        step(selector, list(range(B)), common(B, seed=t))
+    assert selector.metrics()["queue_age"] == 3
+
+
+def test_the_metrics_survive_a_reload():
+    selector, loaded = warm(rare_classes=[0]), make()
+    loaded.load_state_dict(selector.state_dict())
+    assert loaded.metrics() == selector.metrics() and "lift" in loaded.metrics()
