@@ -49,7 +49,7 @@ class QueueConfig:
     max_replays: int | None = 16  # replays after which an index leaves; null = no limit
     min_age: int = 0  # training steps an index waits before its first replay
     # A re-scored replay leaves the queue when its score is not above this quantile of the stream,
-    # in [0, 1): 0 = never for its score, threshold.percentile = as soon as it is not flagged again.
+    # in [0, 1): 0 = never for its score, threshold.percentile = about as soon as it is not flagged.
     # null = the strictest level that sustains mix.ratio, see `release_level`.
     release: float | None = None
     store: str = (
@@ -224,7 +224,7 @@ def _check_values(cfg: OODConfig) -> None:
             1 <= cfg.threshold.min_samples <= cfg.threshold.n,
             f"1 to threshold.n = {cfg.threshold.n} scores",
         ),
-        "threshold.eta": (cfg.threshold.eta, cfg.threshold.eta > 0, "a positive step"),
+        "threshold.eta": (cfg.threshold.eta, 0 < cfg.threshold.eta <= 1, "a step in (0, 1]"),
         "queue.capacity": (cfg.queue.capacity, cfg.queue.capacity >= 1, "at least 1 index"),
         "queue.max_replays": (
             max_replays,

@@ -165,6 +165,7 @@ class RareSelector:
             "dim": self.dim,
             "scorer_name": self.cfg.scorer.name,
             "threshold_name": self.cfg.threshold.name,
+            "percentile": self.cfg.threshold.percentile,
             "scorer": dict(self.scorer.state_dict()),
             "threshold": dict(self.threshold.state_dict()),
             "queue": self.queue.state_dict(),
@@ -184,6 +185,7 @@ class RareSelector:
             ("feature size", self.dim, state["dim"]),
             ("scorer", self.cfg.scorer.name, state["scorer_name"]),
             ("threshold", self.cfg.threshold.name, state["threshold_name"]),
+            ("percentile", self.cfg.threshold.percentile, state["percentile"]),
         ):
             if expected != got:
                 raise ValueError(

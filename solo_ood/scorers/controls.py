@@ -53,10 +53,11 @@ class RandomScorer(Scorer):
 
 
 class OracleScorer(RandomScorer):
-    """Minus the number of samples seen of the sample's own class: the upper bound of a detector.
+    """The number of classes seen more often than the sample's own: the bound of a detector.
 
-    Noise in [0, 1) breaks the ties inside a class and cannot reorder classes, whose counts are
-    whole numbers. Unlabelled samples (target -1) score minus infinity: never rare.
+    In [0, C]. Ranks, unlike counts, do not drift with the length of the stream. Noise in [0, 1)
+    breaks the ties inside a class and cannot reorder classes. Unlabelled samples (target -1) score
+    minus infinity: never rare.
 
     Args:
         dim: D, the feature size (checked, not used).
@@ -83,7 +84,8 @@ class OracleScorer(RandomScorer):
 
     def _score(self, feats: Tensor, targets: Tensor | None) -> Tensor:
         targets = self._labels(targets)
-        scores = self._noise(feats) - self.counts[targets.clamp(min=0)]
+        own = self.counts[targets.clamp(min=0)]
+        scores = (self.counts > own[:, None]).sum(dim=1) + self._noise(feats)
         return torch.where(targets >= 0, scores, torch.full_like(scores, float("-inf")))
 
     def _labels(self, targets: Tensor | None) -> Tensor:

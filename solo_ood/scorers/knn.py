@@ -54,8 +54,11 @@ class KNNScorer(Scorer):
         similarity = feats @ rows.nan_to_num().T  # (B, N)
         similarity = similarity.masked_fill(~filled, float("-inf"))
         if self.k is not None:
-            return 1 - similarity.topk(self.k, dim=1).values[:, -1]
-        largest = similarity.topk(max(2, len(rows) // 100), dim=1).values
-        # 1 % of the rows held, which only the device knows: gather instead of an index.
-        rank = (filled.sum() // 100).clamp(min=2) - 1
-        return 1 - largest.gather(1, rank.expand(len(feats), 1)).squeeze(1)
+            kth = similarity.topk(self.k, dim=1).values[:, -1]
+        else:
+            largest = similarity.topk(max(2, len(rows) // 100), dim=1).values
+            # 1 % of the rows held, which only the device knows: gather instead of an index.
+            rank = (filled.sum() // 100).clamp(min=2) - 1
+            kth = largest.gather(1, rank.expand(len(feats), 1)).squeeze(1)
+        # Fewer than k rows held (the others were not finite): no score rather than a rare one.
+        return 1 - kth.masked_fill(kth.isneginf(), float("nan"))
