@@ -95,23 +95,21 @@ def parse(user: Mapping[str, Any] | DictConfig | None, batch_size: int | None = 
         ValueError: for an unknown key or name (with the nearest valid one), a value of the wrong
             type, or one out of its range.
     """
-    if isinstance(user, DictConfig):
-        user = OmegaConf.to_container(user, resolve=True)
-    if user is None:
-        user = {}
-    if not isinstance(user, Mapping):
+    block: Any = OmegaConf.to_container(user, resolve=True) if OmegaConf.is_config(user) else user
+    block = {} if block is None else block
+    if not isinstance(block, Mapping):
         raise ValueError(
             message(
                 "method_kwargs.ood",
                 expected="a mapping",
-                got=repr(user),
+                got=repr(block),
                 remedy="Write `ood:` with its keys below it, or `ood: {}` for the defaults.",
             )
         )
-    _check_keys(user, OODConfig, "method_kwargs.ood")
+    _check_keys(block, OODConfig, "method_kwargs.ood")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(OODConfig), dict(user))
-        cfg: OODConfig = OmegaConf.to_object(merged)  # type: ignore[assignment]
+        merged = OmegaConf.merge(OmegaConf.structured(OODConfig), dict(block))
+        cfg: Any = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         raise ValueError(f"method_kwargs.ood: {str(error).splitlines()[0]}") from error
     _check_values(cfg)
@@ -192,14 +190,14 @@ def _check_values(cfg: OODConfig) -> None:
         "queue.store": (cfg.queue.store, ("indexes", "crops")),
         "mix.mode": (cfg.mix.mode, ("replace", "append")),
     }
-    for key, (value, valid) in choices.items():
-        if value not in valid:
-            raise ValueError(unknown_name(f"ood.{key}", value, valid))
+    for key, (choice, valid) in choices.items():
+        if choice not in valid:
+            raise ValueError(unknown_name(f"ood.{key}", choice, valid))
     release = cfg.queue.release
     max_replays, k = cfg.queue.max_replays, cfg.scorer.k
     workers, n_reference = cfg.mix.num_workers, cfg.scorer.n_reference
     p = cfg.threshold.percentile
-    ranges = {
+    ranges: dict[str, tuple[Any, bool, str]] = {
         "start": (cfg.start, 0 <= cfg.start < 1, "a share in [0, 1)"),
         "scorer.n_reference": (n_reference, n_reference >= 2, "at least 2 samples"),
         "scorer.min_samples": (

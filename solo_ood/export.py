@@ -90,9 +90,8 @@ def _plain_dino(args: dict[str, Any]) -> dict[str, Any]:
     from solo_ood.data.digits import digits_lt
 
     OmegaConf.register_new_resolver("solo_ood.digits", digits_lt, replace=True)
-    args = OmegaConf.to_container(OmegaConf.create(args), resolve=True)
-    args["method"] = "dino"
-    args.pop("ood", None)
-    args.get("method_kwargs", {}).pop("ood", None)
-    args.pop("hydra", None)
-    return args
+    plain: Any = OmegaConf.to_container(OmegaConf.create(args), resolve=True)
+    plain["method"] = "dino"
+    plain.pop("ood", None)
+    plain.get("method_kwargs", {}).pop("ood", None)
+    return plain

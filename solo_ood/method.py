@@ -20,8 +20,8 @@ from solo_ood.selection import RareSelector
 STATE_KEY = "solo_ood"
 
 
-class OODMixin:
-    """Adds scoring, queueing and replay to a DINO of either host.
+class DINOOOD(DINO):
+    """DINO that finds the rare samples of its stream and replays them, on either host.
 
     The DINO step itself is the host's. It takes the host's own arguments; the block
     ``method_kwargs.ood`` (``ood`` in keyword form) configures what is added.
@@ -115,6 +115,7 @@ class OODMixin:
         return out
 
     def _select(self, batch: Sequence[Any], n_rare: int) -> None:
+        assert self.selector is not None  # for the type checker; training_step made sure
         indexes, crops, targets = batch
         feats = self._teacher_feats
         if self.ood.scorer.feats == "eval":
@@ -152,7 +153,3 @@ class OODMixin:
             self.momentum_updater.cur_tau = state["cur_tau"]
         if self.selector is not None and "selector" in state:
             self.selector.load_state_dict(state["selector"])
-
-
-class DINOOOD(OODMixin, DINO):
-    """DINO that finds the rare samples of its stream and replays them. See ``OODMixin``."""

@@ -61,7 +61,7 @@ class RareLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        dataset = getattr(train_loader, "dataset", None)  # DALI's loaders have none
+        dataset: Any = getattr(train_loader, "dataset", None)  # DALI's loaders have none
         _check_indexed(dataset)
         if num_workers is None:
             share = rows / (train_loader.batch_size or rows)
@@ -168,4 +168,8 @@ def _global_rng_kept() -> Iterator[None]:
 
 
 def _is_index(value: Any, index: int) -> bool:
-    return isinstance(value, (int, torch.Tensor)) and not isinstance(value, bool) and value == index
+    return (
+        isinstance(value, (int, torch.Tensor))
+        and not isinstance(value, bool)
+        and bool(value == index)
+    )

@@ -16,6 +16,7 @@ from solo_ood.config import OODConfig, parse
 from solo_ood.errors import message
 from solo_ood.evaluation.groups import format_groups
 from solo_ood.selection import RareSelector
+from solo_ood.threshold import TrackingThreshold
 
 Curves = dict[str, tuple[list[float], list[float]]]
 
@@ -125,7 +126,7 @@ def _detector_lines(selector: RareSelector, ood: OODConfig) -> list[str]:
     target = 1 - ood.threshold.percentile
     rate = metrics["flag_rate"]
     line = f"{rate:.2%} of {count['judged']:,} judged; target {target:.2%}"
-    if ood.threshold.name == "tracking":
+    if isinstance(selector.threshold, TrackingThreshold):
         line += f", bound +-{float(selector.threshold.rate_bound):.2%}"
     lines = [
         f"{'flag rate':<14}{line}",
@@ -186,8 +187,8 @@ def _pictures(
             f"Newest {len(newest)} of {len(selector.queue)} queued samples; red: of a rare class",
         )
         written.append(plots.save(sheet, out / "queue.png"))
-    scores = selector.threshold.scores.rows
-    scores = scores[selector.threshold.scores.filled].tolist()
+    window = selector.threshold.scores
+    scores = window.rows[window.filled].tolist()
     if scores:
         histogram = plots.score_histogram(
             scores,

@@ -28,7 +28,7 @@ def targets_of(dataset: Any) -> np.ndarray | None:
     ``samples`` goes before ``targets``: solo-learn's ``data.fraction`` shortens only the former.
     """
     if hasattr(dataset, "samples"):
-        targets = [target for _, target in dataset.samples]
+        targets: Any = [target for _, target in dataset.samples]
     else:
         targets = getattr(dataset, "targets", None)
     if targets is None or len(targets) == 0:

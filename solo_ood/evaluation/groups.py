@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solo_ood.data.tail import class_groups, targets_of
+from solo_ood.data.tail import class_groups
 
 
 def groups_of(tail_path: str | None) -> dict[str, list[int]]:
@@ -17,7 +17,7 @@ def groups_of(tail_path: str | None) -> dict[str, list[int]]:
         return {}
     from torchvision.datasets import ImageFolder
 
-    return class_groups(targets_of(ImageFolder(tail_path)))
+    return class_groups(ImageFolder(tail_path).targets)
 
 
 def members(targets: Tensor, groups: dict[str, list[int]]) -> dict[str, Tensor]:

@@ -50,7 +50,7 @@ def crops(cfg: DictConfig) -> tuple[int, int]:
 def method_kwargs(cfg: DictConfig) -> dict[str, Any]:
     """Translate a config of the main branch into the keyword arguments of 1.0.2."""
     optimizer, scheduler, momentum = cfg.optimizer, cfg.scheduler, cfg.get("momentum") or {}
-    extra = OmegaConf.to_container(optimizer.get("kwargs") or OmegaConf.create())
+    extra: Any = OmegaConf.to_container(optimizer.get("kwargs") or OmegaConf.create())
     lars = optimizer.name == "lars"
     large, small = crops(cfg)
     backbone = dict(cfg.backbone.get("kwargs") or {})
@@ -58,7 +58,7 @@ def method_kwargs(cfg: DictConfig) -> dict[str, Any]:
     if not cfg.backbone.name.startswith("resnet"):
         backbone.setdefault("img_size", cfg.augmentations[0].crop_size)
     scale = optimizer.batch_size * num_devices(cfg) / 256  # as both generations scale it
-    own = OmegaConf.to_container(cfg.get("method_kwargs") or OmegaConf.create(), resolve=True)
+    own: Any = OmegaConf.to_container(cfg.get("method_kwargs") or OmegaConf.create(), resolve=True)
     dino = {  # the defaults of the main branch
         "clip_grad": 0,
         "freeze_last_layer": 1,

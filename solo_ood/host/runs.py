@@ -75,7 +75,7 @@ def linear(cfg: DictConfig) -> dict[str, float]:
         lr=cfg.optimizer.lr * scale,
         weight_decay=float(cfg.optimizer.weight_decay),
         exclude_bias_n_norm=False,
-        extra_optimizer_args=OmegaConf.to_container(cfg.optimizer.get("kwargs") or {}),
+        extra_optimizer_args=dict(cfg.optimizer.get("kwargs") or {}),
         scheduler=cfg.scheduler.name,
         lr_decay_steps=cfg.scheduler.get("lr_decay_steps"),
     )
@@ -180,7 +180,7 @@ def _logger(cfg: DictConfig, folder: Path) -> Logger:
 
 
 def _trainer(cfg: DictConfig, logger: Any, callbacks: list[Any]) -> Trainer:
-    given = OmegaConf.to_container(cfg)
+    given: Any = OmegaConf.to_container(cfg)
     known = inspect.signature(Trainer.__init__).parameters
     kwargs = {key: value for key, value in given.items() if key in known}
     kwargs.update(logger=logger, callbacks=callbacks, enable_checkpointing=False)
