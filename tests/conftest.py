@@ -21,7 +21,6 @@ TINY = [
     "method_kwargs.proj_hidden_dim=32",
     "method_kwargs.proj_output_dim=16",
     "method_kwargs.num_prototypes=32",
-    "method_kwargs.warmup_teacher_temperature_epochs=0",
     "augmentations.1.num_crops=1",
     "augmentations.0.crop_size=32",
     "augmentations.1.crop_size=24",

@@ -113,7 +113,10 @@ def test_exported_checkpoint_is_plain_dino(weights, run, tmp_path, registered):
         ("+method_kwargs.ood.scorer.name=knnn", "Unknown ood.scorer.name.*Did you mean 'knn'"),
         ("+method_kwargs.ood.qeue.capacity=3", "Unknown key in method_kwargs.ood.*'queue'"),
         ("+method_kwargs.ood.mix.ratio=0.01", "ood.mix.ratio: expected a ratio that gives at"),
-        ("max_epochs=2", "warmup_teacher_temperature_epochs: expected at most max_epochs = 2"),
+        (
+            "+method_kwargs.warmup_teacher_temperature_epochs=99",
+            "warmup_teacher_temperature_epochs: expected at most max_epochs = 30",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_line_before_any_work(override, error, run, tmp_path):
