@@ -1,12 +1,14 @@
 # Fresh machine: `make demo` sets everything up and runs the main job, `make test` the tests.
 #   PYTHON=python3.12      the interpreter of the environment
 #   SOLO_LEARN=...         a pip requirement or the path of a checkout; default: the release on the
-#                          package index with patches/solo-learn-1.0.2
+#                          package index with patches/solo-learn-1.0.2. `make demo` needs the release
+#                          (a checkout has scripts of its own), `make test` takes either.
 PYTHON ?= python3
 SOLO_LEARN ?= solo-learn==1.0.2
 VENV ?= .venv
 RUNS ?= demo
-BIN = $(VENV)/bin
+BIN = $(abspath $(VENV))/bin
+RELEASE = solo-learn-1.0.2
 SOURCES = pyproject.toml $(shell find solo_ood configs hydra_plugins -name '*.py' -o -name '*.yaml')
 SHIPPED = losses/test_dino.py methods/test_dino.py methods/test_linear.py utils/test_knn.py \
 	utils/test_checkpointer.py utils/test_auto_resumer.py utils/test_metrics.py \
@@ -22,8 +24,9 @@ demo: install
 test: install
 	$(BIN)/python -m pip install -q '.[test]'
 	$(BIN)/pytest
-	cd .host/solo-learn-1.0.2 && OMP_NUM_THREADS=1 ../../$(BIN)/python -m pytest -q -W ignore \
-		-p no:cacheprovider $(addprefix tests/,$(SHIPPED))
+	if [ -d .host/$(RELEASE) ] && [ '$(SOLO_LEARN)' = '$(subst learn-,learn==,$(RELEASE))' ]; then \
+		cd .host/$(RELEASE) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -W ignore \
+			-p no:cacheprovider $(addprefix tests/,$(SHIPPED)); fi
 
 check: install
 	$(BIN)/python -m pip install -q '.[dev]'
@@ -35,8 +38,8 @@ install: $(VENV)/.installed
 	@$(BIN)/python scripts/install_host.py --spec '$(SOLO_LEARN)'
 
 $(VENV)/.installed: $(SOURCES)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install .
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	rm -rf build && $(BIN)/python -m pip install .
 	touch $@
 
 clean:

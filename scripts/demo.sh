@@ -9,7 +9,7 @@ say "1/4 pre-training dino_ood on long-tailed digits"
 "$bin/python" "$here/main_pretrain.py" --config-name dino_ood "checkpoint.dir=$out"
 run=$(ls -td "$out"/dino_ood/*/ | head -n 1)
 run=${run%/}
-checkpoint=$(ls "$run"/*.ckpt)
+checkpoint=$(ls -t "$run"/*.ckpt | head -n 1)
 
 say "2/4 k-NN evaluation"
 "$bin/python" "$here/main_knn.py" --pretrained_checkpoint_dir "$run"

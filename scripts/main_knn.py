@@ -27,7 +27,9 @@ def main() -> None:
     args = parser.parse_args()
     with user_errors():
         register()
-        checkpoints = sorted(args.pretrained_checkpoint_dir.glob("*.ckpt"))
+        if (args.train_data_path is None) != (args.val_data_path is None):
+            raise ValueError("give --train_data_path and --val_data_path, or neither")
+        checkpoints = list(args.pretrained_checkpoint_dir.glob("*.ckpt"))
         if not checkpoints:
             raise ValueError(f"no .ckpt file in {args.pretrained_checkpoint_dir}")
         embedded = args.train_data_path is None
@@ -35,7 +37,7 @@ def main() -> None:
             for distance in args.distance_function:
                 for temperature in args.temperature if distance == "cosine" else [0.07]:
                     result = knn(
-                        checkpoints[-1],
+                        max(checkpoints, key=lambda path: path.stat().st_mtime),
                         digits_lt("reference") if embedded else args.train_data_path,
                         digits_lt("val") if embedded else args.val_data_path,
                         args.weights,

@@ -72,9 +72,9 @@ class MixConfig:
 class OODConfig:
     """``method_kwargs.ood``: everything that ``dino_ood`` adds to DINO."""
 
-    enabled: bool = True  # false = stock DINO, bit for bit
+    enabled: bool = True  # false = stock DINO, bit for bit (but local crops count)
     start: float = 0.2  # share of all training steps before scoring starts, in [0, 1)
-    seed: int = 0  # of the replay draws and the random control; the global RNG is never used
+    seed: int = 0  # of the replay draws and the random control
     # class ids counted as rare in the logged precision and lift; null = the third of the classes
     # with the fewest samples. Used for reporting only, never for training.
     rare_classes: list[int] | None = None

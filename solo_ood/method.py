@@ -70,6 +70,15 @@ class DINOOOD(DINO):
                 )
             )
         labels = targets_of(getattr(loader, "dataset", None))
+        if labels is None and self.ood.scorer.name == "oracle" and hasattr(loader, "dataset"):
+            raise ValueError(
+                message(
+                    "ood.scorer.name=oracle",
+                    expected="labelled training data",
+                    got="none with labels",
+                    remedy="The oracle is a control; use ood.scorer.name=knn.",
+                )
+            )
         if not self.selector.rare_classes and labels is not None:
             self.selector.rare_classes = rare_classes(labels)
         self.selector.to(self.device)
@@ -77,16 +86,21 @@ class DINOOOD(DINO):
     # -- the step ----------------------------------------------------------------------------------
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
+        self._teacher_feats.clear()
         if self.selector is None or self.trainer.global_step < self._first_step:
-            return self._dino_step(batch, batch_idx)
+            loss = self._dino_step(batch, batch_idx)
+            self._teacher_feats.clear()  # of a transformer they keep all its tokens alive
+            return loss
         rare = self.replay.next() if self.replay is not None else None
         n_rare = 0
+        if isinstance(self.replay, CropStore):
+            batch = self.replay.number(batch, self.selector.queue.step)
         if rare is not None:
             rare = self.trainer.strategy.batch_to_device(rare, self.device)
             batch, n_rare = mix(batch, rare, self.ood.mix.mode), len(rare[0])
-        self._teacher_feats.clear()
         loss = self._dino_step(batch, batch_idx)
         self._select(batch, n_rare)
+        self._teacher_feats.clear()
         return loss
 
     def _dino_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
@@ -128,13 +142,22 @@ class DINOOOD(DINO):
             targets,
             n_rare,
             gather=(lambda x: self.all_gather(x).flatten(0, 1)) if many else None,
+            agree=_first_rank_s if many else None,
         )
         if isinstance(self.replay, CropStore) and self._last_batch is not None:
             self.replay.keep(self._last_batch)
         self._last_batch = batch if isinstance(self.replay, CropStore) else None
         # Host tensors: a device tensor would have to be copied there and waited for.
-        metrics = {f"ood/{k}": torch.tensor(v) for k, v in selector.metrics().items()}
+        metrics = {
+            f"ood/{k}": torch.tensor(v, dtype=torch.float32) for k, v in selector.metrics().items()
+        }
         self.log_dict(metrics, batch_size=len(indexes))
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        self.replay = self._last_batch = None  # ends its workers
+        if self.selector is not None:
+            self.selector.settle()
 
     # -- checkpoints -------------------------------------------------------------------------------
 
@@ -153,3 +176,10 @@ class DINOOOD(DINO):
             self.momentum_updater.cur_tau = state["cur_tau"]
         if self.selector is not None and "selector" in state:
             self.selector.load_state_dict(state["selector"])
+
+
+def _first_rank_s(x: Tensor) -> Tensor:
+    """Return the first process's ``x``."""
+    x = x.contiguous()
+    torch.distributed.broadcast(x, src=0)
+    return x

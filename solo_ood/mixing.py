@@ -29,6 +29,15 @@ def mix(batch: Sequence[Any], rare: Sequence[Any], mode: str = "replace") -> lis
     indexes, crops, targets = batch
     rare_indexes, rare_crops, rare_targets = rare
     keep = len(indexes) - len(rare_indexes) if mode == "replace" else len(indexes)
+    if keep < (1 if mode == "replace" else 0):
+        raise ValueError(
+            message(
+                "replayed rows",
+                expected=f"fewer than the batch's {len(indexes)}",
+                got=len(rare_indexes),
+                remedy="Set drop_last=True in the train loader, or lower ood.mix.ratio.",
+            )
+        )
     single = isinstance(crops, Tensor)
     pairs = [(crops, rare_crops)] if single else list(zip(crops, rare_crops, strict=True))
     mixed = [_join(crop, rare_crop, keep) for crop, rare_crop in pairs]

@@ -1,4 +1,4 @@
-"""Check a run's config before any work: paths that do not exist, keys that nobody reads."""
+"""Check a run's config before any work: paths, schedule, and our own block."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from solo_ood.errors import message
 
 def check(cfg: DictConfig) -> None:
     """Raise ``ValueError`` for a missing path, a bad schedule or a bad ``method_kwargs.ood``."""
-    labelled = OmegaConf.select(cfg, "data.val_path") is not None
-    for key in ("data.train_path", "data.val_path") if labelled else ("data.train_path",):
+    dataset, form = OmegaConf.select(cfg, "data.dataset"), OmegaConf.select(cfg, "data.format")
+    for key in ("data.train_path", "data.val_path"):
         path = OmegaConf.select(cfg, key)
-        if path is None or not Path(path).is_dir():
+        if dataset in ("cifar10", "cifar100", "stl10"):
+            continue  # the host downloads them
+        if key == "data.val_path" and path is None:
+            continue  # no validation
+        if path is None or not (Path(path).is_dir() or (form == "h5" and Path(path).is_file())):
             raise ValueError(
                 message(
                     key,

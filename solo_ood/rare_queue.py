@@ -65,7 +65,7 @@ class RareQueue:
 
     def draw(self, n: int) -> list[int]:
         """Draw ``n`` different indexes uniformly among those old enough; [] if there are fewer."""
-        old_enough = [i for i, (at, _) in self._entries.items() if self.step - at >= self.min_age]
+        old_enough = self._old_enough()
         if n == 0 or len(old_enough) < n:
             return []
         drawn = self._rng.sample(old_enough, n)
@@ -75,6 +75,13 @@ class RareQueue:
             if self.max_replays is not None and self._entries[index][1] >= self.max_replays:
                 del self._entries[index]
         return drawn
+
+    def holds(self, n: int) -> bool:
+        """Whether ``draw(n)`` would give something."""
+        return 0 < n <= len(self._old_enough())
+
+    def _old_enough(self) -> list[int]:
+        return [i for i, (at, _) in self._entries.items() if self.step - at >= self.min_age]
 
     @property
     def mean_age(self) -> float:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import random
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +16,6 @@ from torch.utils.data import DataLoader
 
 from solo_ood.errors import message
 from solo_ood.rare_queue import RareQueue
-
-
-class Replay(Protocol):
-    """Where the replayed rows of a step come from."""
-
-    def next(self) -> Sequence[Any] | None:
-        """``[indexes (m,), [crops], targets (m,)]`` on the CPU, or ``None`` with too few queued."""
 
 
 class _QueueSampler:
@@ -80,9 +74,13 @@ class RareLoader:
             multiprocessing_context=train_loader.multiprocessing_context if num_workers else None,
         )
         self._iterator: Iterator[Any] | None = None
+        self._queue, self._wanted = queue, rows * world_size
 
     def next(self) -> Sequence[Any] | None:
+        """Return ``[indexes (m,), [crops], targets (m,)]``, or ``None`` with too few queued."""
         if self._iterator is None:
+            if not self._queue.holds(self._wanted):
+                return None  # starting the workers for nothing is not free
             self._iterator = iter(self._loader)
         batch = next(self._iterator, None)
         if batch is None:  # the queue ran dry; ask again at the next step
@@ -93,7 +91,8 @@ class RareLoader:
 class CropStore:
     """Replay the very crops that were flagged, kept on the CPU (for DALI and iterable datasets).
 
-    One process only: a process holds no crops of the others.
+    One process only: a process holds no crops of the others. Keeping crops waits for the device;
+    that is the price of data that cannot be read again.
 
     Args:
         queue: where the indexes are drawn; crops of indexes that left it are dropped.
@@ -103,6 +102,16 @@ class CropStore:
     def __init__(self, queue: RareQueue, rows: int) -> None:
         self.queue, self.rows = queue, rows
         self._samples: OrderedDict[int, tuple[list[torch.Tensor], torch.Tensor]] = OrderedDict()
+
+    @staticmethod
+    def number(batch: Sequence[Any], step: int) -> list[Any]:
+        """Return ``batch`` with an index of its own for every row ever seen.
+
+        DALI numbers the rows of every batch alike unless told to encode its indexes.
+        """
+        indexes, crops, targets = batch
+        fresh = torch.arange(len(indexes), device=indexes.device) + step * len(indexes)
+        return [fresh, crops, targets]
 
     def keep(self, batch: Sequence[Any]) -> None:
         """Keep the rows of ``batch`` that are queued and not held yet; drop those that left."""
@@ -115,6 +124,7 @@ class CropStore:
             del self._samples[index]
 
     def next(self) -> Sequence[Any] | None:
+        """Return ``[indexes (m,), [crops], targets (m,)]``, or ``None`` with too few queued."""
         held = dict(self._samples)  # drawing may take an index out of the queue
         drawn = self.queue.draw(self.rows)
         lost = [index for index in drawn if index not in held]
@@ -142,7 +152,7 @@ def _check_indexed(dataset: Any) -> None:
             )
         )
     with _global_rng_kept():
-        sample = dataset[0]
+        sample = copy.copy(dataset)[0]  # a copy: h5 files open on first use must not be shared
     if not (isinstance(sample, (tuple, list)) and len(sample) == 3 and _is_index(sample[0], 0)):
         got = f"a sample of {len(sample)} parts" if isinstance(sample, (tuple, list)) else sample
         raise ValueError(

@@ -87,6 +87,8 @@ def _config(args: dict[str, Any]) -> DictConfig:
 def _samples(cfg: DictConfig) -> list[tuple[str, int]]:
     """Return (path, label) by dataset index; [] if the data are not image files any more."""
     path = Path(cfg.data.train_path)
+    if (cfg.data.get("fraction") or -1) > 0:
+        return []  # the host draws the subset itself; its indexes are not those of the folder
     if cfg.data.dataset not in ("custom", "imagenet", "imagenet100") or not path.is_dir():
         return []
     if cfg.data.get("no_labels"):  # the order of solo-learn's CustomDatasetWithoutLabels

@@ -69,6 +69,7 @@ class RareSelector:
         targets: Tensor,
         n_rare: int = 0,
         gather: Callable[[Tensor], Tensor] | None = None,
+        agree: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         """Take in one batch whose last ``n_rare`` rows are replays.
 
@@ -79,6 +80,8 @@ class RareSelector:
             n_rare: m, the same on every process.
             gather: concatenates a tensor over the processes along the rows, so that all of them
                 hold the same scorer, threshold and queue; ``None`` for one process.
+            agree: gives every process the first one's scores: on unlike devices they can differ in
+                the last bit, and a queue that differs by one index would end in unequal batches.
         """
         self.settle()
         self.queue.step += 1
@@ -94,6 +97,8 @@ class RareSelector:
 
         if self.scorer.ready:
             scores = self.scorer.ood_score(feats, targets)
+            if agree is not None:
+                scores = agree(scores)
             fresh_scores = rows(scores, fresh)
             if self.threshold.ready:
                 limit = self.threshold.threshold
@@ -113,7 +118,7 @@ class RareSelector:
 
     def _send(self, **judged: Tensor) -> None:
         """Start copying what was judged to (pinned) host memory."""
-        self._pending = {k: v.to("cpu", non_blocking=True) for k, v in judged.items()}
+        self._pending = {k: v.to("cpu", non_blocking=v.is_cuda) for k, v in judged.items()}
         if judged["scores"].is_cuda:
             self._copied = torch.cuda.Event()
             self._copied.record()
@@ -158,7 +163,10 @@ class RareSelector:
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on as if never stopped: tensors and plain Python only."""
+        """Everything needed to go on as if never stopped: tensors and plain Python only.
+
+        Exactly so without replay workers; what these have drawn ahead is drawn anew.
+        """
         if self._copied is not None:
             self._copied.synchronize()
         return {

@@ -21,10 +21,10 @@ class Recorder(Callback):
         self.replayed = []
         step = module.selector.step
 
-        def recorded(indexes, feats, targets, n_rare=0, gather=None):
+        def recorded(indexes, feats, targets, n_rare=0, **processes):
             if n_rare:
                 self.replayed.append(indexes[-n_rare:].tolist())
-            return step(indexes, feats, targets, n_rare, gather)
+            return step(indexes, feats, targets, n_rare, **processes)
 
         module.selector.step = recorded
 

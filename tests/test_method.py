@@ -143,6 +143,34 @@ def test_nothing_is_scored_before_the_start(compose, build, loader, trainer):
     assert model.selector.queue.step == 6
 
 
+def test_no_features_are_kept_between_steps(compose, build, loader, trainer):
+    held = []
+
+    class Held(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            held.append(len(module._teacher_feats))
+
+    cfg = compose("method_kwargs.ood.start=0.5")
+    run(cfg, build, loader, trainer, [Held()], limit_train_batches=2)
+    assert held == [0, 0, 0, 0]
+
+
+def test_oracle_without_labels_is_an_error(compose, build, trainer):
+    class Unlabelled(Images):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            self.targets = [-1] * len(self.targets)
+
+    model = build(compose(f"{OOD}scorer.name=oracle"))
+    with pytest.raises(ValueError, match="oracle: expected labelled training data"):
+        trainer().fit(model, DataLoader(Unlabelled(16, crops=3), batch_size=8))
+
+
+def test_other_than_two_global_crops_is_an_error(compose, build):
+    with pytest.raises(ValueError, match="expected 2 global crops .* got 3"):
+        build(compose("augmentations.0.num_crops=3"))
+
+
 def test_validation_feeds_nothing(compose, build, loader, trainer):
     cfg = compose()
     model, _ = run(cfg, build, loader, trainer, max_steps=4)
@@ -150,7 +178,7 @@ def test_validation_feeds_nothing(compose, build, loader, trainer):
     validation = DataLoader(Images(16, crops=1, with_index=False), batch_size=8)
     trainer().validate(model, validation, verbose=False)
     assert before > 0 and model.selector.scorer.n_fed == before
-    assert not model.training or len(model._teacher_feats) == 2
+    assert not model._teacher_feats
 
 
 class Images(Dataset):

@@ -6,18 +6,35 @@ import torch
 from torch import Tensor
 
 from solo_ood.data.tail import class_groups
+from solo_ood.errors import message
 
 
-def groups_of(tail_path: str | None) -> dict[str, list[int]]:
+def groups_of(tail_path: str | None, reference_path: str | None = None) -> dict[str, list[int]]:
     """Return the class ids of Many, Medium and Few by the counts of the ImageFolder ``tail_path``.
 
-    ``None`` gives no groups.
+    Args:
+        tail_path: the long-tailed data; ``None`` gives no groups.
+        reference_path: ImageFolder whose class ids are meant.
+
+    Raises:
+        ValueError: if the two do not have the same classes.
     """
     if tail_path is None:
         return {}
     from torchvision.datasets import ImageFolder
 
-    return class_groups(ImageFolder(tail_path).targets)
+    tail = ImageFolder(tail_path)
+    if reference_path is not None and ImageFolder(reference_path).classes != tail.classes:
+        raise ValueError(
+            message(
+                "data that define Many, Medium and Few",
+                expected=f"the classes of {reference_path}",
+                got=f"those of {tail_path}",
+                remedy="Set data.tail_path (--tail_data_path) to your long-tailed training set, "
+                "or to null for no groups.",
+            )
+        )
+    return class_groups(tail.targets)
 
 
 def members(targets: Tensor, groups: dict[str, list[int]]) -> dict[str, Tensor]:

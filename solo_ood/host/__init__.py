@@ -97,6 +97,7 @@ def prepare(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Setup:
         cfg = args[0] if args else kwargs["cfg"]
         method_kwargs = cfg.get("method_kwargs") or {}
         ood = parse(method_kwargs.get("ood"), cfg.optimizer.batch_size)
+        _check_global_crops(cfg.data.num_large_crops)
         sizes = _distinct([pipeline.crop_size for pipeline in cfg.get("augmentations") or []])
         extra = _crop_kwargs(cfg.backbone.name, sizes, cfg.backbone.get("kwargs") or {})
         if extra:
@@ -104,10 +105,23 @@ def prepare(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Setup:
         return Setup((cfg,), {}, ood, sizes[1:])
     kwargs = dict(kwargs)
     ood = parse(kwargs.pop("ood", None), kwargs["batch_size"])
+    _check_global_crops(kwargs["num_large_crops"])
     sizes = _distinct(kwargs.get("crop_size") or [])
     extra = _crop_kwargs(kwargs["encoder"], sizes, kwargs["backbone_args"])
     kwargs["backbone_args"] = {**kwargs["backbone_args"], **extra}
     return Setup(args, kwargs, ood, sizes[1:])
+
+
+def _check_global_crops(number: int) -> None:
+    if number != 2:
+        raise ValueError(
+            message(
+                "augmentations",
+                expected="2 global crops (those of the first pipeline's crop_size)",
+                got=number,
+                remedy="Give the local crops another crop_size, and the global ones num_crops: 2.",
+            )
+        )
 
 
 def _distinct(sizes: Sequence[int]) -> list[int]:

@@ -7,22 +7,35 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
-from solo.args.utils import N_CLASSES_PER_DATASET
-from solo.methods import METHODS
-from solo.utils.checkpointer import Checkpointer
-from solo.utils.classification_dataloader import prepare_dataloaders
-from solo.utils.pretrain_dataloader import (
+
+from solo_ood import host
+from solo_ood.errors import message, unknown_name
+
+if host.generation() != "release":
+    raise RuntimeError(
+        message(
+            "solo_ood.host.release",
+            expected="solo-learn 1.0.2",
+            got="a checkout of the main branch",
+            remedy="Use the checkout's own main_pretrain.py --config-name dino_ood.",
+        )
+    )
+
+from solo.args.utils import N_CLASSES_PER_DATASET  # noqa: E402  (after the check)
+from solo.methods import METHODS  # noqa: E402
+from solo.utils.checkpointer import Checkpointer  # noqa: E402
+from solo.utils.classification_dataloader import prepare_dataloaders  # noqa: E402
+from solo.utils.pretrain_dataloader import (  # noqa: E402
     prepare_dataloader,
     prepare_datasets,
     prepare_n_crop_transform,
     prepare_transform,
 )
-from torch.utils.data import DataLoader
-from torchvision import transforms
-from torchvision.datasets import ImageFolder
-
-from solo_ood.errors import message, unknown_name
+from torch.utils.data import DataLoader  # noqa: E402
+from torchvision import transforms  # noqa: E402
+from torchvision.datasets import ImageFolder  # noqa: E402
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.228, 0.224, 0.225)
 
@@ -34,10 +47,32 @@ def num_classes(cfg: DictConfig) -> int:
     return max(1, sum(entry.is_dir() for entry in os.scandir(cfg.data.train_path)))
 
 
+def require(node: Any, key: str, *wanted: Any) -> None:
+    """Raise unless ``key`` is absent or one of ``wanted``: what 1.0.2 can do."""
+    got = OmegaConf.select(node, key)
+    if got is not None and got not in wanted:
+        raise ValueError(
+            message(
+                key,
+                expected=f"{wanted[0]}, all that solo-learn 1.0.2 has",
+                got=got,
+                remedy="Change the key, or use solo-learn's main branch.",
+            )
+        )
+
+
 def num_devices(cfg: DictConfig) -> int:
-    """Return how many processes ``cfg.devices`` (a list, a number, or a number as text) means."""
+    """Return how many processes ``cfg.devices`` and ``cfg.num_nodes`` mean, as Lightning does."""
     devices = cfg.get("devices", 1)
-    return len(devices) if OmegaConf.is_list(devices) else max(1, int(devices))
+    if OmegaConf.is_list(devices):
+        count = len(devices)
+    elif isinstance(devices, str) and "," in devices:  # "0,1" or "0,"
+        count = len([d for d in devices.split(",") if d.strip()])
+    elif devices in ("auto", -1, "-1"):
+        count = max(1, torch.cuda.device_count())
+    else:
+        count = int(devices)
+    return count * (cfg.get("num_nodes") or 1)
 
 
 def crops(cfg: DictConfig) -> tuple[int, int]:
@@ -121,15 +156,7 @@ def train_transform(cfg: DictConfig) -> Any:
     pipelines = []
     for a in cfg.augmentations:
         for key, wanted in (("rrc.enabled", True), ("equalization.prob", 0)):
-            if (OmegaConf.select(a, key) or wanted) != wanted:
-                raise ValueError(
-                    message(
-                        f"augmentations, {key}",
-                        expected=f"{wanted}, the only one that solo-learn 1.0.2 has",
-                        got=OmegaConf.select(a, key),
-                        remedy="Change the key, or use solo-learn's main branch.",
-                    )
-                )
+            require(a, key, wanted)
         values = {
             "brightness": a.color_jitter.brightness,
             "contrast": a.color_jitter.contrast,
@@ -152,6 +179,8 @@ def train_transform(cfg: DictConfig) -> Any:
 
 def train_loader(cfg: DictConfig) -> DataLoader:
     """Return the loader of ``[indexes, [crops], targets]``."""
+    require(cfg, "data.format", "image_folder")
+    require(cfg, "data.fraction", -1)
     path = Path(cfg.data.train_path)
     dataset = prepare_datasets(
         cfg.data.dataset,

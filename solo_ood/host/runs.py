@@ -13,9 +13,6 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
-from solo.methods import METHODS
-from solo.methods.linear import LinearModel
-from solo.utils.knn import WeightedKNNClassifier
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -23,7 +20,11 @@ from solo_ood import host, preflight
 from solo_ood.errors import message
 from solo_ood.evaluation.groups import grouped_accuracy, groups_of, members
 from solo_ood.export import existing
-from solo_ood.host import release
+from solo_ood.host import release  # first: it checks which host there is
+
+from solo.methods import METHODS  # isort: skip
+from solo.methods.linear import LinearModel  # isort: skip
+from solo.utils.knn import WeightedKNNClassifier  # isort: skip
 
 
 def pretrain(cfg: DictConfig) -> Path:
@@ -35,6 +36,7 @@ def pretrain(cfg: DictConfig) -> Path:
     train_loader = release.train_loader(cfg)
     val_loader = None
     if cfg.data.get("val_path") is not None and not cfg.data.get("no_labels"):
+        release.require(cfg, "data.dataset", "custom", "imagenet", "imagenet100")  # ImageFolders
         _, val_loader = release.eval_loaders(
             cfg.data.train_path,
             cfg.data.val_path,
@@ -57,6 +59,7 @@ def linear(cfg: DictConfig) -> dict[str, float]:
     seed_everything(cfg.get("seed", 5))
     checkpoint = Path(cfg.pretrained_feature_extractor)
     network, crop_size = load_network(checkpoint, cfg.get("weights", "student"))
+    groups = groups_of(cfg.data.get("tail_path"), cfg.data.train_path)
     train_loader, val_loader = release.eval_loaders(
         cfg.data.train_path,
         cfg.data.val_path,
@@ -83,7 +86,7 @@ def linear(cfg: DictConfig) -> dict[str, float]:
     trainer.fit(model, train_loader, val_loader)
     model.eval()
     logits, targets = _extract(lambda images: model(images)["logits"], val_loader)
-    result = grouped_accuracy(logits.argmax(dim=1), targets, groups_of(cfg.data.get("tail_path")))
+    result = grouped_accuracy(logits.argmax(dim=1), targets, groups)
     _write_json(checkpoint.parent / "linear.json", result)
     return result
 
@@ -106,6 +109,7 @@ def knn(
 
         tail_path: ImageFolder whose class counts define Many, Medium and Few.
     """
+    groups = groups_of(tail_path, train_path)
     network, crop_size = load_network(checkpoint, weights)
     network.eval()
     loaders = release.eval_loaders(train_path, val_path, crop_size, batch_size, num_workers)
@@ -122,7 +126,7 @@ def knn(
 
     everything = torch.arange(len(targets))
     result = {"All": accuracy(everything)}
-    for name, mask in members(targets, groups_of(tail_path)).items():
+    for name, mask in members(targets, groups).items():
         # The metric gives one number, for a test set that must hold every class: counting a
         # group's samples a second time, the difference is the group's own accuracy.
         group = everything[mask]

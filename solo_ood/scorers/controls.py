@@ -39,7 +39,7 @@ class RandomScorer(Scorer):
         return self._noise(feats)
 
     def _noise(self, feats: Tensor) -> Tensor:
-        noise = torch.rand(len(feats), generator=self.generator)
+        noise = torch.rand(len(feats), generator=self.generator, dtype=torch.float32)
         if feats.is_cuda:  # from pageable memory the copy would wait for the device
             noise = noise.pin_memory()
         return noise.to(feats.device, non_blocking=True)
