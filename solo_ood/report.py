@@ -63,7 +63,7 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
     selector.load_state_dict(state)
     selector.settle()
 
-    curves = _curves(metrics or run / "metrics.csv")
+    curves = read_curves(metrics or run / "metrics.csv")
     out = out or run / "report"
     out.mkdir(parents=True, exist_ok=True)
     samples = _samples(cfg)
@@ -98,7 +98,8 @@ def _samples(cfg: DictConfig) -> list[tuple[str, int]]:
     return ImageFolder(str(path)).samples
 
 
-def _curves(path: Path) -> Curves:
+def read_curves(path: Path) -> Curves:
+    """Return (steps, values) by column of Lightning's ``metrics.csv``; {} if there is none."""
     curves: Curves = {}
     if not path.is_file():
         return curves

@@ -115,7 +115,7 @@ def test_exported_checkpoint_is_plain_dino(weights, run, tmp_path, registered):
         ("+method_kwargs.ood.mix.ratio=0.01", "ood.mix.ratio: expected a ratio that gives at"),
         (
             "+method_kwargs.warmup_teacher_temperature_epochs=99",
-            "method_kwargs.warmup_teacher_temperature_epochs: expected at most max_epochs = 30",
+            "method_kwargs.warmup_teacher_temperature_epochs: expected at most max_epochs = 15",
         ),
     ],
 )
