@@ -1,7 +1,7 @@
 """Compare ``dino_ood`` with its controls over several seeds: ``make controls``.
 
-Trains stock DINO (off), random replay, k-NN and the oracle on the embedded digits, evaluates each
-by k-NN, and prints means with 95 % t-intervals over the seeds. A second call goes on where the
+Trains DINO without replay (off), with random replay, with the k-NN detector and with the oracle on
+the embedded digits, evaluates each and an untrained network by k-NN, and prints means with 95 % t-intervals over the seeds. A second call goes on where the
 first one stopped.
 """
 
@@ -21,7 +21,13 @@ from scipy import stats
 from solo_ood.report import read_curves
 
 SCRIPTS = Path(__file__).resolve().parent
-ARMS = {"off": "ood=off", "random": "ood=random", "knn": "ood=default", "oracle": "ood=oracle"}
+ARMS = {
+    "untrained": ["ood=off", "optimizer.lr=0", "+limit_train_batches=1"],
+    "off": ["ood=off"],
+    "random": ["ood=random"],
+    "knn": ["ood=default"],
+    "oracle": ["ood=oracle"],
+}
 
 
 def call(script: str, *arguments: object) -> None:
@@ -41,7 +47,7 @@ def run(arm: str, seed: int, out: Path) -> dict[str, float]:
     folder = out / f"{arm}-{seed}"
     result = folder / "result.json"
     if not result.is_file():
-        settings = [ARMS[arm], f"+seed={seed}", f"checkpoint.dir={folder}"]
+        settings = [*ARMS[arm], f"+seed={seed}", f"checkpoint.dir={folder}"]
         quiet = ["+enable_progress_bar=False", "data.val_path=null"]
         call("main_pretrain.py", "--config-name", "dino_ood", *settings, *quiet)
         newest = max((folder / "dino_ood").glob("*/*.ckpt"), key=lambda p: p.stat().st_mtime)

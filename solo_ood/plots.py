@@ -54,19 +54,19 @@ def score_histogram(scores: Sequence[float], threshold: float, title: str) -> Fi
 
 
 def training_curves(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]], targets: Mapping[str, float]
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    references: Mapping[str, tuple[str, float]],
 ) -> Figure:
-    """Draw each curve (steps, values) in a panel, with a line at its target where it has one."""
+    """Draw each curve (steps, values) in a panel, with a named line where it has a reference."""
     figure, axes = plt.subplots(
         len(curves), 1, figsize=(7, 1.9 * len(curves)), sharex=True, squeeze=False,
         layout="constrained",
     )  # fmt: skip
     for axis, (name, (steps, values)) in zip(axes.flat, curves.items()):
         axis.plot(steps, values, color="tab:blue", linewidth=1)
-        if name in targets:
-            axis.axhline(
-                targets[name], color=RARE, linestyle=":", label=f"target {targets[name]:.3g}"
-            )
+        if name in references:
+            label, value = references[name]
+            axis.axhline(value, color=RARE, linestyle=":", label=f"{label} {value:.3g}")
             axis.legend(fontsize=8)
         axis.set_ylabel(name, fontsize=8)
         axis.grid(alpha=0.3)

@@ -205,7 +205,10 @@ def _pictures(
         if name in curves
     ]
     if shown:
-        targets = {"ood/flag_rate": 1 - ood.threshold.percentile, "ood/lift": 1.0}
-        figure = plots.training_curves({name: curves[name] for name in shown}, targets)
+        references = {
+            "ood/flag_rate": ("target", 1 - ood.threshold.percentile),
+            "ood/lift": ("random picks", 1.0),
+        }
+        figure = plots.training_curves({name: curves[name] for name in shown}, references)
         written.append(plots.save(figure, out / "curves.png"))
     return written
