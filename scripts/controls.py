@@ -1,8 +1,8 @@
 """Compare ``dino_ood`` with its controls over several seeds: ``make controls``.
 
 Trains DINO without replay (off), with random replay, with the k-NN detector and with the oracle on
-the embedded digits, evaluates each and an untrained network by k-NN, and prints means with 95 % t-intervals over the seeds. A second call goes on where the
-first one stopped.
+the embedded digits, evaluates each and an untrained network by k-NN, and prints means with 95 %
+t-intervals over the seeds. A second call goes on where the first one stopped.
 """
 
 from __future__ import annotations
