@@ -19,7 +19,7 @@ _NAME = f"digits-lt-{IMBALANCE}-v1"
 
 
 def digits_lt(split: str = "train") -> str:
-    """Return the folder of one split; written to the cache on first use (about 2 s, 2 MB).
+    """Return the folder of one split; written to the cache on first use (about 2 s).
 
     ``train`` is long-tailed (imbalance 20; digit 0 is the most frequent, 9 the rarest),
     ``reference`` is balanced and contains ``train`` (for linear and k-NN evaluation), ``val`` is
