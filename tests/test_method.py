@@ -40,7 +40,7 @@ def test_disabled_is_stock_dino_bit_for_bit(compose, build, loader, trainer):
             f"method={method}", "method_kwargs.ood.enabled=False", global_only,
             "augmentations.0.num_crops=1",
         )  # fmt: skip
-        model, losses = run(cfg, build, loader, trainer, max_steps=4)
+        model, losses = run(cfg, build, loader, trainer, max_steps=15)
         states[method] = (losses, model.state_dict(), torch.get_rng_state())
     (losses, weights, rng), (ours, our_weights, our_rng) = states["dino"], states["dino_ood"]
     assert losses == ours
