@@ -8,6 +8,9 @@ from solo_ood.data.digits import digits_lt
 from solo_ood.evaluation.groups import format_groups
 
 with user_errors():
+    from solo_ood import host
+
+    host.require_release()
     from solo_ood.host.runs import knn
     from solo_ood.plugin import register
 

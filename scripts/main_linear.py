@@ -10,6 +10,9 @@ from solo_ood.cli import user_errors
 from solo_ood.evaluation.groups import format_groups
 
 with user_errors():
+    from solo_ood import host
+
+    host.require_release()
     from solo_ood.host.runs import linear
 
 

@@ -6,6 +6,9 @@ from omegaconf import DictConfig
 from solo_ood.cli import user_errors
 
 with user_errors():
+    from solo_ood import host
+
+    host.require_release()
     from solo_ood.host.runs import pretrain  # imports the host, so that Hydra finds our configs
 
 

@@ -79,6 +79,19 @@ def check() -> None:
     generation()
 
 
+def require_release() -> None:
+    """Raise ``RuntimeError`` unless the host is the release, which the scripts here drive."""
+    if generation() != "release":
+        raise RuntimeError(
+            message(
+                "these scripts",
+                expected="solo-learn 1.0.2",
+                got="a checkout of its main branch",
+                remedy="Use the checkout's own scripts: main_pretrain.py --config-name dino_ood.",
+            )
+        )
+
+
 def _version() -> str:
     try:
         return version("solo-learn")

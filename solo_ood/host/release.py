@@ -9,33 +9,21 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-
-from solo_ood import host
-from solo_ood.errors import message, unknown_name
-
-if host.generation() != "release":
-    raise RuntimeError(
-        message(
-            "solo_ood.host.release",
-            expected="solo-learn 1.0.2",
-            got="a checkout of the main branch",
-            remedy="Use the checkout's own main_pretrain.py --config-name dino_ood.",
-        )
-    )
-
-from solo.args.utils import N_CLASSES_PER_DATASET  # noqa: E402  (after the check)
-from solo.methods import METHODS  # noqa: E402
-from solo.utils.checkpointer import Checkpointer  # noqa: E402
-from solo.utils.classification_dataloader import prepare_dataloaders  # noqa: E402
-from solo.utils.pretrain_dataloader import (  # noqa: E402
+from solo.args.utils import N_CLASSES_PER_DATASET
+from solo.methods import METHODS
+from solo.utils.checkpointer import Checkpointer
+from solo.utils.classification_dataloader import prepare_dataloaders
+from solo.utils.pretrain_dataloader import (
     prepare_dataloader,
     prepare_datasets,
     prepare_n_crop_transform,
     prepare_transform,
 )
-from torch.utils.data import DataLoader  # noqa: E402
-from torchvision import transforms  # noqa: E402
-from torchvision.datasets import ImageFolder  # noqa: E402
+from torch.utils.data import DataLoader
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from solo_ood.errors import message, unknown_name
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.228, 0.224, 0.225)
 

@@ -13,6 +13,9 @@ from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
+from solo.methods import METHODS
+from solo.methods.linear import LinearModel
+from solo.utils.knn import WeightedKNNClassifier
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -20,11 +23,7 @@ from solo_ood import host, preflight
 from solo_ood.errors import message
 from solo_ood.evaluation.groups import grouped_accuracy, groups_of, members
 from solo_ood.export import existing
-from solo_ood.host import release  # first: it checks which host there is
-
-from solo.methods import METHODS  # isort: skip
-from solo.methods.linear import LinearModel  # isort: skip
-from solo.utils.knn import WeightedKNNClassifier  # isort: skip
+from solo_ood.host import release
 
 
 def pretrain(cfg: DictConfig) -> Path:
