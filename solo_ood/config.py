@@ -52,9 +52,8 @@ class QueueConfig:
     # in [0, 1): 0 = never for its score, threshold.percentile = about as soon as it is not flagged.
     # null = the strictest level that sustains mix.ratio, see `release_level`.
     release: float | None = None
-    store: str = (
-        "indexes"  # indexes (fresh augmentations) | crops (kept on the CPU; no dataset needed)
-    )
+    # indexes: fresh augmentations; crops: the pixels, kept on the CPU, for data without indexes.
+    store: str = "indexes"
 
 
 @dataclass
