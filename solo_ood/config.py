@@ -32,9 +32,8 @@ class ScorerConfig:
 class ThresholdConfig:
     """Which scores are out-of-distribution: ``is_ood == (ood_score > threshold)``."""
 
-    name: str = (
-        "tracking"  # fixed (first n scores) | window (last n) | tracking (exact long-run rate)
-    )
+    # fixed (first n scores) | window (last n) | tracking (exact long-run rate)
+    name: str = "tracking"
     percentile: float = 0.95  # in (0, 1): share of the stream that is *not* flagged
     n: int = 1024  # scores the quantile is taken from
     min_samples: int = 256  # scores seen before the first flag; fixed waits for all n
