@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")  # files only; a server has no display
-from matplotlib import pyplot as plt  # noqa: E402  (after the backend is chosen)
-from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.figure import Figure  # not pyplot: files need no display and no global state
 
 RARE, COMMON = "tab:red", "0.6"
 
@@ -22,9 +18,8 @@ def contact_sheet(
 
     columns = 12
     rows = max(1, -(-len(images) // columns))
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(columns, 1.25 * rows + 0.6), squeeze=False, layout="constrained"
-    )
+    figure = Figure(figsize=(columns, 1.25 * rows + 0.6), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, path, caption, is_rare in zip(axes.flat, images, captions, rare):
@@ -43,7 +38,8 @@ def contact_sheet(
 
 def score_histogram(scores: Sequence[float], threshold: float, title: str) -> Figure:
     """Draw the histogram of the newest scores and the threshold; higher = more OOD."""
-    figure, axis = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axis = figure.subplots()
     axis.hist(scores, bins=50, color=COMMON)
     if threshold == threshold and abs(threshold) != float("inf"):
         share = sum(score > threshold for score in scores) / max(1, len(scores))
@@ -58,10 +54,8 @@ def training_curves(
     references: Mapping[str, tuple[str, float]],
 ) -> Figure:
     """Draw each curve (steps, values) in a panel, with a named line where it has a reference."""
-    figure, axes = plt.subplots(
-        len(curves), 1, figsize=(7, 1.9 * len(curves)), sharex=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
+    figure = Figure(figsize=(7, 1.9 * len(curves)), layout="constrained")
+    axes = figure.subplots(len(curves), 1, sharex=True, squeeze=False)
     for axis, (name, (steps, values)) in zip(axes.flat, curves.items()):
         axis.plot(steps, values, color="tab:blue", linewidth=1)
         if name in references:
@@ -75,7 +69,6 @@ def training_curves(
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write the figure as a PNG and close it."""
+    """Write the figure as a PNG."""
     figure.savefig(path, dpi=110)
-    plt.close(figure)
     return path
