@@ -34,8 +34,6 @@ class RareQueue:
         self.max_replays = max_replays
         self.min_age = min_age
         self.step = 0  # the clock; its owner advances it
-        self.n_evicted = 0  # entries that left because the queue was full
-        self.n_drawn = 0
         self._rng = random.Random(seed)
         self._entries: dict[int, list[int]] = {}  # index -> [step of entry, replays], oldest first
 
@@ -56,7 +54,6 @@ class RareQueue:
             self._entries[index] = [self.step, 0]
             if len(self._entries) > self.capacity:
                 del self._entries[next(iter(self._entries))]
-                self.n_evicted += 1
 
     def discard(self, indexes: Iterable[int]) -> None:
         """Take the indexes out, where they are inside."""
@@ -69,7 +66,6 @@ class RareQueue:
         if n == 0 or len(old_enough) < n:
             return []
         drawn = self._rng.sample(old_enough, n)
-        self.n_drawn += n
         for index in drawn:
             self._entries[index][1] += 1
             if self.max_replays is not None and self._entries[index][1] >= self.max_replays:
@@ -95,7 +91,7 @@ class RareQueue:
         return {
             "indexes": torch.tensor(list(self._entries), dtype=torch.int64),
             "entries": torch.tensor(list(self._entries.values()), dtype=torch.int64).reshape(-1, 2),
-            "counters": [self.step, self.n_evicted, self.n_drawn],
+            "step": self.step,
             "rng": [version, list(internal), gauss],
         }
 
@@ -104,6 +100,6 @@ class RareQueue:
         self._entries = dict(zip(state["indexes"].tolist(), state["entries"].tolist()))
         for index in list(self._entries)[: max(0, len(self) - self.capacity)]:
             del self._entries[index]
-        self.step, self.n_evicted, self.n_drawn = state["counters"]
+        self.step = state["step"]
         version, internal, gauss = state["rng"]
         self._rng.setstate((version, tuple(internal), gauss))
