@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from solo_ood.errors import message
 from solo_ood.rare_queue import RareQueue
 
 
-class _QueueSampler:
+class _QueueSampler(Sampler[list[int]]):
     """Batches of queued indexes, this process's share of one common draw; ends when too few."""
 
     def __init__(self, queue: RareQueue, rows: int, rank: int, world_size: int) -> None:
@@ -63,7 +63,7 @@ class RareLoader:
         # A generator of its own: the global RNG must not be used for the workers' seeds.
         self._loader = DataLoader(
             dataset,
-            batch_sampler=_QueueSampler(queue, rows, rank, world_size),  # type: ignore[arg-type]
+            batch_sampler=_QueueSampler(queue, rows, rank, world_size),
             num_workers=num_workers,
             collate_fn=train_loader.collate_fn,
             pin_memory=train_loader.pin_memory,
