@@ -1,12 +1,15 @@
-"""The console command ``solo-ood``: report on a run, export a checkpoint."""
+"""The console command ``solo-ood``: measure detectors, report on a run, export a checkpoint."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+from solo_ood.detection.options import add_arguments
 
 
 @contextmanager
@@ -41,6 +44,13 @@ def _report(args: Namespace) -> None:
     print(report(args.run, args.out, args.metrics))
 
 
+def _detect(args: Namespace) -> None:
+    from solo_ood.detection.options import options_of
+    from solo_ood.detection.run import detect
+
+    detect(options_of(args, shlex.join(["solo-ood", *sys.argv[1:]])))
+
+
 def parser() -> ArgumentParser:
     """Build the command line."""
     top = ArgumentParser(prog="solo-ood", description=__doc__)
@@ -59,6 +69,12 @@ def parser() -> ArgumentParser:
     command.add_argument("--out", type=Path, help="folder for the pictures; default: RUN/report")
     command.add_argument("--metrics", type=Path, help="the run's metrics.csv; default: RUN's")
     command.set_defaults(run_command=_report)
+
+    command = commands.add_parser(
+        "detect", help="measure how well detectors find the rare images of labelled data"
+    )
+    add_arguments(command)
+    command.set_defaults(run_command=_detect)
     return top
 
 

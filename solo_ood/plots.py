@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure  # not pyplot: files need no display and no global state
 
@@ -14,8 +15,6 @@ def contact_sheet(
     images: Sequence[Path], captions: Sequence[str], rare: Sequence[bool], title: str
 ) -> Figure:
     """Draw images in a grid of 12 columns, those marked ``rare`` in a red frame."""
-    from PIL import Image
-
     columns = 12
     rows = max(1, -(-len(images) // columns))
     figure = Figure(figsize=(columns, 1.25 * rows + 0.6), layout="constrained")
@@ -24,9 +23,7 @@ def contact_sheet(
         axis.set_axis_off()
     for axis, path, caption, is_rare in zip(axes.flat, images, captions, rare):
         axis.set_axis_on()
-        with Image.open(path) as image:
-            image.thumbnail((160, 160))
-            axis.imshow(image.convert("RGB"))
+        axis.imshow(thumbnail(path, 160))
         axis.set_title(caption, fontsize=7, color=RARE if is_rare else "black", pad=2)
         axis.set_xticks([])
         axis.set_yticks([])
@@ -34,6 +31,15 @@ def contact_sheet(
             spine.set(color=RARE if is_rare else COMMON, linewidth=2 if is_rare else 1)
     figure.suptitle(title)
     return figure
+
+
+def thumbnail(path: Path, side: int) -> Any:
+    """Return the RGB image at ``path``, its longer side reduced to ``side`` pixels."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        image.thumbnail((side, side))
+        return image.convert("RGB")
 
 
 def score_histogram(scores: Sequence[float], threshold: float, title: str) -> Figure:

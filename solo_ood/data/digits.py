@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from solo_ood.cache import cache_folder
 from solo_ood.data.tail import exponential_counts
 from solo_ood.errors import message
 
@@ -35,8 +36,7 @@ def digits_lt(split: str = "train") -> str:
         raise ValueError(
             message("digits split", expected=f"one of {SPLITS}", got=split, remedy="Use 'train'.")
         )
-    cache = Path(os.environ.get("SOLO_OOD_CACHE", Path.home() / ".cache" / "solo-ood"))
-    root = cache / _NAME
+    root = cache_folder() / _NAME
     if not root.exists():
         _write(root)
     return str(root / split)

@@ -1,0 +1,136 @@
+"""Time our scorers beside other libraries on the same features: ``make benchmark``.
+
+Every figure is a ratio of medians taken in one run, in turns, so that a noisy machine disturbs all
+of them alike. Needs the extra `benchmark` (pytorch-ood, faiss-cpu, pyod).
+"""
+
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable
+
+import faiss
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from pyod.models.knn import KNN as PyODKNN
+from pytorch_ood.detector import KNN as TorchOODKNN
+from pytorch_ood.detector import Mahalanobis as TorchOODMahalanobis
+from scipy.stats import spearmanr
+from sklearn.covariance import ShrunkCovariance
+from sklearn.neighbors import NearestNeighbors
+
+from solo_ood.config import ScorerConfig
+from solo_ood.scorers import ExemplarScorer, make_scorer
+
+# A network of each feature size: what is scored has to be embedded first.
+NETWORKS = {384: "vit_small_patch16_224", 768: "vit_base_patch16_224", 2048: "resnet50"}
+K, SHRINKAGE = 10, 0.1
+Score = Callable[[], np.ndarray]
+
+
+def ours(reference: torch.Tensor, query: torch.Tensor) -> dict[str, Score]:
+    """Return our scorers, fitted, by name."""
+    result: dict[str, Score] = {}
+    for name in ("knn", "mahalanobis", "exemplar", "random"):
+        exemplars = [0] if name == "exemplar" else None
+        feats = "eval" if name == "exemplar" else "train"
+        cfg = ScorerConfig(name, len(reference), k=K, shrinkage=SHRINKAGE, feats=feats)
+        cfg.exemplars = exemplars
+        scorer = make_scorer(cfg, reference.shape[1])
+        if isinstance(scorer, ExemplarScorer):
+            scorer.set_exemplars(reference[:10])
+        scorer.fit(reference)
+        result[name] = lambda scorer=scorer: scorer.ood_score(query).numpy()
+    return result
+
+
+def others(reference: torch.Tensor, query: torch.Tensor) -> dict[str, tuple[str, Score]]:
+    """Return (our scorer that it corresponds to, score) of the other libraries by name.
+
+    The scores are brought to our definition where it is the same: 1 - cosine from a Euclidean
+    distance d of unit vectors is d^2 / 2.
+    """
+    unit, asked = F.normalize(reference, dim=1), F.normalize(query, dim=1)
+    rows, points = unit.numpy(), asked.numpy()
+    index = faiss.IndexFlatIP(rows.shape[1])
+    index.add(rows)
+    neighbours = NearestNeighbors(n_neighbors=K, metric="cosine", algorithm="brute").fit(rows)
+    pyod = PyODKNN(n_neighbors=K, metric="cosine", algorithm="brute").fit(rows)
+    torch_ood = TorchOODKNN(None, k=K).fit_features(reference, torch.zeros(len(reference)).long())
+    shrunk = ShrunkCovariance(shrinkage=SHRINKAGE).fit(rows)
+    gaussian = TorchOODMahalanobis(None).fit_features(unit, torch.zeros(len(unit)).long())
+    return {
+        "faiss-cpu IndexFlatIP": ("knn", lambda: 1 - index.search(points, K)[0][:, -1]),
+        "scikit-learn NearestNeighbors": (
+            "knn",
+            lambda: neighbours.kneighbors(points)[0][:, -1],
+        ),
+        "pyod KNN": ("knn", lambda: pyod.decision_function(points)),
+        "pytorch-ood KNN": (
+            "knn",
+            lambda: torch_ood.predict_features(query).numpy() ** 2 / 2,
+        ),
+        "scikit-learn ShrunkCovariance": ("mahalanobis", lambda: shrunk.mahalanobis(points)),
+        "pytorch-ood Mahalanobis": (
+            "mahalanobis",
+            lambda: gaussian.predict_features(asked).numpy(),
+        ),
+    }
+
+
+def medians(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Return the median seconds of each call, all of them called in turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(rounds + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if turn:  # the first is a warm-up
+                seconds[name].append(time.perf_counter() - start)
+    return {name: float(np.median(values)) for name, values in seconds.items()}
+
+
+def agreement(mine: np.ndarray, theirs: np.ndarray) -> str:
+    """Say whether two scores are equal, or how well they rank alike."""
+    if np.allclose(mine, theirs, rtol=1e-3, atol=1e-4):
+        return f"equal (largest difference {np.abs(mine - theirs).max():.0e})"
+    return f"other definition, rank correlation {spearmanr(mine, theirs)[0]:.3f}"
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--reference", type=int, default=1024, help="N")
+    parser.add_argument("--batch", type=int, default=32, help="images embedded and scored at once")
+    parser.add_argument("--rounds", type=int, default=9)
+    args = parser.parse_args()
+    print("| D | scorer | share of embedding | time / ours | scores |\n|---|---|---|---|---|")
+    for dim, architecture in NETWORKS.items():
+        torch.manual_seed(0)
+        # A decaying spectrum, as features have: not all directions alike.
+        spectrum = torch.arange(1, dim + 1) ** -0.5
+        reference = torch.randn(args.reference, dim) * spectrum + 0.1
+        query = torch.randn(args.batch, dim) * spectrum + 0.1
+        network = timm.create_model(architecture).eval()
+        images = torch.randn(args.batch, 3, 224, 224)
+
+        def embed(network: torch.nn.Module = network, images: torch.Tensor = images) -> None:
+            with torch.inference_mode():
+                network(images)
+
+        mine, theirs = ours(reference, query), others(reference, query)
+        calls = {**mine, **{name: call for name, (_, call) in theirs.items()}}
+        seconds = medians(calls, 3 * args.rounds) | medians({"embed": embed}, args.rounds // 3)
+        for name in mine:
+            share = seconds[name] / seconds["embed"]
+            print(f"| {dim} | **{name}** | {share:.3%} of {architecture} | 1 | – |", flush=True)
+        for name, (same, call) in theirs.items():
+            share, ratio = seconds[name] / seconds["embed"], seconds[name] / seconds[same]
+            said = agreement(mine[same](), call())
+            print(f"| {dim} | {name} | {share:.3%} | {ratio:.1f} | {said} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""``solo-ood detect``: measure any detector of rare images on labelled data."""

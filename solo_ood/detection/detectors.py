@@ -1,0 +1,223 @@
+"""Every detector that can be measured, by name: fit on embeddings, score embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from solo_ood.config import ScorerConfig
+from solo_ood.errors import unknown_name
+from solo_ood.scorers import ExemplarScorer, make_scorer
+
+Value = TypeVar("Value")
+
+PATCH_MEMORY = 10_000  # patches kept of the fit split
+
+
+class Rows:
+    """Some rows of a memory-mapped array, read one at a time.
+
+    Args:
+        array: (N, P, D').
+        rows: (M,) indexes; ``None`` = all.
+    """
+
+    def __init__(self, array: np.ndarray, rows: np.ndarray | None = None) -> None:
+        self.array = array
+        self.rows = np.arange(len(array)) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: np.ndarray) -> Rows:
+        return Rows(self.array, self.rows[rows])
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield (P, D') float32 of each row, L2-normalised."""
+        for row in self.rows:
+            yield F.normalize(torch.from_numpy(self.array[row].astype(np.float32)), dim=1)
+
+
+@dataclass(frozen=True)
+class Feats:
+    """What a detector may look at.
+
+    Attributes:
+        pooled: (N, D) float32.
+        patches: of N images, or ``None``.
+    """
+
+    pooled: np.ndarray
+    patches: Rows | None = None
+
+    def __len__(self) -> int:
+        return len(self.pooled)
+
+    def __getitem__(self, rows: np.ndarray) -> Feats:
+        return Feats(self.pooled[rows], None if self.patches is None else self.patches[rows])
+
+
+# Scores images (N,); exemplars (E, D) only for a detector that needs some.
+Score = Callable[[Feats, Feats | None], np.ndarray]
+# Learns the fit split with a seed and returns what scores.
+Fit = Callable[[Feats, int], Score]
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A detector of rare images. **Higher score = rarer.**
+
+    Attributes:
+        name: as on the command line.
+        fit: returns the function that scores.
+        exemplars: whether it needs exemplars.
+        patches: whether it needs patch features.
+        learns: whether the number of fit samples matters.
+        seeded: whether two fits on the same samples differ.
+    """
+
+    name: str
+    fit: Fit
+    exemplars: bool = False
+    patches: bool = False
+    learns: bool = True
+    seeded: bool = False
+
+
+def detector(name: str) -> Detector:
+    """Return the detector called ``name``.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in DETECTORS:
+        raise ValueError(unknown_name("detector", name, DETECTORS))
+    return DETECTORS[name]
+
+
+def _scorer(name: str) -> Fit:
+    """Return a scorer of the training method with all fit samples as its reference."""
+
+    def fit(feats: Feats, seed: int) -> Score:
+        pooled = torch.from_numpy(feats.pooled)
+        cfg = ScorerConfig(name=name, n_reference=len(pooled), min_samples=2)
+        scorer = make_scorer(cfg, pooled.shape[1], seed=seed).fit(pooled)
+
+        def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
+            if isinstance(scorer, ExemplarScorer):
+                scorer.set_exemplars(torch.from_numpy(_given(exemplars).pooled))
+            return scorer.ood_score(torch.from_numpy(test.pooled)).numpy()
+
+        return score
+
+    return fit
+
+
+def _sklearn(make: Callable[[int, int], Any]) -> Fit:
+    """Return an outlier detector of scikit-learn, whose ``score_samples`` runs the other way."""
+
+    def fit(feats: Feats, seed: int) -> Score:
+        model = make(len(feats), seed).fit(_unit(feats.pooled))
+        return lambda test, exemplars: -model.score_samples(_unit(test.pooled))
+
+    return fit
+
+
+def _isolation_forest(n: int, seed: int) -> Any:
+    from sklearn.ensemble import IsolationForest
+
+    return IsolationForest(random_state=seed)
+
+
+def _lof(n: int, seed: int) -> Any:
+    from sklearn.neighbors import LocalOutlierFactor
+
+    return LocalOutlierFactor(n_neighbors=min(20, n - 1), novelty=True)
+
+
+def _patch_knn(feats: Feats, seed: int) -> Score:
+    """Mean cosine distance of an image's 10 % most unusual patches to their nearest fit patch.
+
+    After PatchCore (Roth et al., 2022, arXiv:2106.08265), with a random memory instead of a greedy
+    coreset, and a mean instead of the maximum.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    per_image = -(-PATCH_MEMORY // len(feats))
+    drawn = [
+        patches[torch.randperm(len(patches), generator=generator)[:per_image]]
+        for patches in _given(feats.patches)
+    ]
+    memory = torch.cat(drawn)[:PATCH_MEMORY]
+
+    def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
+        scores = []
+        for patches in _given(test.patches):
+            distance = 1 - (patches @ memory.T).amax(dim=1)
+            unusual = distance.topk(max(1, len(distance) // 10)).values
+            scores.append(float(unusual.mean()))
+        return np.array(scores)
+
+    return score
+
+
+def _exemplar_logistic(feats: Feats, seed: int) -> Score:
+    """Logistic regression of exemplars against the stream, which counts as unlabelled.
+
+    Positive-unlabelled learning (Elkan and Noto, 2008): the ranking is that of a classifier which
+    takes the unlabelled for negatives, both sides weighing the same.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
+        positive = _unit(_given(exemplars).pooled)
+        rows = np.concatenate([positive, _unit(feats.pooled)])
+        labels = np.arange(len(rows)) < len(positive)
+        model = LogisticRegression(class_weight="balanced", max_iter=2000).fit(rows, labels)
+        return model.decision_function(_unit(test.pooled))
+
+    return score
+
+
+def _exemplar_cosine(feats: Feats, seed: int) -> Score:
+    """Cosine to the mean exemplar: the simple baseline, which ignores the stream."""
+
+    def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
+        mean = _unit(_given(exemplars).pooled).mean(axis=0, keepdims=True)
+        return (_unit(test.pooled) @ _unit(mean).T)[:, 0]
+
+    return score
+
+
+def _given(value: Value | None) -> Value:
+    """Return what ``Detector.patches`` or ``Detector.exemplars`` asked for."""
+    if value is None:
+        raise TypeError("a detector was called without the patches or exemplars that it declares")
+    return value
+
+
+def _unit(feats: np.ndarray) -> np.ndarray:
+    from sklearn.preprocessing import normalize
+
+    return normalize(feats)
+
+
+DETECTORS = {
+    entry.name: entry
+    for entry in (
+        Detector("random", _scorer("random"), learns=False, seeded=True),
+        Detector("knn", _scorer("knn")),
+        Detector("mahalanobis", _scorer("mahalanobis")),
+        Detector("isolation-forest", _sklearn(_isolation_forest), seeded=True),
+        Detector("lof", _sklearn(_lof)),
+        Detector("patch-knn", _patch_knn, patches=True, seeded=True),
+        Detector("exemplar", _scorer("exemplar"), exemplars=True),
+        Detector("exemplar-logistic", _exemplar_logistic, exemplars=True),
+        Detector("exemplar-cosine", _exemplar_cosine, exemplars=True),
+    )
+}

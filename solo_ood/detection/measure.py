@@ -1,0 +1,262 @@
+"""Fit detectors, calibrate their thresholds on held-out scores, measure them on the test split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from sklearn.model_selection import KFold
+
+from solo_ood.data.rare import RareDefinition
+from solo_ood.detection.detectors import Detector, Feats, Score
+from solo_ood.errors import message
+from solo_ood.evaluation.ranking import (
+    Interval,
+    bootstrap,
+    ranking_metrics,
+    threshold_metrics,
+    top_lift,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, and how carefully."""
+
+    sizes: tuple[int | None, ...] = (256, 1024, None)  # fit samples; None = all
+    percentiles: tuple[float, ...] = (0.99, 0.95, 0.9, 0.8)  # share that is not flagged
+    folds: int = 5  # of the cross-fitted scores
+    shuffle: bool = True  # False keeps neighbours, such as the frames of a video, in one fold
+    repeats: int = 5  # subsets of a size, and seeds of a detector that has one
+    exemplars: tuple[int, ...] | None = None  # rows of the fit split; None = draw rare ones
+    n_exemplars: int = 10  # drawn at a time
+    draws: int = 20  # of exemplars
+    bootstrap: int = 500  # samples
+    block: int = 1  # neighbouring test images drawn as one
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A split to fit on, one to test on, and which of their images are rare.
+
+    Attributes:
+        fit: features of the fit split.
+        test: of the test split; ``None`` = score every image of the fit split by a detector that
+            was fitted on the other folds.
+        rare: (fit, test) bool (N,) by definition.
+    """
+
+    fit: Feats
+    test: Feats | None
+    rare: dict[RareDefinition, tuple[np.ndarray, np.ndarray]]
+
+
+@dataclass
+class Scores:
+    """What one detector, fitted on N samples, said.
+
+    Attributes:
+        detector: its name.
+        n_fit: N; ``None`` if it learns nothing.
+        held_out: of each repeat, scores of fit samples the detector had not seen.
+        test: of each repeat, (N_test,) scores; NaN for exemplars.
+    """
+
+    detector: str
+    n_fit: int | None
+    held_out: list[np.ndarray] = field(default_factory=list)
+    test: list[np.ndarray] = field(default_factory=list)
+
+    def thresholds(self, percentile: float) -> list[float]:
+        """Return the threshold of each repeat: ``is_ood == (ood_score > threshold)``."""
+        return [float(np.quantile(scores, percentile)) for scores in self.held_out]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        percentile: p, the share of the stream that is not to be flagged.
+        metrics: by name; the mean over the repeats and the interval of a single one.
+    """
+
+    embedder: str
+    definition: str
+    detector: str
+    n_fit: int | None
+    percentile: float
+    n_test: int
+    repeats: int
+    threshold: float
+    metrics: dict[str, Interval]
+
+
+def check(task: Task, plan: Plan, detectors: Sequence[Detector]) -> Plan:
+    """Return the plan without sizes that the data cannot give.
+
+    Raises:
+        ValueError: if no size is left, folds or exemplars cannot be drawn, or an exemplar is not
+            in the data.
+    """
+    n = len(task.fit)
+    sizes = tuple(size for size in plan.sizes if size is None or size <= n)
+    if not sizes or n < 2 * plan.folds:
+        raise ValueError(
+            message(
+                "fit split",
+                expected=f"at least {min([s for s in plan.sizes if s] + [2 * plan.folds])} images",
+                got=n,
+                remedy="Give more images, or smaller --sizes (`all` always fits).",
+            )
+        )
+    if any(detector.exemplars for detector in detectors):
+        outside = [row for row in plan.exemplars or () if not 0 <= row < n]
+        if outside:
+            raise ValueError(
+                message(
+                    "exemplars",
+                    expected=f"indexes of the fit split, 0 to {n - 1}",
+                    got=outside[0],
+                    remedy="Give indexes or paths of images of the fit split.",
+                )
+            )
+        fewest = min((int(fit.sum()) for fit, _ in task.rare.values()), default=0)
+        if plan.exemplars is None and fewest < plan.n_exemplars:
+            raise ValueError(
+                message(
+                    "exemplars",
+                    expected=f"at least {plan.n_exemplars} rare images in the fit split",
+                    got=fewest,
+                    remedy="Lower --n-exemplars, or name your own with --exemplars.",
+                )
+            )
+    return Plan(**{**plan.__dict__, "sizes": sizes})
+
+
+def score(
+    task: Task,
+    detectors: Sequence[Detector],
+    plan: Plan,
+    progress: Callable[[str], None] = lambda text: None,
+) -> dict[RareDefinition, list[Scores]]:
+    """Run every detector with every size; return the scores by definition of rare."""
+    result: dict[RareDefinition, list[Scores]] = {definition: [] for definition in task.rare}
+    for detector in detectors:
+        for size in plan.sizes if detector.learns else (None,):
+            progress(f"{detector.name}, N = {size or 'all'}")
+            n_fit = (size or len(task.fit)) if detector.learns else None
+            scores = {definition: Scores(detector.name, n_fit) for definition in task.rare}
+            varies = detector.seeded or size is not None
+            fits = plan.repeats if varies else 1
+            for repeat in range(fits):
+                models = _fit(detector, task, size, plan, plan.seed + repeat)
+                shared = None if detector.exemplars else models.score(None)
+                for definition, (rare, _) in task.rare.items():
+                    for held_out, test in (
+                        [shared]
+                        if shared
+                        else [models.score(rows) for rows in _draws(rare, plan, repeat, fits)]
+                    ):
+                        scores[definition].held_out.append(held_out)
+                        scores[definition].test.append(test)
+            for definition, collected in scores.items():
+                result[definition].append(collected)
+    return result
+
+
+def measure(
+    scores: Scores, rare: np.ndarray, plan: Plan, embedder: str, definition: str
+) -> list[Row]:
+    """Return the rows of one detector and size, one for each percentile.
+
+    Args:
+        scores: from ``score``.
+        rare: (N_test,) bool.
+        plan: the same.
+        embedder: name of the network.
+        definition: name of the definition of rare.
+    """
+    thresholds = {p: scores.thresholds(p) for p in plan.percentiles}
+
+    def metrics(repeat: int, rows: np.ndarray) -> dict[str, float]:
+        values = scores.test[repeat][rows]
+        known = ~np.isnan(values)
+        values, truth = values[known], rare[rows][known]
+        found = ranking_metrics(truth, values)
+        for p in plan.percentiles:
+            flagged = threshold_metrics(truth, values > thresholds[p][repeat])
+            flagged["top_lift"] = top_lift(truth, values, 1 - p)
+            found |= {f"{name} {p}": value for name, value in flagged.items()}
+        return found
+
+    drawn = bootstrap(metrics, len(rare), len(scores.test), plan.bootstrap, plan.block, plan.seed)
+    shared = {name: value for name, value in drawn.items() if " " not in name}
+    rows = []
+    for p in plan.percentiles:
+        own = {
+            name.partition(" ")[0]: value
+            for name, value in drawn.items()
+            if name.partition(" ")[2] == str(p)
+        }
+        threshold = float(np.mean(thresholds[p]))
+        head = (embedder, definition, scores.detector, scores.n_fit, p)
+        rows.append(Row(*head, len(rare), len(scores.test), threshold, own | shared))
+    return rows
+
+
+@dataclass(frozen=True)
+class _Models:
+    """A detector fitted on all of its samples and on all but each fold."""
+
+    task: Task
+    whole: Score | None
+    folds: list[tuple[np.ndarray, Score]]
+
+    def score(self, exemplars: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return held-out scores of the fit split and those of the test split."""
+        fit = self.task.fit
+        feats = None if exemplars is None else fit[exemplars]
+        every = np.full(len(fit), np.nan)
+        for rows, model in self.folds:
+            every[rows] = model(fit[rows], feats)
+        if exemplars is not None:  # they are known already
+            every[exemplars] = np.nan
+        held_out = every[~np.isnan(every)]
+        if self.whole is None or self.task.test is None:
+            return held_out, every
+        return held_out, self.whole(self.task.test, feats)
+
+
+def _fit(detector: Detector, task: Task, size: int | None, plan: Plan, seed: int) -> _Models:
+    """Fit on ``size`` samples and, for held-out scores, on all but each fold of them.
+
+    Without a test split every image has to be scored: the folds then are those of all images, and
+    each model is fitted on ``size`` samples of the other folds.
+    """
+    rng = np.random.default_rng(seed)
+    n = len(task.fit)
+    chosen = np.arange(n)
+    if size is not None and task.test is not None:
+        chosen = np.sort(rng.choice(n, size, replace=False))
+    folds = []
+    splitter = KFold(plan.folds, shuffle=plan.shuffle, random_state=seed if plan.shuffle else None)
+    for rest, held in splitter.split(chosen):
+        if task.test is None and size is not None and size < len(rest):
+            rest = np.sort(rng.choice(rest, size, replace=False))
+        folds.append((chosen[held], detector.fit(task.fit[chosen[rest]], seed)))
+    whole = None if task.test is None else detector.fit(task.fit[chosen], seed)
+    return _Models(task, whole, folds)
+
+
+def _draws(rare: np.ndarray, plan: Plan, repeat: int, repeats: int) -> list[np.ndarray]:
+    """Return the rows of the exemplars of each draw that belongs to this repeat."""
+    if plan.exemplars is not None:
+        return [np.array(plan.exemplars)]
+    pool = np.flatnonzero(rare)
+    return [
+        np.random.default_rng(plan.seed + draw).choice(pool, plan.n_exemplars, replace=False)
+        for draw in range(repeat, plan.draws, repeats)
+    ]

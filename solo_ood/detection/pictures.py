@@ -1,0 +1,167 @@
+"""Pictures of a measurement: embeddings, scores, curves, and the images themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+from solo_ood import plots
+from solo_ood.detection.measure import Scores
+from solo_ood.errors import message, unknown_name
+
+PROJECTIONS = ("pca", "tsne", "umap")
+MAX_POINTS = 5000  # of a scatter; t-SNE of more takes minutes and shows less
+
+
+def project(feats: np.ndarray, how: str, seed: int = 0) -> np.ndarray:
+    """Return (N, 2) coordinates of L2-normalised ``feats`` (N, D).
+
+    Args:
+        feats: (N, D).
+        how: ``pca``; ``tsne`` (van der Maaten and Hinton, 2008); ``umap`` (McInnes et al., 2018).
+        seed: of the projection.
+
+    Raises:
+        ValueError: for another name, or if umap-learn is not installed.
+    """
+    from sklearn.decomposition import PCA
+    from sklearn.preprocessing import normalize
+
+    unit = normalize(feats)
+    if how == "pca":
+        return PCA(2, random_state=seed).fit_transform(unit)
+    if how == "tsne":
+        from sklearn.manifold import TSNE
+
+        perplexity = min(30.0, (len(unit) - 1) / 3)
+        return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(unit)
+    if how == "umap":
+        try:
+            from umap import UMAP
+        except ImportError as error:
+            raise ValueError(
+                message(
+                    "--projection umap",
+                    expected="the package umap-learn",
+                    got=str(error),
+                    remedy="Install solo-ood[umap], or use --projection tsne.",
+                )
+            ) from error
+        return UMAP(n_components=2, random_state=seed, n_jobs=1).fit_transform(unit)
+    raise ValueError(unknown_name("projection", how, PROJECTIONS))
+
+
+def scatter(
+    feats: Mapping[str, np.ndarray],
+    rare: np.ndarray,
+    how: str,
+    title: str,
+    images: Sequence[Path] = (),
+    seed: int = 0,
+) -> Figure:
+    """Draw the embeddings of each network in a panel, rare samples in red and on top.
+
+    Args:
+        feats: (N, D) by network.
+        rare: (N,) bool.
+        how: see ``project``.
+        title: of the figure.
+        images: N files; with them every panel shows 40 thumbnails. Empty = none.
+        seed: of the projection, and of which samples are shown if there are more than 5000.
+    """
+    rng = np.random.default_rng(seed)
+    shown = np.arange(len(rare))
+    if len(shown) > MAX_POINTS:
+        shown = np.sort(rng.choice(shown, MAX_POINTS, replace=False))
+    marked = rare[shown]
+    size = 7.0 if images else 5.0
+    figure = Figure(figsize=(size * len(feats), size), layout="constrained")
+    for axis, (name, rows) in zip(figure.subplots(1, len(feats), squeeze=False)[0], feats.items()):
+        points = project(rows[shown], how, seed)
+        dot = max(4.0, min(24.0, 12000 / len(points)))
+        axis.scatter(*points[~marked].T, s=dot, c=plots.COMMON, linewidths=0, label="others")
+        axis.scatter(*points[marked].T, s=dot * 1.3, c=plots.RARE, linewidths=0, label="rare")
+        for row in rng.permutation(len(points))[: 40 if images else 0]:
+            frame = {"edgecolor": plots.RARE if marked[row] else plots.COMMON, "pad": 0.05}
+            thumbnail = OffsetImage(plots.thumbnail(images[shown[row]], 64), zoom=0.55)
+            axis.add_artist(AnnotationBbox(thumbnail, points[row], bboxprops=frame, pad=0.1))
+        axis.set(title=name, xticks=[], yticks=[])
+        axis.legend(loc="best", fontsize=8)
+    figure.suptitle(title)
+    return figure
+
+
+def histograms(
+    scores: Sequence[Scores], rare: np.ndarray, percentiles: Sequence[float], title: str
+) -> Figure:
+    """Draw the test scores (first repeat) of rare and other images, with the thresholds."""
+    columns = min(3, len(scores))
+    rows = -(-len(scores) // columns)
+    figure = Figure(figsize=(4.6 * columns, 2.9 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axis, one in zip(axes, scores):
+        values = one.test[0]
+        known = ~np.isnan(values)
+        bins = np.histogram_bin_edges(values[known], 40).tolist()
+        for mask, color, label in ((~rare, plots.COMMON, "others"), (rare, plots.RARE, "rare")):
+            axis.hist(values[known & mask], bins, density=True, color=color, alpha=0.6, label=label)
+        for p, style in zip(percentiles, ("-", "--", "-.", ":")):
+            axis.axvline(one.thresholds(p)[0], color="black", linestyle=style, lw=1, label=f"{p}")
+        axis.set(title=_name(one), yticks=[], xlabel="ood_score (higher = rarer)")
+        axis.legend(fontsize=6)
+    for axis in axes:  # those without a detector
+        axis.set_axis_off()
+    figure.suptitle(title)
+    return figure
+
+
+def curves(scores: Sequence[Scores], rare: np.ndarray, title: str) -> Figure:
+    """Draw precision over recall, and lift over the share that is flagged (first repeats)."""
+    from sklearn.metrics import precision_recall_curve
+
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    lowest = 1.0
+    for number, one in enumerate(scores):
+        known = ~np.isnan(one.test[0])
+        values, truth = one.test[0][known], rare[known]
+        precision, recall, _ = precision_recall_curve(truth, values)
+        color = f"C{number % 10}"
+        left.step(recall, precision, where="post", lw=1.2, color=color, label=_name(one))
+        found = truth[np.argsort(-values, kind="stable")].cumsum()
+        taken = np.arange(1, len(truth) + 1)
+        first = max(1, len(truth) // 100)  # a lift of fewer samples is noise
+        share, lift = taken / len(truth), found / taken / truth.mean()
+        right.plot(share[first - 1 :], lift[first - 1 :], lw=1.2, color=color)
+        lowest = min(lowest, share[first - 1])
+    left.axhline(rare.mean(), color="black", linestyle=":", label=f"base rate {rare.mean():.3f}")
+    left.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    right.axhline(1, color="black", linestyle=":")
+    right.set(xlabel="share flagged", ylabel="lift (random = 1)", xscale="log", xlim=(lowest, 1))
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right", fontsize=8)
+    figure.suptitle(title)
+    return figure
+
+
+def sheet(
+    one: Scores, paths: Sequence[Path], captions: Sequence[str], rare: np.ndarray, title: str
+) -> Figure:
+    """Draw the images with the 24 highest and the 24 lowest scores of the first repeat."""
+    values = one.test[0]
+    order = np.argsort(-np.nan_to_num(values, nan=np.nanmin(values)), kind="stable")
+    few = min(24, len(order) // 2)
+    rows = np.concatenate([order[:few], order[len(order) - few :]])
+    return plots.contact_sheet(
+        [paths[row] for row in rows],
+        [captions[row] for row in rows],
+        rare[rows].tolist(),
+        f"{title}: {few} highest scores, then the {few} lowest; red: rare",
+    )
+
+
+def _name(one: Scores) -> str:
+    return one.detector if one.n_fit is None else f"{one.detector}, N = {one.n_fit}"

@@ -1,0 +1,142 @@
+"""The files of a measurement: table, pictures, and one page that shows all of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from solo_ood import plots
+from solo_ood.data.images import Split
+from solo_ood.data.rare import RareDefinition
+from solo_ood.detection import pictures, table
+from solo_ood.detection.measure import Row, Scores, Task
+from solo_ood.detection.options import DetectOptions
+from solo_ood.detection.page import Page
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The results with one network."""
+
+    name: str
+    note: str
+    task: Task
+    fit: Split
+    test: Split
+    scores: dict[RareDefinition, list[Scores]]
+    rows: list[Row]
+
+    @property
+    def test_feats(self) -> np.ndarray:
+        return (self.task.test or self.task.fit).pooled
+
+
+def write(
+    options: DetectOptions,
+    results: Sequence[Measured],
+    rows: list[Row],
+    notes: list[str],
+    definitions: Sequence[RareDefinition],
+) -> None:
+    """Write everything aside, then move it to the output folder."""
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{options.out.name}.", dir=options.out.parent))
+    try:
+        facts = {
+            "command": options.command,
+            "notes": notes,
+            "rare": [definition.__dict__ for definition in definitions],
+            "plan": options.plan.__dict__,
+        }
+        table.write(rows, aside, facts)
+        _draw(options, results, rows, notes, definitions, aside)
+        options.out.mkdir(exist_ok=True)
+        for file in aside.iterdir():
+            os.replace(file, options.out / file.name)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _draw(
+    options: DetectOptions,
+    results: Sequence[Measured],
+    rows: list[Row],
+    notes: list[str],
+    definitions: Sequence[RareDefinition],
+    out: Path,
+) -> None:
+    page = Page(f"Detectors of rare images on {options.data.name}")
+    first = results[0]
+    page.text(
+        "Higher score = rarer; an image is flagged if its score is above a threshold that was set "
+        "on scores of images which the detector had not seen. Lift is precision / base rate: a "
+        "random detector has 1. Top lift is that of the images with the highest scores, without a "
+        "threshold. Values are means over the repeats; [intervals] hold 95 % of single repeats on "
+        "resampled test images."
+    )
+    if options.command:
+        page.code(options.command)
+    page.listing([f"{len(first.fit)} images to fit on, {len(first.test)} to test on", *notes])
+
+    def add(figure: Any, name: str, caption: str) -> None:
+        page.picture(plots.save(figure, out / f"{name}.png"), caption)
+
+    for number, definition in enumerate(definitions, 1):
+        page.heading(f"Rare: {definition.name}")
+        rare = first.task.rare[definition][1]
+        limit = f", more than {definition.test_min_share:.2%} of the pixels" * first.fit.by_pixels
+        page.text(f"{rare.sum()} of {len(rare)} test images are rare{limit}.")
+        mine = [row for row in rows if row.definition == definition.name]
+        page.table(table.markdown(mine))
+        suffix = f"-{number}-{definition.name.replace('+', '_')}"
+        feats = {result.name: result.test_feats for result in results}
+        if len({len(rows_) for rows_ in feats.values()}) > 1:  # a network failed on some images
+            feats = {first.name: first.test_feats}
+        how, images = options.projection, first.test.paths if options.thumbnails else ()
+        figure = pictures.scatter(feats, rare, how, f"{how} of the test images", images)
+        add(figure, f"embeddings{suffix}", "Embeddings of the test images; red: rare")
+        captions = [_caption(first.test, row, definition) for row in range(len(rare))]
+        for result in results:
+            largest = _largest(result.scores[definition])
+            truth = result.task.rare[definition][1]
+            tail = suffix if result is first else f"{suffix}-{result.name.replace('/', '_')}"
+            title = f"{result.name}, rare: {definition.name}"
+            drawn = pictures.histograms(largest, truth, options.plan.percentiles, title)
+            add(drawn, f"scores{tail}", "Scores of the test images; lines: thresholds by p")
+            drawn = pictures.curves(largest, truth, title)
+            add(drawn, f"curves{tail}", "Precision over recall, lift over share flagged")
+        for one in _largest(first.scores[definition]):
+            drawn = pictures.sheet(one, first.test.paths, captions, rare, one.detector)
+            caption = f"{one.detector}: most and least rare by its scores"
+            add(drawn, f"images{suffix}-{one.detector}", caption)
+    means = [row for row in rows if row.definition.startswith("mean of ")]
+    if means:
+        page.heading("Mean over the definitions")
+        page.table(table.markdown(means))
+    if options.poster:
+        page.heading("The poster's table")
+        page.text("Base rate, flag rate and lift follow from its numbers.")
+        page.table(table.markdown(table.poster_rows()))
+    page.save(out / "report.html")
+
+
+def _largest(scores: Sequence[Scores]) -> list[Scores]:
+    """Return each detector's scores with the most fit samples."""
+    best: dict[str, Scores] = {}
+    for one in scores:
+        if one.detector not in best or (one.n_fit or 0) >= (best[one.detector].n_fit or 0):
+            best[one.detector] = one
+    return list(best.values())
+
+
+def _caption(split: Split, row: int, definition: RareDefinition) -> str:
+    if not split.by_pixels:
+        return split.caption(row)
+    return f"{definition.name} {split.shares[row, list(definition.class_ids)].sum():.1%}"

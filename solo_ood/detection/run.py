@@ -1,0 +1,199 @@
+"""One measurement from data to report: read, check, embed, score, hand over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from solo_ood.data.images import Split, layout_of, long_tailed, read_splits
+from solo_ood.data.rare import RareDefinition, define
+from solo_ood.detection import table
+from solo_ood.detection.detectors import Feats, Rows, detector
+from solo_ood.detection.measure import Row, Task, check, measure, score
+from solo_ood.detection.options import DEFAULT_SIZES, DetectOptions
+from solo_ood.detection.report import Measured, write
+from solo_ood.errors import message
+
+
+def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[Row]:
+    """Measure the detectors and write table, pictures and ``report.html`` to ``options.out``.
+
+    Everything that can be checked is checked before anything is embedded, and the output folder is
+    filled only when all of it is there.
+
+    Returns:
+        the rows of the table; ``[]`` on all processes but the first.
+
+    Raises:
+        ValueError: for bad data, options, networks or weights.
+    """
+    from lightning.pytorch.utilities import rank_zero_only
+
+    from solo_ood.embedding.extract import ExtractConfig, embed
+    from solo_ood.embedding.networks import make_embedder
+
+    detectors = [detector(name) for name in options.detectors]
+    fit, test, notes = _read(options)
+    definitions = _definitions(options, fit, test)
+    # Neighbours in a folder of driving frames are alike: they must not be in two folds.
+    rows = _exemplar_rows(options.exemplars, fit)
+    plan = replace(options.plan, exemplars=rows, shuffle=not fit.by_pixels)
+    empty = Feats(np.zeros((len(fit), 1), dtype=np.float32))
+    check(Task(empty, None, _rare(definitions, fit, test)), plan, detectors)
+    with_patches = any(one.patches for one in detectors)
+    extract = ExtractConfig(
+        options.cache,
+        options.image_size or DEFAULT_SIZES[layout_of(options.data)],
+        options.batch_size,
+        options.num_workers,
+        options.accelerator,
+        options.devices,
+        options.num_nodes,
+        options.max_unreadable,
+    )
+    root = options.data if options.data.is_dir() else options.data.parent
+    embedders = [make_embedder(spec, options.stage, with_patches) for spec in options.embedders]
+    embedded = [
+        (embed(fit, one, extract, root, "fit"), test and embed(test, one, extract, root, "test"))
+        for one in embedders
+    ]
+    if rank_zero_only.rank != 0:
+        return []
+
+    results = []
+    names = _distinct([one.name for one in embedders])
+    for name, one, (fit_feats, test_feats) in zip(names, embedders, embedded):
+        kept_test = test_feats.split if test_feats else None
+        task = Task(
+            _feats(fit_feats),
+            _feats(test_feats) if test_feats else None,
+            _rare(definitions, fit_feats.split, kept_test),
+        )
+        kept = {path: row for row, path in enumerate(fit_feats.split.paths)}
+        rows = tuple(kept.get(fit.paths[row], -1) for row in plan.exemplars or ())
+        own = check(task, replace(plan, exemplars=rows or None), detectors)
+        notes += [f"{name}: {one.note}", *_left_out(fit_feats.split, f"fit, {name}")]
+        notes += _left_out(kept_test, f"test, {name}") if kept_test else []
+        skipped = [size for size in plan.sizes if size not in own.sizes]
+        notes += [f"N = {size} left out: the fit split has {len(task.fit)}" for size in skipped]
+        show(f"scoring {name}")
+        scores = score(task, detectors, own, show)
+        measured = [
+            row
+            for definition, collected in scores.items()
+            for one_scores in collected
+            for row in measure(one_scores, task.rare[definition][1], own, name, definition.name)
+        ]
+        shown_test = kept_test or fit_feats.split
+        results.append(
+            Measured(name, one.note, task, fit_feats.split, shown_test, scores, measured)
+        )
+    notes = list(dict.fromkeys(notes))
+    every = [row for result in results for row in result.rows]
+    every += [row for result in results for row in table.mean_rows(result.rows)]
+    write(options, results, every, notes, definitions)
+    show(table.terminal(every))
+    show("\n".join(notes))
+    show(f"report        {options.out / 'report.html'}")
+    return every
+
+
+def _read(options: DetectOptions) -> tuple[Split, Split | None, list[str]]:
+    """Return the two splits and what a reader should know of them."""
+    if not options.data.exists():
+        raise ValueError(
+            message("--data", expected="a folder or a .csv", got=options.data, remedy="Look again.")
+        )
+    fit, test = read_splits(options.data, options.max_unreadable)
+    notes = []
+    if options.imbalance is not None:
+        if fit.by_pixels:
+            raise ValueError(
+                message(
+                    "--imbalance",
+                    expected="images of one label each",
+                    got="masks",
+                    remedy="Leave it out.",
+                )
+            )
+        fit, order = long_tailed(fit, options.imbalance, options.class_order)
+        notes.append(f"classes from frequent to rare: {', '.join(order)}")
+        test = long_tailed(test, options.imbalance, options.class_order)[0] if test else None
+    if options.cross_fit:
+        test = None
+    for split, name in ((fit, "fit split"), (test, "test split")):
+        if split is not None and not len(split):
+            raise ValueError(
+                message(name, expected="images", got="none", remedy="Look at the data.")
+            )
+    if test is None:
+        notes.append("no test split: every image is scored by a detector that has not seen it")
+    return fit, test, notes
+
+
+def _definitions(options: DetectOptions, fit: Split, test: Split | None) -> list[RareDefinition]:
+    names = options.rare or (() if fit.by_pixels else ("tail",))
+    if not names:
+        raise ValueError(
+            message(
+                "--rare",
+                expected="class names, joined by + where several count as one",
+                got="none",
+                remedy=f"For instance --rare person+bicycle; there are {', '.join(fit.classes)}.",
+            )
+        )
+    share = (options.min_share, options.base_rate, options.each_split)
+    return [define(name, fit, test, *share) for name in dict.fromkeys(names)]
+
+
+def _rare(
+    definitions: Sequence[RareDefinition], fit: Split, test: Split | None
+) -> dict[RareDefinition, tuple[np.ndarray, np.ndarray]]:
+    return {d: (d.of(fit), d.of(fit) if test is None else d.of(test, True)) for d in definitions}
+
+
+def _exemplar_rows(given: Sequence[str], fit: Split) -> tuple[int, ...] | None:
+    """Return the rows of the fit split that indexes and paths name."""
+    rows = []
+    for text in given:
+        if text.isdigit():
+            rows.append(int(text))
+            continue
+        parts = Path(text).parts
+        found = [row for row, path in enumerate(fit.paths) if path.parts[-len(parts) :] == parts]
+        if len(found) != 1:
+            raise ValueError(
+                message(
+                    f"--exemplars {text}",
+                    expected="an image of the fit split",
+                    got=f"{len(found)} whose path ends like that",
+                    remedy="Give more of its path, or its index in the fit split.",
+                )
+            )
+        rows += found
+    return tuple(dict.fromkeys(rows)) or None
+
+
+def _feats(embedded: Any) -> Feats:
+    return Feats(embedded.pooled, None if embedded.patches is None else Rows(embedded.patches))
+
+
+def _left_out(split: Split, what: str) -> list[str]:
+    return [
+        f"{what}: {len(names)} left out, {reason} ({', '.join(names[:3])}, …)"
+        for reason, names in split.left_out.items()
+    ]
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Return the names with a number where one occurs again."""
+    seen: dict[str, int] = {}
+    result = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return result

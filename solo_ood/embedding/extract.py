@@ -1,0 +1,216 @@
+"""Embed the images of a split with Lightning's ``predict``, on any number of devices and nodes."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from solo_ood.data.images import Split
+from solo_ood.embedding.networks import Embedder
+from solo_ood.embedding.store import UNREADABLE, EmbeddingStore, describe, store_key
+from solo_ood.errors import message
+
+_BROKEN = (OSError, SyntaxError, ValueError)  # what Pillow raises for files that are no images
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """Where and how embeddings are computed."""
+
+    cache: Path
+    image_size: int = 224  # pixels of the shorter side
+    batch_size: int = 32
+    num_workers: int = 2
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    num_nodes: int = 1
+    max_unreadable: float = 0.01  # share of the images that may be left out, in [0, 1]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A split and its features.
+
+    Attributes:
+        split: without the images that could not be read or embedded.
+        pooled: (N, D) float32.
+        patches: (N, P, D') float16, or ``None``.
+    """
+
+    split: Split
+    pooled: np.ndarray
+    patches: np.ndarray | None = None
+
+
+def embed(split: Split, embedder: Embedder, cfg: ExtractConfig, root: Path, what: str) -> Embedded:
+    """Return the features of ``split``, from the cache where they are there.
+
+    All images are brought to one size: the shorter side to ``cfg.image_size``, then the middle of
+    the first image's shape is cut out.
+
+    Raises:
+        ValueError: if more than ``cfg.max_unreadable`` of the images cannot be read, or of the
+            features are not finite.
+    """
+    size = _size(split, embedder, cfg.image_size)
+    transform = f"shorter side {cfg.image_size}, middle {size[0]} x {size[1]}, bicubic"
+    with torch.no_grad():
+        example = embedder(torch.zeros(1, 3, *size))
+    dtypes = {"pooled": "float32", "patches": "float16"}
+    shapes = {kind: (tuple(feats.shape[1:]), dtypes[kind]) for kind, feats in example.items()}
+    key = store_key(split.paths, root, embedder.fingerprint, f"{transform} {sorted(shapes)}")
+    facts = {"network": embedder.name, "weights": embedder.note, "transform": transform}
+    describe(cfg.cache / key, {**facts, "data": what})
+    store = EmbeddingStore(cfg.cache / key, shapes, len(split))
+    todo = store.todo.tolist()
+    if todo:
+        images = Subset(_Images(split.paths, embedder, size), todo)
+        loader = DataLoader(images, cfg.batch_size, num_workers=cfg.num_workers)
+        trainer = _trainer(cfg, _Progress(f"{embedder.name}: {what}", len(todo)))
+        trainer.predict(_Writer(embedder, store), loader, return_predictions=False)
+        trainer.strategy.barrier()  # the other processes may still be writing
+    return _checked(split, store, cfg.max_unreadable, what)
+
+
+class _Images(Dataset):
+    """(row, image (3, H, W), whether it could be read) of each path."""
+
+    def __init__(self, paths: Sequence[Path], embedder: Embedder, size: tuple[int, int]) -> None:
+        from torchvision import transforms
+
+        self.paths = paths
+        self.size = size
+        self.transform = transforms.Compose(
+            [
+                transforms.Resize(min(size), transforms.InterpolationMode.BICUBIC, antialias=True),
+                transforms.CenterCrop(size),
+                transforms.ToTensor(),
+                transforms.Normalize(embedder.mean, embedder.std),
+            ]
+        )
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row: int) -> tuple[int, Tensor, bool]:
+        from PIL import Image
+
+        try:
+            with Image.open(self.paths[row]) as image:
+                return row, self.transform(image.convert("RGB")), True
+        except _BROKEN:
+            return row, torch.zeros(3, *self.size), False
+
+
+class _Writer(LightningModule):
+    """Embeds batches and writes them to the store."""
+
+    def __init__(self, embedder: Embedder, store: EmbeddingStore) -> None:
+        super().__init__()
+        self.embedder = embedder
+        self.store = store
+
+    def predict_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        rows, images, readable = batch
+        feats = {kind: x.cpu().numpy() for kind, x in self.embedder(images).items()}
+        self.store.write(rows.cpu().numpy(), feats, readable.cpu().numpy())
+
+
+class _Progress(Callback):
+    """A bar that counts images."""
+
+    def __init__(self, what: str, n: int) -> None:
+        self.what = what
+        self.n = n
+        self.bar: Any = None
+
+    def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
+        from tqdm import tqdm
+
+        if trainer.is_global_zero:
+            self.bar = tqdm(total=self.n, desc=self.what, unit="img")
+
+    def on_predict_batch_end(
+        self,
+        trainer: Any,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self.bar is not None:
+            left = self.bar.total - self.bar.n
+            self.bar.update(min(left, len(batch[0]) * trainer.world_size))
+
+    def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def _trainer(cfg: ExtractConfig, progress: Callback) -> Trainer:
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*`Trainer.predict` method.*|.*srun.*")
+    return Trainer(
+        accelerator=cfg.accelerator,
+        devices=cfg.devices,
+        num_nodes=cfg.num_nodes,
+        callbacks=[progress],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+
+
+def _size(split: Split, embedder: Embedder, side: int) -> tuple[int, int]:
+    """Return H and W: the first readable image's shape, its shorter side being ``side`` pixels."""
+    from PIL import Image
+
+    for path in split.paths:
+        try:
+            with Image.open(path) as image:
+                width, height = image.size
+        except _BROKEN:
+            continue
+        scale, multiple = side / min(width, height), embedder.multiple
+        sizes = [max(multiple, round(x * scale) // multiple * multiple) for x in (height, width)]
+        return sizes[0], sizes[1]
+    raise ValueError(
+        message("images", expected="readable ones", got="none", remedy="Look at the files.")
+    )
+
+
+def _checked(split: Split, store: EmbeddingStore, limit: float, what: str) -> Embedded:
+    """Leave out unreadable images and features that are not finite; raise for too many."""
+    readable = np.asarray(store.status) != UNREADABLE
+    finite = np.isfinite(store.arrays["pooled"]).all(axis=1) | ~readable
+    for reason, good in (("image not readable", readable), ("features not finite", finite)):
+        if (~good).mean() > limit:
+            names = [split.paths[row].name for row in np.flatnonzero(~good)[:3]]
+            raise ValueError(
+                message(
+                    f"{what}: {reason}",
+                    expected=f"at most {limit:.1%} of {len(split)} images",
+                    got=f"{int((~good).sum())}, for instance {', '.join(names)}",
+                    remedy="Repair or remove them, or allow more with --max-unreadable.",
+                )
+            )
+    kept = split.keep(readable, "image not readable")
+    kept = kept.keep(finite[readable], "features not finite")
+    rows = np.flatnonzero(readable & finite)
+    patches = store.arrays.get("patches")
+    if patches is not None and len(rows) < len(split):
+        patches = patches[rows]  # a copy; whole, they stay on the disk
+    return Embedded(kept, np.asarray(store.arrays["pooled"])[rows], patches)

@@ -1,0 +1,105 @@
+"""Embeddings on disk: memory-mapped, written row by row, resumable after a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from solo_ood.errors import message
+
+TODO, DONE, UNREADABLE = 0, 1, 2
+
+
+class EmbeddingStore:
+    """The rows of one data set, embedded by one network, in a folder of ``.npy`` files.
+
+    Rows are written before they are marked as done, so that a killed process loses at most the
+    batch it was working on. Several processes may write different rows at the same time.
+
+    Attributes:
+        arrays: (N, *shape) memory maps by kind of feature.
+        status: (N,) uint8 memory map of ``TODO``, ``DONE``, ``UNREADABLE``.
+
+    Args:
+        folder: made if need be.
+        shapes: the shape and dtype of one row by kind of feature.
+        n: N.
+    """
+
+    def __init__(
+        self, folder: Path, shapes: dict[str, tuple[tuple[int, ...], str]], n: int
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.arrays = {
+            kind: _open(folder / f"{kind}.npy", (n, *shape), dtype)
+            for kind, (shape, dtype) in shapes.items()
+        }
+        self.status = _open(folder / "status.npy", (n,), "uint8")
+
+    @property
+    def todo(self) -> np.ndarray:
+        """Return the indexes of the rows that are still missing."""
+        return np.flatnonzero(self.status == TODO)
+
+    def write(self, rows: np.ndarray, feats: dict[str, np.ndarray], readable: np.ndarray) -> None:
+        """Write the features (B, ...) of ``rows`` (B,); ``readable`` (B,) bool marks the good."""
+        for kind, array in self.arrays.items():
+            array[rows] = feats[kind]
+            array.flush()
+        self.status[rows] = np.where(readable, DONE, UNREADABLE)
+        self.status.flush()
+
+
+def store_key(paths: Sequence[Path], root: Path, fingerprint: str, transform: str) -> str:
+    """Return a name for the embeddings of these files, as they are now, by this network.
+
+    Args:
+        paths: the images; their sizes and times of change are part of the key.
+        root: below which they lie; only the relative paths count.
+        fingerprint: of the network, its weights and its stage.
+        transform: what is done to an image before.
+    """
+    digest = hashlib.sha256(f"{fingerprint}\n{transform}\n".encode())
+    for path in paths:
+        status = path.stat()
+        name = os.path.relpath(path, root)
+        digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:20]
+
+
+def describe(folder: Path, facts: dict[str, object]) -> None:
+    """Write ``about.json``, for who wonders later what a folder of the cache holds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "about.json").write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def _open(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap:
+    if not path.exists():
+        # Made aside and linked: a process beside this one sees all of it or nothing.
+        aside = path.with_suffix(f".{os.getpid()}")
+        np.lib.format.open_memmap(aside, "w+", dtype=dtype, shape=shape).flush()
+        try:
+            os.link(aside, path)  # fails, unlike a rename, if another process was faster
+        except FileExistsError:
+            pass
+        aside.unlink()
+    try:
+        array = np.lib.format.open_memmap(path, "r+")
+        right = array.shape == shape and array.dtype == np.dtype(dtype)
+    except ValueError:
+        right = False
+    if not right:
+        raise ValueError(
+            message(
+                f"cache {path}",
+                expected=f"an array of shape {shape} and type {dtype}",
+                got="another file",
+                remedy="Delete its folder; the embeddings are computed anew.",
+            )
+        )
+    return array
