@@ -16,13 +16,17 @@ SHIPPED = losses/test_dino.py methods/test_dino.py methods/test_linear.py utils/
 # Networks this small are trained several times slower by two threads than by one.
 THREADS ?= 1
 
-.PHONY: demo controls test check install clean
+.PHONY: demo controls benchmark test check install clean
 
 demo: install
 	OMP_NUM_THREADS=$(THREADS) PYTHONWARNINGS=ignore sh scripts/demo.sh $(BIN) $(RUNS)
 
 controls: install
 	$(BIN)/python -W ignore scripts/controls.py --out $(RUNS)/controls
+
+benchmark: install
+	$(BIN)/python -m pip install -q '.[benchmark]'
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -W ignore scripts/benchmark_scorers.py
 
 test: install
 	$(BIN)/python -m pip install -q '.[test]'

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from solo_ood.errors import message, unknown_name
 
-SCORERS = ("knn", "mahalanobis", "random", "oracle")
+SCORERS = ("knn", "mahalanobis", "exemplar", "random", "oracle")
 THRESHOLDS = ("fixed", "window", "tracking")
 
 
@@ -19,13 +19,22 @@ THRESHOLDS = ("fixed", "window", "tracking")
 class ScorerConfig:
     """How rare a teacher embedding is; higher score = more out-of-distribution."""
 
-    name: str = "knn"  # knn | mahalanobis | random (control) | oracle (control, needs labels)
-    n_reference: int = 1024  # stream samples remembered (knn: rows; mahalanobis: effective number)
+    # knn | mahalanobis | exemplar (towards given samples) | random (control) | oracle (control,
+    # needs labels)
+    name: str = "knn"
+    n_reference: int = 1024  # stream samples remembered (knn: rows; others: effective number)
     min_samples: int = 256  # stream samples learnt before the first score is given
     k: int | None = None  # knn: which neighbour; null = max(2, 1 % of the reference)
     shrinkage: float = 0.1  # mahalanobis: weight in [0, 1] of the scaled identity
+    # exemplar: 5 to 20 samples of the training data that show what matters, each a dataset index
+    # (int) or the end of an image's path (str)
+    exemplars: list[Any] | None = None
+    ridge: float = 0.05  # exemplar: > 0, added to the covariance, relative to its trace
+    exemplar_every: int = 50  # exemplar: training steps between two embeddings of the exemplars
     normalize: bool = True  # L2-normalise features first
-    feats: str = "train"  # teacher mode of the scored features: train (free) | eval (+1 forward)
+    # teacher mode of the scored features: train (free) | eval (+1 forward, if the teacher has
+    # BatchNorm or dropout)
+    feats: str = "train"
 
 
 @dataclass
@@ -213,6 +222,12 @@ def _check_values(cfg: OODConfig) -> None:
             0 <= cfg.scorer.shrinkage <= 1,
             "a weight in [0, 1]",
         ),
+        "scorer.ridge": (cfg.scorer.ridge, cfg.scorer.ridge > 0, "a number above 0"),
+        "scorer.exemplar_every": (
+            cfg.scorer.exemplar_every,
+            cfg.scorer.exemplar_every >= 1,
+            "at least 1 step",
+        ),
         "threshold.percentile": (p, 0 < p < 1, "a fraction in (0, 1), such as 0.95"),
         "threshold.n": (cfg.threshold.n, cfg.threshold.n >= 2, "at least 2 scores"),
         "threshold.min_samples": (
@@ -241,4 +256,45 @@ def _check_values(cfg: OODConfig) -> None:
                     got=value,
                     remedy=f"Set method_kwargs.ood.{key} accordingly.",
                 )
+            )
+    _check_exemplars(cfg.scorer)
+
+
+def _check_exemplars(cfg: ScorerConfig) -> None:
+    given, wanted = cfg.exemplars, cfg.name == "exemplar"
+    ways = 'such as "method_kwargs.ood.scorer.exemplars=[12,57,101]"'
+    known = all(isinstance(x, (int, str)) and not isinstance(x, bool) for x in given or [])
+    for key, valid, expected, got, remedy in (
+        (
+            "exemplars",
+            wanted or given is None,
+            f"null with ood.scorer.name={cfg.name}",
+            given,
+            "Remove them, or use the ready block ood=exemplar.",
+        ),
+        (
+            "exemplars",
+            given or not wanted,
+            "at least 1 sample that shows what matters",
+            given,
+            f"Give 5 to 20 dataset indexes or image paths, {ways}.",
+        ),
+        (
+            "exemplars",
+            known,
+            "dataset indexes (int) and image paths (str)",
+            given,
+            f"Give each as one of the two, {ways}.",
+        ),
+        (
+            "feats",
+            cfg.feats == "eval" or not wanted,
+            "eval with ood.scorer.name=exemplar, since BatchNorm needs a larger batch",
+            cfg.feats,
+            "Use the ready block ood=exemplar, or set method_kwargs.ood.scorer.feats=eval.",
+        ),
+    ):
+        if not valid:
+            raise ValueError(
+                message(f"ood.scorer.{key}", expected=expected, got=got, remedy=remedy)
             )

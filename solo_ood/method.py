@@ -13,8 +13,10 @@ from solo_ood import host
 from solo_ood.config import replay_rows
 from solo_ood.data.tail import rare_classes, targets_of
 from solo_ood.errors import message
+from solo_ood.exemplars import Exemplars
 from solo_ood.mixing import mix
 from solo_ood.replay import CropStore, RareLoader
+from solo_ood.scorers import ExemplarScorer
 from solo_ood.selection import RareSelector
 
 STATE_KEY = "solo_ood"
@@ -35,6 +37,7 @@ class DINOOOD(DINO):
         self.dino_loss_func.num_large_crops = self.num_crops
         host.check_local_crops(self, setup.local_crop_sizes)
         self.replay: RareLoader | CropStore | None = None
+        self.exemplars: Exemplars | None = None
         self.selector: RareSelector | None = None
         self._teacher_feats: list[Tensor] = []
         self._last_batch: Sequence[Any] | None = None
@@ -69,6 +72,8 @@ class DINOOOD(DINO):
                     remedy="Use ood.queue.store=indexes.",
                 )
             )
+        if self.ood.scorer.exemplars:
+            self.exemplars = Exemplars(self.ood.scorer.exemplars, loader, self.ood.mix.num_workers)
         labels = targets_of(getattr(loader, "dataset", None))
         if labels is None and self.ood.scorer.name == "oracle" and hasattr(loader, "dataset"):
             raise ValueError(
@@ -82,6 +87,10 @@ class DINOOOD(DINO):
         if not self.selector.rare_classes and labels is not None:
             self.selector.rare_classes = rare_classes(labels)
         self.selector.to(self.device)
+        # Without BatchNorm and the like, the features of the step itself are those of eval mode.
+        self._eval_pass = self.ood.scorer.feats == "eval" and host.depends_on_mode(
+            host.teacher(self)
+        )
 
     # -- the step ----------------------------------------------------------------------------------
 
@@ -132,10 +141,13 @@ class DINOOOD(DINO):
         assert self.selector is not None  # for the type checker; training_step made sure
         indexes, crops, targets = batch
         feats = self._teacher_feats
-        if self.ood.scorer.feats == "eval":
+        if self._eval_pass:
             feats = host.eval_feats(self, crops[: self.num_large_crops])
         selector = self.selector
         many = self.trainer.world_size > 1
+        # A function of the step, so that a resumed run looks at them at the same steps.
+        if selector.queue.step % self.ood.scorer.exemplar_every == 0:
+            self._look_at_exemplars(selector)
         selector.step(
             indexes,
             selector.embed(feats),
@@ -153,9 +165,22 @@ class DINOOOD(DINO):
         }
         self.log_dict(metrics, batch_size=len(indexes))
 
+    def _look_at_exemplars(self, selector: RareSelector) -> None:
+        """Embed the exemplars anew, if there are any: the teacher has changed."""
+        if self.exemplars is None or not isinstance(selector.scorer, ExemplarScorer):
+            return
+        crops = self.exemplars.next()[: self.num_large_crops]
+        crops = self.trainer.strategy.batch_to_device(crops, self.device)
+        parts = zip(*(crop.split(self.batch_size) for crop in crops))
+        feats = torch.cat([selector.embed(host.eval_feats(self, part)) for part in parts])
+        if self.trainer.world_size > 1:
+            feats = _first_rank_s(feats)
+        if feats.isfinite().all(dim=1).any():  # otherwise the last ones stay
+            selector.scorer.set_exemplars(feats)
+
     def on_train_end(self) -> None:
         super().on_train_end()
-        self.replay = self._last_batch = None  # ends its workers
+        self.replay = self.exemplars = self._last_batch = None  # ends their workers
         if self.selector is not None:
             self.selector.settle()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure  # not pyplot: files need no display and no global state
+from matplotlib.patches import Rectangle
 
 RARE, COMMON = "tab:red", "0.6"
 
@@ -17,18 +18,22 @@ def contact_sheet(
     """Draw images in a grid of 12 columns, those marked ``rare`` in a red frame."""
     columns = 12
     rows = max(1, -(-len(images) // columns))
-    figure = Figure(figsize=(columns, 1.25 * rows + 0.6), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, path, caption, is_rare in zip(axes.flat, images, captions, rare):
-        axis.set_axis_on()
-        axis.imshow(thumbnail(path, 160))
-        axis.set_title(caption, fontsize=7, color=RARE if is_rare else "black", pad=2)
-        axis.set_xticks([])
-        axis.set_yticks([])
-        for spine in axis.spines.values():
-            spine.set(color=RARE if is_rare else COMMON, linewidth=2 if is_rare else 1)
+    figure = Figure(figsize=(columns, 1.25 * rows + 0.6))
+    # One axis for all: an axis each takes seconds to lay out.
+    axis = figure.add_axes((0.01, 0.01, 0.98, 1 - 0.6 / (1.25 * rows + 0.6)))
+    for number, (path, caption, is_rare) in enumerate(zip(images, captions, rare)):
+        left, top = number % columns, -1.25 * (number // columns)
+        picture = thumbnail(path, 160)
+        width, height = (0.92 * side / max(picture.size) for side in picture.size)
+        x, y = left + (1 - width) / 2, top - 1.05 + (0.92 - height) / 2
+        axis.imshow(picture, extent=(x, x + width, y, y + height), interpolation="antialiased")
+        color, line = (RARE, 2) if is_rare else (COMMON, 1)
+        axis.add_patch(Rectangle((x, y), width, height, fill=False, ec=color, lw=line))
+        text = RARE if is_rare else "black"
+        above = y + height + 0.03
+        axis.text(left + 0.5, above, caption, ha="center", va="bottom", fontsize=7, color=text)
+    axis.set(xlim=(0, columns), ylim=(-1.25 * rows + 0.1, 0.1))
+    axis.set_axis_off()
     figure.suptitle(title)
     return figure
 

@@ -78,6 +78,8 @@ def test_an_unknown_name_gives_the_nearest_valid_one(key, value, near):
         ("scorer.min_samples", [1, 1025], [2, 1024]),
         ("scorer.k", [0, 257], [1, 256, None]),
         ("scorer.shrinkage", [-0.1, 1.1], [0.0, 1.0]),
+        ("scorer.ridge", [0.0, -0.1, float("nan")], [1e-6, 10.0]),
+        ("scorer.exemplar_every", [0], [1]),
         ("threshold.percentile", [0.0, 1.0, 95.0, float("nan")], [0.01, 0.99]),
         ("threshold.n", [1], [256]),
         ("threshold.min_samples", [0, 1025], [1, 1024]),
@@ -107,6 +109,30 @@ def test_values_out_of_range_are_named_and_the_ends_of_the_range_pass(key, bad, 
 def test_a_value_of_the_wrong_type_is_a_value_error(key, value):
     with pytest.raises(ValueError, match="^method_kwargs.ood: "):
         parse(nested(key, value))
+
+
+EXEMPLAR = {"name": "exemplar", "feats": "eval", "exemplars": [12, "rider/a.jpg"]}
+
+
+def test_exemplars_are_indexes_and_paths():
+    assert parse({"scorer": EXEMPLAR}).scorer.exemplars == [12, "rider/a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"exemplars": None}, "exemplars: expected at least 1 .*got None. Give 5 to 20"),
+        ({"exemplars": []}, r"exemplars: expected at least 1 .*got \[\]"),
+        ({"exemplars": [12, 1.5]}, r"exemplars: expected dataset indexes .*got \[12, 1.5\]"),
+        ({"exemplars": [True]}, "exemplars: expected dataset indexes .* and image paths"),
+        ({"exemplars": [None]}, "exemplars: expected dataset indexes .* and image paths"),
+        ({"feats": "train"}, "feats: expected eval with .*got train. Use .*ood=exemplar"),
+        ({"name": "knn"}, "exemplars: expected null with ood.scorer.name=knn"),
+    ],
+)
+def test_the_exemplar_scorer_needs_exemplars_and_eval_features(change, error):
+    with pytest.raises(ValueError, match=rf"^ood\.scorer\.{error}"):
+        parse({"scorer": {**EXEMPLAR, **change}})
 
 
 def test_replayed_rows_are_the_rounded_share_of_the_batch():

@@ -7,13 +7,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 HERE = Path(__file__).resolve().parent
 
 
-def test_two_processes_agree_and_share_the_replays(tmp_path, registered, tiny):
-    overrides = [*tiny, "optimizer.batch_size=8", "+method_kwargs.ood.queue.release=0"]
+EXEMPLAR = (
+    "ood=exemplar",
+    "method_kwargs.ood.scorer.exemplars=[3,50,400]",
+    "+method_kwargs.ood.scorer.exemplar_every=10",
+)
+
+
+@pytest.mark.parametrize("scorer", [(), EXEMPLAR], ids=["knn", "exemplar"])
+def test_two_processes_agree_and_share_the_replays(scorer, tmp_path, registered, tiny):
+    overrides = [*tiny, "optimizer.batch_size=8", "+method_kwargs.ood.queue.release=0", *scorer]
     done = subprocess.run(
         [sys.executable, HERE / "ddp_run.py", HERE.parent / "configs", tmp_path, *overrides],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},

@@ -215,18 +215,24 @@ class SaveAt(Callback):
             trainer.save_checkpoint(self.path)
 
 
+EXEMPLAR = (
+    "ood=exemplar",
+    "method_kwargs.ood.scorer.exemplars=[1,5,30]",
+    f"{OOD}scorer.exemplar_every=5",  # looked at in the step 10 and, after a resume at 12, in 15
+)
 RESUME = ("augmentations.1.crop_size=24", "max_epochs=4", f"{OOD}queue.release=0")
 
 
-def test_resumed_run_equals_the_uninterrupted_one(compose, build, trainer, tmp_path):
-    cfg = compose(*RESUME)
+@pytest.mark.parametrize("scorer", [(), EXEMPLAR], ids=["knn", "exemplar"])
+def test_resumed_run_equals_the_uninterrupted_one(scorer, compose, build, trainer, tmp_path):
+    cfg = compose(*RESUME, *scorer)
     path = tmp_path / "half.ckpt"
     seed_everything(1)
     straight = build(cfg)
     trainer(max_epochs=4, callbacks=[SaveAt(1, path)]).fit(straight, fixed_loader())
 
     seed_everything(2)  # other weights, to be replaced by the checkpoint's
-    resumed = build(compose(*RESUME))
+    resumed = build(compose(*RESUME, *scorer))
     trainer(max_epochs=4).fit(resumed, fixed_loader(), ckpt_path=path)
 
     assert straight.selector.counts == resumed.selector.counts

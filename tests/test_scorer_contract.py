@@ -10,16 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from solo_ood.config import ScorerConfig
-from solo_ood.scorers import Scorer, make_scorer
+from solo_ood.scorers import ExemplarScorer, Scorer, make_scorer
 
 D, CLASSES = 6, 3
-REAL, ALL = ("knn", "mahalanobis"), ("knn", "mahalanobis", "random", "oracle")
+REAL = ("knn", "mahalanobis", "exemplar")
+ALL = (*REAL, "random", "oracle")
 NAN, INF = float("nan"), float("inf")
 assert_same = partial(torch.testing.assert_close, rtol=0, atol=0, equal_nan=True)
 
 
 def make(name: str) -> Scorer:
-    return make_scorer(ScorerConfig(name, n_reference=32, min_samples=8), D, CLASSES, seed=1)
+    cfg = ScorerConfig(name, n_reference=32, min_samples=8)
+    scorer = make_scorer(cfg, D, CLASSES, seed=1)
+    return scorer.set_exemplars(-stream(5)[0]) if isinstance(scorer, ExemplarScorer) else scorer
 
 
 def stream(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -64,7 +64,7 @@ def test_mahalanobis_equals_scikit_learn_and_scipy(shrinkage, normalize):
         rows, queries = (x / x.norm(dim=1, keepdim=True) for x in (rows, queries))
     x = rows.double().numpy()
     covariance = shrunk_covariance(empirical_covariance(x), shrinkage)
-    np.testing.assert_allclose(scorer.mean.numpy(), x.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(scorer.moments.mean.numpy(), x.mean(axis=0), atol=1e-5)
     np.testing.assert_allclose(scorer.covariance.numpy(), covariance, rtol=1e-4, atol=1e-5)
     precision = np.linalg.inv(covariance)
     expected = [mahalanobis(q, x.mean(axis=0), precision) ** 2 for q in queries.double().numpy()]
@@ -80,9 +80,9 @@ def test_any_chunking_of_a_stream_gives_the_same_moments_even_far_from_zero(cuts
     for start, stop in zip([0, *sorted(cuts)], [*sorted(cuts), 60]):
         scorer.partial_fit(rows[start:stop])
     x = rows.double().numpy()
-    np.testing.assert_allclose(scorer.mean.numpy(), x.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(scorer.moments.mean.numpy(), x.mean(axis=0), rtol=1e-6)
     np.testing.assert_allclose(scorer.covariance.numpy(), empirical_covariance(x), atol=5e-3)
-    assert scorer.n == 60
+    assert scorer.moments.n == 60
 
 
 def test_a_window_bounds_the_effective_number_and_fades_the_older_samples():
@@ -93,9 +93,11 @@ def test_a_window_bounds_the_effective_number_and_fades_the_older_samples():
         scorer.partial_fit(part)
         weights = np.append(weights, np.ones(20))
         weights *= min(1, 50 / weights.sum())
-    assert scorer.n == 50
+    assert scorer.moments.n == 50
     x = rows.double().numpy()
-    np.testing.assert_allclose(scorer.mean.numpy(), np.average(x, axis=0, weights=weights), 1e-4)
+    np.testing.assert_allclose(
+        scorer.moments.mean.numpy(), np.average(x, axis=0, weights=weights), 1e-4
+    )
     expected = np.cov(x.T, aweights=weights, bias=True)
     np.testing.assert_allclose(scorer.covariance.numpy(), expected, rtol=1e-3, atol=1e-3)
 

@@ -39,7 +39,7 @@ def pair(root: Path, split: str) -> tuple[list[Path], list[Path], dict[str, list
                     remedy="Unpack images and semantic segmentation labels of BDD10K there.",
                 )
             )
-    images = sorted(path for path in folders[0].iterdir() if path.suffix in IMAGE_SUFFIXES)
+    images = sorted(path for path in folders[0].iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     masks = {path.stem.removesuffix("_train_id"): path for path in sorted(folders[1].glob("*.png"))}
     stems = {path.stem for path in images}
     paired = [path for path in images if path.stem in masks]

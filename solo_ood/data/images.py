@@ -107,7 +107,8 @@ def read_splits(root: Path, max_unreadable: float = 0.01) -> tuple[Split, Split 
     fit_name = next((name for name in FIT_NAMES if name in names), None)
     test_name = next((name for name in TEST_NAMES if name in names), None)
     if fit_name is None or test_name is None:
-        return _read_folder(root), None
+        # A folder of that name and nothing beside it is no class.
+        return _read_folder(root / fit_name if fit_name and len(names) == 1 else root), None
     fit, test = _read_folder(root / fit_name), _read_folder(root / test_name)
     if fit.classes != test.classes:
         raise ValueError(
@@ -127,7 +128,20 @@ def long_tailed(split: Split, imbalance: float, seed: int) -> tuple[Split, list[
 
     The profile of CIFAR-LT (``exponential_counts``); ``seed`` permutes which classes are rare and
     draws the samples.
+
+    Raises:
+        ValueError: for a class without images.
     """
+    missing = sorted(set(range(len(split.classes))) - set(split.labels.tolist()))
+    if missing:
+        raise ValueError(
+            message(
+                "long-tailed subset",
+                expected="images of every class",
+                got=f"none of {[split.classes[label] for label in missing]}",
+                remedy="Leave these classes out of the data, or give them images.",
+            )
+        )
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(split.classes))
     members = [rng.permutation(np.flatnonzero(split.labels == label)) for label in order]
@@ -181,7 +195,7 @@ def _read_bdd(root: Path, name: str, max_unreadable: float) -> Split:
 
 
 def _read_csv(path: Path) -> tuple[Split, Split | None]:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark
         rows = list(csv.DictReader(file))
     columns = set(rows[0]) if rows else set()
     if not {"path", "label"} <= columns:
@@ -223,7 +237,7 @@ def _read_csv(path: Path) -> tuple[Split, Split | None]:
             message(
                 f"{path.name}, column split",
                 expected=f"{', '.join(FIT_NAMES)} (at least one row), {', '.join(TEST_NAMES)}",
-                got=sorted({row["split"] for row in rows}),
+                got=sorted({str(row["split"]) for row in rows}),
                 remedy="Use these names, or leave the column out.",
             )
         )

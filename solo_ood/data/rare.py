@@ -76,7 +76,7 @@ def define(
         for part in name.split("+"):
             if part not in fit.classes:
                 raise ValueError(unknown_name("class in --rare", part, fit.classes))
-        ids = tuple(fit.classes.index(part) for part in name.split("+"))
+        ids = tuple(fit.classes.index(part) for part in dict.fromkeys(name.split("+")))
     limits = [0.5, 0.5]  # of one label: the share is 0 or 1
     if fit.by_pixels:
         splits = [fit, test if each_split and test is not None else fit]

@@ -149,9 +149,11 @@ def _patch_knn(feats: Feats, seed: int) -> Score:
     """
     generator = torch.Generator().manual_seed(seed)
     per_image = -(-PATCH_MEMORY // len(feats))
+    # In random order, so that what does not fit is of any images and not of the last.
+    images = torch.randperm(len(feats), generator=generator)[:PATCH_MEMORY].numpy()
     drawn = [
         patches[torch.randperm(len(patches), generator=generator)[:per_image]]
-        for patches in _given(feats.patches)
+        for patches in _given(feats.patches)[images]
     ]
     memory = torch.cat(drawn)[:PATCH_MEMORY]
 

@@ -27,13 +27,12 @@ class Plan:
     sizes: tuple[int | None, ...] = (256, 1024, None)  # fit samples; None = all
     percentiles: tuple[float, ...] = (0.99, 0.95, 0.9, 0.8)  # share that is not flagged
     folds: int = 5  # of the cross-fitted scores
-    shuffle: bool = True  # False keeps neighbours, such as the frames of a video, in one fold
     repeats: int = 5  # subsets of a size, and seeds of a detector that has one
     exemplars: tuple[int, ...] | None = None  # rows of the fit split; None = draw rare ones
     n_exemplars: int = 10  # drawn at a time
     draws: int = 20  # of exemplars
     bootstrap: int = 500  # samples
-    block: int = 1  # neighbouring test images drawn as one
+    block: int = 1  # neighbouring images that stay together in folds and bootstrap samples
     seed: int = 0
 
 
@@ -103,13 +102,25 @@ def check(task: Task, plan: Plan, detectors: Sequence[Detector]) -> Plan:
     """
     n = len(task.fit)
     sizes = tuple(size for size in plan.sizes if size is None or size <= n)
-    if not sizes or n < 2 * plan.folds:
+    for_folds = max(2, plan.block) * plan.folds
+    needed = max(for_folds, min(size or 0 for size in plan.sizes))
+    if n < needed:
         raise ValueError(
             message(
                 "fit split",
-                expected=f"at least {min([s for s in plan.sizes if s] + [2 * plan.folds])} images",
+                expected=f"at least {needed} images",
                 got=n,
                 remedy="Give more images, or smaller --sizes (`all` always fits).",
+            )
+        )
+    smallest = min([n, *filter(None, sizes)])
+    if plan.folds < 2 or smallest < for_folds:
+        raise ValueError(
+            message(
+                "--folds",
+                expected=f"at least 2, of at least {max(2, plan.block)} fit images (--block) each",
+                got=f"{plan.folds} folds of {smallest} images",
+                remedy="Change --folds or --block, or raise --sizes.",
             )
         )
     if any(detector.exemplars for detector in detectors):
@@ -242,11 +253,16 @@ def _fit(detector: Detector, task: Task, size: int | None, plan: Plan, seed: int
     if size is not None and task.test is not None:
         chosen = np.sort(rng.choice(n, size, replace=False))
     folds = []
-    splitter = KFold(plan.folds, shuffle=plan.shuffle, random_state=seed if plan.shuffle else None)
-    for rest, held in splitter.split(chosen):
+    blocks = np.arange(len(chosen)) // plan.block
+    splitter = KFold(plan.folds, shuffle=True, random_state=seed)
+    for _, held_blocks in splitter.split(np.unique(blocks)):
+        is_held = np.isin(blocks, held_blocks)
+        rest, held = np.flatnonzero(~is_held), np.flatnonzero(is_held)
         if task.test is None and size is not None and size < len(rest):
             rest = np.sort(rng.choice(rest, size, replace=False))
-        folds.append((chosen[held], detector.fit(task.fit[chosen[rest]], seed)))
+        # A seed for each fold: noise that is the same in all of them would be fewer scores.
+        model = detector.fit(task.fit[chosen[rest]], int(rng.integers(2**31)))
+        folds.append((chosen[held], model))
     whole = None if task.test is None else detector.fit(task.fit[chosen], seed)
     return _Models(task, whole, folds)
 

@@ -126,7 +126,12 @@ def add_arguments(command: ArgumentParser) -> None:
     add("--repeats", type=_count, default=plan.repeats, help="subsets of a size, and seeds")
     add("--folds", type=_count, default=plan.folds, help="of the scores that set the thresholds")
     add("--bootstrap", type=_count, default=plan.bootstrap, help="samples for the intervals")
-    add("--block", type=_count, default=plan.block, help="neighbouring test images drawn as one")
+    add(
+        "--block",
+        type=_count,
+        default=plan.block,
+        help="neighbouring images (of a video) kept together in folds and bootstrap samples",
+    )
     add("--seed", type=int, default=plan.seed)
 
     images = command.add_argument_group("embedding")

@@ -26,7 +26,6 @@ class Measured:
     """The results with one network."""
 
     name: str
-    note: str
     task: Task
     fit: Split
     test: Split
@@ -114,7 +113,9 @@ def _draw(
             add(drawn, f"curves{tail}", "Precision over recall, lift over share flagged")
         for one in _largest(first.scores[definition]):
             drawn = pictures.sheet(one, first.test.paths, captions, rare, one.detector)
-            caption = f"{one.detector}: most and least rare by its scores"
+            caption = (
+                f"{one.detector}: most and least rare by its scores, with their share or class"
+            )
             add(drawn, f"images{suffix}-{one.detector}", caption)
     means = [row for row in rows if row.definition.startswith("mean of ")]
     if means:
@@ -139,4 +140,4 @@ def _largest(scores: Sequence[Scores]) -> list[Scores]:
 def _caption(split: Split, row: int, definition: RareDefinition) -> str:
     if not split.by_pixels:
         return split.caption(row)
-    return f"{definition.name} {split.shares[row, list(definition.class_ids)].sum():.1%}"
+    return f"{split.shares[row, list(definition.class_ids)].sum():.1%}"

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_only
 
 from solo_ood.data.images import Split, layout_of, long_tailed, read_splits
 from solo_ood.data.rare import RareDefinition, define
 from solo_ood.detection import table
-from solo_ood.detection.detectors import Feats, Rows, detector
-from solo_ood.detection.measure import Row, Task, check, measure, score
+from solo_ood.detection.detectors import Detector, Feats, Rows, detector
+from solo_ood.detection.measure import Plan, Row, Task, check, measure, score
 from solo_ood.detection.options import DEFAULT_SIZES, DetectOptions
 from solo_ood.detection.report import Measured, write
+from solo_ood.embedding.extract import Embedded, ExtractConfig, embed
+from solo_ood.embedding.networks import make_embedder
 from solo_ood.errors import message
 
 
@@ -31,17 +33,10 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     Raises:
         ValueError: for bad data, options, networks or weights.
     """
-    from lightning.pytorch.utilities import rank_zero_only
-
-    from solo_ood.embedding.extract import ExtractConfig, embed
-    from solo_ood.embedding.networks import make_embedder
-
     detectors = [detector(name) for name in options.detectors]
     fit, test, notes = _read(options)
     definitions = _definitions(options, fit, test)
-    # Neighbours in a folder of driving frames are alike: they must not be in two folds.
-    rows = _exemplar_rows(options.exemplars, fit)
-    plan = replace(options.plan, exemplars=rows, shuffle=not fit.by_pixels)
+    plan = replace(options.plan, exemplars=_exemplar_rows(options.exemplars, fit))
     empty = Feats(np.zeros((len(fit), 1), dtype=np.float32))
     check(Task(empty, None, _rare(definitions, fit, test)), plan, detectors)
     with_patches = any(one.patches for one in detectors)
@@ -65,41 +60,50 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
         return []
 
     results = []
-    names = _distinct([one.name for one in embedders])
-    for name, one, (fit_feats, test_feats) in zip(names, embedders, embedded):
-        kept_test = test_feats.split if test_feats else None
-        task = Task(
-            _feats(fit_feats),
-            _feats(test_feats) if test_feats else None,
-            _rare(definitions, fit_feats.split, kept_test),
-        )
-        kept = {path: row for row, path in enumerate(fit_feats.split.paths)}
-        rows = tuple(kept.get(fit.paths[row], -1) for row in plan.exemplars or ())
-        own = check(task, replace(plan, exemplars=rows or None), detectors)
-        notes += [f"{name}: {one.note}", *_left_out(fit_feats.split, f"fit, {name}")]
-        notes += _left_out(kept_test, f"test, {name}") if kept_test else []
-        skipped = [size for size in plan.sizes if size not in own.sizes]
-        notes += [f"N = {size} left out: the fit split has {len(task.fit)}" for size in skipped]
+    for name, one, (fit_feats, test_feats) in zip(
+        _distinct([one.name for one in embedders]), embedders, embedded
+    ):
         show(f"scoring {name}")
-        scores = score(task, detectors, own, show)
-        measured = [
-            row
-            for definition, collected in scores.items()
-            for one_scores in collected
-            for row in measure(one_scores, task.rare[definition][1], own, name, definition.name)
-        ]
-        shown_test = kept_test or fit_feats.split
-        results.append(
-            Measured(name, one.note, task, fit_feats.split, shown_test, scores, measured)
-        )
+        result = _measure(name, fit_feats, test_feats, fit, definitions, plan, detectors, show)
+        results.append(result)
+        notes += [f"{name}: {one.note}", *_left_out(result.fit, f"fit, {name}")]
+        notes += _left_out(result.test, f"test, {name}") if test_feats else []
+        skipped = [n for n in plan.sizes if n is not None and n > len(result.fit)]
+        notes += [f"N = {n} left out: the fit split has {len(result.fit)}" for n in skipped]
     notes = list(dict.fromkeys(notes))
-    every = [row for result in results for row in result.rows]
-    every += [row for result in results for row in table.mean_rows(result.rows)]
-    write(options, results, every, notes, definitions)
-    show(table.terminal(every))
-    show("\n".join(notes))
-    show(f"report        {options.out / 'report.html'}")
-    return every
+    rows = [row for result in results for row in result.rows]
+    rows += [row for result in results for row in table.mean_rows(result.rows)]
+    write(options, results, rows, notes, definitions)
+    show("\n".join([table.terminal(rows), *notes, f"report: {options.out / 'report.html'}"]))
+    return rows
+
+
+def _measure(
+    name: str,
+    fit: Embedded,
+    test: Embedded | None,
+    asked: Split,
+    definitions: Sequence[RareDefinition],
+    plan: Plan,
+    detectors: Sequence[Detector],
+    show: Callable[[str], None],
+) -> Measured:
+    """Return the results with one network; ``asked`` is the fit split with all its images."""
+    rare = _rare(definitions, fit.split, test.split if test else None)
+    task = Task(_feats(fit), _feats(test) if test else None, rare)
+    kept = {path: row for row, path in enumerate(fit.split.paths)}
+    if plan.exemplars is not None:
+        rows = tuple(kept.get(asked.paths[row], -1) for row in plan.exemplars)
+        plan = replace(plan, exemplars=rows)
+    plan = check(task, plan, detectors)
+    scores = score(task, detectors, plan, show)
+    measured = [
+        row
+        for definition, collected in scores.items()
+        for one in collected
+        for row in measure(one, rare[definition][1], plan, name, definition.name)
+    ]
+    return Measured(name, task, fit.split, (test or fit).split, scores, measured)
 
 
 def _read(options: DetectOptions) -> tuple[Split, Split | None, list[str]]:
@@ -178,7 +182,7 @@ def _exemplar_rows(given: Sequence[str], fit: Split) -> tuple[int, ...] | None:
     return tuple(dict.fromkeys(rows)) or None
 
 
-def _feats(embedded: Any) -> Feats:
+def _feats(embedded: Embedded) -> Feats:
     return Feats(embedded.pooled, None if embedded.patches is None else Rows(embedded.patches))
 
 
@@ -190,10 +194,9 @@ def _left_out(split: Split, what: str) -> list[str]:
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
-    """Return the names with a number where one occurs again."""
-    seen: dict[str, int] = {}
-    result = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        result.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
-    return result
+    """Return the names without their weights where that tells them apart, else numbered."""
+    short = [name.partition(":")[0] for name in names]
+    if len(set(short)) == len(short):
+        return short
+    again = [names[:number].count(name) for number, name in enumerate(names)]
+    return [f"{name} ({n + 1})" if n else name for name, n in zip(names, again)]

@@ -96,18 +96,20 @@ def markdown(rows: Sequence[Row], intervals: bool = True) -> str:
 def terminal(rows: Sequence[Row]) -> str:
     """Return one line for each detector and size, at its last percentile (the most flagged)."""
     keys = ("base_rate", "flag_rate", "precision", "recall", "lift", "top_lift", "auroc", "ap")
-    width = max([len(_title(row)) for row in rows] + [8])
-    head = f"{'':<{width}}  {'N':>6} {'p':>5}" + "".join(f"{METRICS[k]:>9}" for k in keys)
-    lines = [head + "   95 % of AUROC"]
     last = {(r.embedder, r.definition, r.detector, r.n_fit): r for r in rows}
+    lines = []
+    group = None
     for row in last.values():
+        if group != (row.embedder, row.definition):
+            group = (row.embedder, row.definition)
+            title = f"{row.embedder}, rare: {row.definition}, p = {row.percentile}"
+            heads = "".join(f"{METRICS[key]:>9}" for key in keys)
+            lines += ["", title, f"{'':<18}{'N':>6}{heads}   95 % of AUROC"]
         values = "".join(f"{row.metrics[key].value:9.3f}" for key in keys)
         low, high = row.metrics["auroc"][1:]
         interval = "" if np.isnan(low) else f"   {low:.3f} to {high:.3f}"
-        lines.append(
-            f"{_title(row):<{width}}  {_size(row.n_fit):>6} {row.percentile:>5}{values}{interval}"
-        )
-    return "\n".join(lines).replace("nan", "  –")
+        lines.append(f"{row.detector:<18}{_size(row.n_fit):>6}{values}{interval}")
+    return "\n".join(lines[1:]).replace("nan", "  –")
 
 
 def write(rows: Sequence[Row], folder: Path, facts: dict[str, Any]) -> list[Path]:
@@ -143,10 +145,6 @@ def _record(row: Row) -> dict[str, Any]:
 def _finite(record: dict[str, Any]) -> dict[str, Any]:
     """Replace NaN, which is not JSON, by ``None``."""
     return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in record.items()}
-
-
-def _title(row: Row) -> str:
-    return f"{row.embedder}, {row.definition}: {row.detector}"
 
 
 def _size(n_fit: int | None) -> str:

@@ -161,7 +161,7 @@ class _Progress(Callback):
 def _trainer(cfg: ExtractConfig, progress: Callback) -> Trainer:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*`Trainer.predict` method.*|.*srun.*")
+    warnings.filterwarnings("ignore", ".*predict returned None.*|.*srun.*|.*LeafSpec.*")
     return Trainer(
         accelerator=cfg.accelerator,
         devices=cfg.devices,

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
@@ -80,17 +81,20 @@ def describe(folder: Path, facts: dict[str, object]) -> None:
 
 def _open(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap:
     if not path.exists():
-        # Made aside and linked: a process beside this one sees all of it or nothing.
-        aside = path.with_suffix(f".{os.getpid()}")
+        # Made aside and linked: a process beside this one sees all of it or nothing. Process ids
+        # are not enough for a name: processes of other nodes may share the folder.
+        aside = path.with_suffix(f".{uuid4().hex}")
         np.lib.format.open_memmap(aside, "w+", dtype=dtype, shape=shape).flush()
         try:
             os.link(aside, path)  # fails, unlike a rename, if another process was faster
         except FileExistsError:
             pass
         aside.unlink()
+    size = path.stat().st_size  # before it is opened, which fills up a file that was cut
     try:
         array = np.lib.format.open_memmap(path, "r+")
         right = array.shape == shape and array.dtype == np.dtype(dtype)
+        right = right and array.offset + array.nbytes == size
     except ValueError:
         right = False
     if not right:

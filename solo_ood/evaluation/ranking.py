@@ -33,7 +33,8 @@ def ranking_metrics(rare: np.ndarray, scores: np.ndarray) -> dict[str, float]:
     """
     if rare.all() or not rare.any():
         return dict.fromkeys(("auroc", "ap", "fpr95"), float("nan"))
-    false_positives, recalls, _ = roc_curve(rare, scores)
+    # By default it leaves out points on a straight line, where the first with 95 % recall may be.
+    false_positives, recalls, _ = roc_curve(rare, scores, drop_intermediate=False)
     return {
         "auroc": float(auc(false_positives, recalls)),
         "ap": float(average_precision_score(rare, scores)),

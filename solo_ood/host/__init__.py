@@ -170,8 +170,21 @@ def student(model: Any) -> Any:
     return model.backbone if generation() == "checkout" else model.encoder
 
 
+def depends_on_mode(net: Any) -> bool:
+    """Whether ``net`` computes something else in train mode: BatchNorm, dropout, dropped paths."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+    from torch.nn.modules.dropout import _DropoutNd
+
+    return any(
+        isinstance(module, _BatchNorm)
+        or (isinstance(module, _DropoutNd) and module.p > 0)
+        or bool(getattr(module, "drop_prob", None))  # timm's DropPath
+        for module in net.modules()
+    )
+
+
 def eval_feats(model: Any, crops: Sequence[Any]) -> list[Any]:
-    """Return the teacher's features (B, D) of each crop with its BatchNorm in eval mode."""
+    """Return the teacher's features (B, D) of each crop, computed in eval mode."""
     import torch
 
     net = teacher(model)

@@ -6,10 +6,12 @@ from solo_ood.config import SCORERS, ScorerConfig
 from solo_ood.errors import unknown_name
 from solo_ood.scorers.base import Scorer
 from solo_ood.scorers.controls import OracleScorer, RandomScorer
+from solo_ood.scorers.exemplar import ExemplarScorer
 from solo_ood.scorers.knn import KNNScorer
 from solo_ood.scorers.mahalanobis import MahalanobisScorer
 
 __all__ = [
+    "ExemplarScorer",
     "KNNScorer",
     "MahalanobisScorer",
     "OracleScorer",
@@ -36,6 +38,10 @@ def make_scorer(cfg: ScorerConfig, dim: int, num_classes: int = 1, seed: int = 0
     if cfg.name == "mahalanobis":
         return MahalanobisScorer(
             dim, cfg.n_reference, cfg.shrinkage, cfg.min_samples, cfg.normalize, refresh=10
+        )
+    if cfg.name == "exemplar":
+        return ExemplarScorer(
+            dim, cfg.n_reference, cfg.ridge, cfg.min_samples, cfg.normalize, refresh=10
         )
     if cfg.name == "random":
         return RandomScorer(dim, cfg.min_samples, seed)

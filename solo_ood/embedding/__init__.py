@@ -1,0 +1,1 @@
+"""Networks that embed images: where their weights come from, and what they return."""

@@ -1,0 +1,111 @@
+"""Find the exemplars of the scorer ``exemplar`` in the training data and read them again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from solo_ood.errors import message
+from solo_ood.rare_queue import RareQueue
+from solo_ood.replay import RareLoader
+
+_KEY = "ood.scorer.exemplars"
+
+
+class Exemplars:
+    """The exemplars as crops of the training dataset: fresh augmentations, read ahead by a worker.
+
+    Every process reads all of them, they are few.
+
+    Args:
+        given: dataset indexes and (ends of) image paths.
+        train_loader: the loader whose dataset, collation and pinning are used.
+        num_workers: of the replay (``mix.num_workers``); at most one is used, and for ``None`` as
+            many as the train loader has.
+
+    Raises:
+        ValueError: if one is not in the data, or if the data cannot be read by index.
+    """
+
+    def __init__(
+        self, given: Sequence[int | str], train_loader: Any, num_workers: int | None = None
+    ) -> None:
+        dataset: Any = getattr(train_loader, "dataset", None)  # DALI's loaders have none
+        if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+            raise ValueError(
+                message(
+                    "ood.scorer.name=exemplar",
+                    expected="training data that can be read by index",
+                    got=type(train_loader if dataset is None else dataset).__name__,
+                    remedy="Use data.format=image_folder, or ood.scorer.name=knn.",
+                )
+            )
+        self.rows = rows_of(given, len(dataset), _paths(dataset))
+        # All of a queue that never forgets are drawn each time: what replays can read exemplars.
+        queue = RareQueue(len(self.rows))
+        queue.push(self.rows)
+        assert isinstance(train_loader, DataLoader)
+        workers = train_loader.num_workers if num_workers is None else num_workers
+        self._loader = RareLoader(train_loader, queue, len(self.rows), min(1, workers))
+
+    def next(self) -> list[Tensor]:
+        """Return the crops, each (E, C, H, W), ordered by index."""
+        batch = self._loader.next()
+        assert batch is not None  # the queue always holds them
+        indexes, crops, _ = batch
+        order = indexes.argsort()  # equal sums in a run that was resumed
+        return [crop[order] for crop in crops]
+
+
+def rows_of(
+    given: Sequence[int | str], size: int, paths: Sequence[str | Path] | None = None
+) -> list[int]:
+    """Return the rows of a data set that indexes and paths name, each once.
+
+    Args:
+        given: indexes in [0, size), and paths: one that ends like exactly one of ``paths``.
+        size: number of samples.
+        paths: of the samples; ``None`` if they have none.
+
+    Raises:
+        ValueError: for one that is not in the data, or a path that fits more than one sample.
+    """
+    rows = [_row(one, size, paths) for one in given]
+    return sorted(set(rows))
+
+
+def _row(one: int | str, size: int, paths: Sequence[str | Path] | None) -> int:
+    if isinstance(one, int):
+        if 0 <= one < size:
+            return one
+        expected, got = f"an index from 0 to {size - 1}", "none of these"
+        remedy = "Give a dataset index, as the run's queue holds them."
+    elif paths is None:
+        expected, got = "an index", "a path, and this data set has none"
+        remedy = "Give dataset indexes."
+    else:
+        # As absolute paths, so that the data's folder may have been given relative to here.
+        parts = Path(one).parts
+        found = [
+            row
+            for row, path in enumerate(paths)
+            if Path(path).name == parts[-1] and Path(path).absolute().parts[-len(parts) :] == parts
+        ]
+        if len(found) == 1:
+            return found[0]
+        expected, got = "the path of 1 training image", f"{len(found)} that end like it"
+        remedy = "Give more of its path, or its dataset index."
+    raise ValueError(message(f"{_KEY}, {one!r}", expected=expected, got=got, remedy=remedy))
+
+
+def _paths(dataset: Any) -> list[str | Path] | None:
+    """Return the image paths of an ImageFolder or of the host's folder without classes."""
+    if hasattr(dataset, "samples"):
+        return [path for path, _ in dataset.samples]
+    if hasattr(dataset, "root") and hasattr(dataset, "images"):
+        return [Path(dataset.root) / name for name in dataset.images]
+    return None

@@ -1,0 +1,160 @@
+"""BDD100K's layout: pairs of images and masks, pixel shares, masks that cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+
+from solo_ood.data.bdd import CLASSES, VOID, pair, pixel_shares
+
+IDS = st.sampled_from([*range(len(CLASSES)), VOID])
+
+
+def folders(root: Path, split: str = "train") -> tuple[Path, Path]:
+    made = root / "images" / "10k" / split, root / "labels" / "sem_seg" / "masks" / split
+    for folder in made:
+        folder.mkdir(parents=True)
+    return made
+
+
+def fill(root: Path, images: list[str], masks: list[str]) -> None:
+    """Write files without content: pairing looks at names only."""
+    for folder, names in zip(folders(root), (images, masks)):
+        for name in names:
+            (folder / name).touch()
+
+
+def noise() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, len(CLASSES), (24, 32), dtype=np.uint8)
+
+
+def save(path: Path, pixels: np.ndarray) -> Path:
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def problem(mask: Path) -> str | None:
+    shares, bad = pixel_shares([mask], "masks")
+    assert bool(bad) == (shares.sum() == 0)  # what cannot be used has a row of zeros
+    return bad.get(str(mask))
+
+
+def test_the_classes_are_the_19_train_ids_of_cityscapes():
+    assert len(CLASSES) == len(set(CLASSES)) == 19
+    ids = {name: CLASSES.index(name) for name in ("road", "sky", "person", "rider", "bicycle")}
+    assert ids == {"road": 0, "sky": 10, "person": 11, "rider": 12, "bicycle": 18}
+
+
+def test_images_are_paired_with_masks_of_the_same_name_in_order(tmp_path):
+    fill(
+        tmp_path,
+        ["c.png", "a.jpg", "b.jpeg", "d.JPG", "note.txt"],
+        ["b.png", "a_train_id.png", "c.png", "d.png", "note.json"],
+    )
+    images, masks, left_out = pair(tmp_path, "train")
+    assert [path.name for path in images] == ["a.jpg", "b.jpeg", "c.png", "d.JPG"]
+    assert [path.name for path in masks] == ["a_train_id.png", "b.png", "c.png", "d.png"]
+    assert left_out == {}
+
+
+def test_files_without_partner_are_left_out_by_name(tmp_path):
+    fill(tmp_path, ["a.jpg", "b.jpg", "c.jpg"], ["b.png", "d.png", "e_train_id.png"])
+    images, masks, left_out = pair(tmp_path, "train")
+    assert ([p.name for p in images], [p.name for p in masks]) == (["b.jpg"], ["b.png"])
+    assert left_out == {
+        "image without a mask": ["a.jpg", "c.jpg"],
+        "mask without an image": ["d.png", "e_train_id.png"],
+    }
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_missing_folder_is_named(tmp_path, missing):
+    folders(tmp_path)[missing].rmdir()
+    name = ("images/10k/train", "labels/sem_seg/masks/train")[missing]
+    with pytest.raises(ValueError, match=f"BDD100K's layout: expected the folder {name}"):
+        pair(tmp_path, "train")
+
+
+@pytest.mark.parametrize(("images", "masks"), [(["a.jpg"], ["b.png"]), ([], ["b.png"]), ([], [])])
+def test_a_split_without_any_pair_is_an_error_that_counts(tmp_path, images, masks):
+    fill(tmp_path, images, masks)
+    expected = f"split train: .* {len(images)} images and {len(masks)} masks, none of them a pair"
+    with pytest.raises(ValueError, match=expected):
+        pair(tmp_path, "train")
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=IDS))
+def test_shares_are_the_pixels_of_a_class_by_all_pixels(tmp_path, pixels):
+    shares, bad = pixel_shares([save(tmp_path / "mask.png", pixels)], "masks")
+    expected = [(pixels == c).sum() / pixels.size for c in range(len(CLASSES))]
+    np.testing.assert_allclose(shares[0], expected, rtol=1e-6)
+    assert shares[0].sum() == pytest.approx((pixels != VOID).mean()) and bad == {}
+
+
+def test_rows_stay_with_their_masks_though_threads_decode_them(tmp_path):
+    masks = [save(tmp_path / f"{c}.png", np.full((8, 8), c, np.uint8)) for c in range(19)]
+    masks.insert(7, tmp_path / "missing.png")
+    shares, bad = pixel_shares(masks, "masks")
+    assert bad == {str(masks[7]): "not readable"} and not shares[7].any()
+    np.testing.assert_array_equal(np.delete(shares, 7, axis=0), np.eye(19))
+
+
+@pytest.mark.parametrize("foreign", [19, 100, 254])
+def test_a_single_pixel_of_a_foreign_id_is_noticed(tmp_path, foreign):
+    pixels = noise()
+    pixels[3, 4] = foreign
+    assert problem(save(tmp_path / "m.png", pixels)) == "with ids outside 0-18 and 255"
+    pixels[3, 4] = VOID
+    assert problem(save(tmp_path / "m.png", pixels)) is None
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda pixels: np.stack([pixels] * 3, axis=2),  # a colour map
+        lambda pixels: pixels.astype(np.uint16),
+        lambda pixels: pixels > 9,
+    ],
+    ids=["RGB", "16 bit", "1 bit"],
+)
+def test_a_mask_of_another_kind_is_noticed(tmp_path, convert: Callable):
+    assert problem(save(tmp_path / "m.png", convert(noise()))) == "not of one 8-bit channel"
+
+
+def test_a_palette_mask_is_read_by_its_ids(tmp_path):
+    image = Image.fromarray(np.full((4, 4), 11, np.uint8), mode="P")
+    image.putpalette([255 - n for n in range(19 * 3)])
+    image.save(tmp_path / "m.png")
+    shares, _ = pixel_shares([tmp_path / "m.png"], "masks")
+    assert shares[0, 11] == 1
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.2, 0.5, 0.9])
+def test_a_truncated_mask_is_noticed(tmp_path, share):
+    path = save(tmp_path / "m.png", noise())
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(share * len(whole))])
+    assert problem(path) == "not readable"
+
+
+def test_a_broken_mask_never_stops_the_others(tmp_path):
+    whole = save(tmp_path / "whole.png", noise()).read_bytes()
+    rng = np.random.default_rng(0)
+    masks = []
+    for number in range(150):
+        broken = bytearray(whole)
+        broken[rng.integers(len(broken))] ^= int(rng.integers(1, 256))
+        masks.append(tmp_path / f"{number}.png")
+        masks[-1].write_bytes(broken)
+    shares, bad = pixel_shares(masks, "masks")
+    assert len(bad) > 75 and not shares[[str(mask) in bad for mask in masks]].any()

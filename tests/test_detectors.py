@@ -1,0 +1,176 @@
+"""Every detector by its sign, and against scikit-learn, SciPy or its formula where there is one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from sklearn.covariance import shrunk_covariance
+from sklearn.ensemble import IsolationForest
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
+from sklearn.preprocessing import normalize
+
+from solo_ood.detection import detectors
+from solo_ood.detection.detectors import DETECTORS, Detector, Feats, Rows, detector
+
+D, P = 8, 6  # features; patches of an image
+UNSUPERVISED = [one for one in DETECTORS.values() if one.learns and not one.exemplars]
+WITH_EXEMPLARS = [one for one in DETECTORS.values() if one.exemplars]
+
+
+def cone(n: int, seed: int = 0, sign: float = 1.0) -> Feats:
+    """n images around the direction of ones (or minus ones), their patches, too."""
+    rng = np.random.default_rng(seed)
+    pooled = (sign + 0.3 * rng.normal(size=(n, D))).astype(np.float32)
+    patches = (1 + 0.3 * rng.normal(size=(n, P, D))).astype(np.float16)
+    patches[:, 0] *= sign  # one odd patch is enough
+    return Feats(pooled, Rows(patches))
+
+
+def scored(one: Detector, fit: Feats, test: Feats, exemplars: Feats | None = None, seed: int = 0):
+    if one.exemplars and exemplars is None:
+        exemplars = cone(5, seed=9)
+    scores = one.fit(fit, seed)(test, exemplars)
+    assert scores.shape == (len(test),) and np.isfinite(scores).all()
+    return scores
+
+
+def each(ones: list[Detector]):
+    return pytest.mark.parametrize("one", ones, ids=lambda one: one.name)
+
+
+@each(UNSUPERVISED)
+def test_what_is_unlike_the_stream_scores_higher(one):
+    fit, usual, odd = cone(200), cone(30, seed=1), cone(30, seed=2, sign=-1)
+    assert scored(one, fit, odd).min() > scored(one, fit, usual).max()
+
+
+@each(WITH_EXEMPLARS)
+def test_ten_exemplars_find_what_is_nearer_to_the_stream_than_the_others(one):
+    rng = np.random.default_rng(0)
+    pooled = 2 + rng.normal(size=(600, 32)) * np.geomspace(3, 0.3, 32)
+    rare = rng.random(600) < 0.2
+    pooled[rare] = 2 + 0.7 * (pooled[rare] - 2)
+    pooled[rare, -8:] += 0.8  # the planted direction
+    feats = Feats(pooled.astype(np.float32))
+    fit, test, truth = feats[np.arange(300)], feats[np.arange(300, 600)], rare[300:]
+    right, wrong = (fit[np.flatnonzero(rare[:300] == is_rare)[:10]] for is_rare in (True, False))
+    found = roc_auc_score(truth, scored(one, fit, test, right))
+    assert found > max(0.88, roc_auc_score(truth, scored(one, fit, test, wrong)) + 0.02)
+    assert roc_auc_score(truth, scored(detector("mahalanobis"), fit, test)) < 0.6
+
+
+@pytest.mark.parametrize(("n", "k"), [(150, 2), (430, 4)])
+def test_knn_is_the_cosine_distance_to_the_kth_neighbour_in_all_of_the_fit_split(n, k):
+    fit, test = cone(n), cone(20, seed=1)
+    oracle = NearestNeighbors(n_neighbors=k, metric="cosine").fit(fit.pooled)
+    expected = oracle.kneighbors(test.pooled)[0][:, -1]
+    np.testing.assert_allclose(scored(detector("knn"), fit, test), expected, atol=1e-5)
+
+
+def test_mahalanobis_is_that_of_all_fit_samples_with_a_shrunk_covariance():
+    fit, test = cone(300), cone(20, seed=1)
+    rows, queries = normalize(fit.pooled), normalize(test.pooled)
+    covariance = shrunk_covariance(np.cov(rows.T, bias=True), shrinkage=0.1)
+    inverse = np.linalg.inv(covariance)
+    expected = cdist(queries, rows.mean(axis=0, keepdims=True), "mahalanobis", VI=inverse)
+    scores = scored(detector("mahalanobis"), fit, test)
+    np.testing.assert_allclose(scores, expected[:, 0] ** 2, rtol=1e-3)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_scikit_learns_detectors_are_its_own_with_the_sign_turned(seed):
+    fit, test = cone(100), cone(20, seed=1)
+    rows, queries = normalize(fit.pooled), normalize(test.pooled)
+    forest = IsolationForest(random_state=seed).fit(rows)
+    found = scored(detector("isolation-forest"), fit, test, seed=seed)
+    np.testing.assert_allclose(found, -forest.score_samples(queries))
+    lof = LocalOutlierFactor(n_neighbors=20, novelty=True).fit(rows)
+    found = scored(detector("lof"), fit, test, seed=seed)
+    np.testing.assert_allclose(found, -lof.score_samples(queries), rtol=1e-4)
+
+
+def test_patch_knn_is_the_mean_distance_of_the_most_unusual_tenth_of_the_patches():
+    rng = np.random.default_rng(0)
+    fit, test = (Rows(rng.normal(size=(n, 20, D)).astype(np.float16)) for n in (12, 5))
+    blank = np.zeros((12, 1), np.float32)
+    found = scored(detector("patch-knn"), Feats(blank, fit), Feats(blank[:5], test))
+    memory = fit.array.reshape(-1, D).astype(np.float32)
+    for row, score in enumerate(found):
+        nearest = cdist(test.array[row].astype(np.float32), memory, "cosine").min(axis=1)
+        assert score == pytest.approx(np.sort(nearest)[-2:].mean(), abs=1e-4)
+
+
+def test_the_patch_memory_is_bounded_and_every_image_may_be_in_it(monkeypatch):
+    monkeypatch.setattr(detectors, "PATCH_MEMORY", 5)
+    fit = Feats(np.zeros((8, 1), np.float32), Rows(np.eye(8, dtype=np.float16)[:, None]))
+    held = np.array([scored(detector("patch-knn"), fit, fit, seed=seed) < 0.5 for seed in range(30)])
+    assert (held.sum(axis=1) == 5).all() and held.any(axis=0).all()
+
+
+def test_exemplar_cosine_is_the_cosine_to_the_mean_of_the_unit_exemplars():
+    fit, test, exemplars = cone(20), cone(9, seed=1), cone(3, seed=2, sign=-1)
+    expected = cdist(test.pooled, normalize(exemplars.pooled).mean(axis=0)[None], "cosine")
+    scores = scored(detector("exemplar-cosine"), fit, test, exemplars)
+    np.testing.assert_allclose(scores, 1 - expected[:, 0], atol=1e-6)
+
+
+@each(WITH_EXEMPLARS)
+def test_exemplars_that_are_given_twice_or_longer_rank_the_images_the_same(one):
+    fit, test, exemplars = cone(100), cone(30, seed=1), cone(4, seed=2)
+    twice = Feats(np.tile(exemplars.pooled, (2, 1)) * 7)
+    both = [scored(one, fit, test, given) for given in (exemplars, twice)]
+    assert np.corrcoef(*both)[0, 1] > 0.9999
+
+
+@each(WITH_EXEMPLARS)
+def test_a_fitted_model_takes_other_exemplars_each_time(one):
+    fit, test, here, there = cone(100), cone(9, seed=1), cone(4, seed=2), cone(4, seed=3, sign=-1)
+    model = one.fit(fit, 0)
+    first, other = model(test, here), model(test, there)
+    assert not np.allclose(first, other)
+    np.testing.assert_array_equal(model(test, here), first)
+    with pytest.raises(TypeError, match="without the patches or exemplars that it declares"):
+        model(test, None)
+
+
+@each([one for one in DETECTORS.values() if one.name != "random"])
+def test_a_score_does_not_depend_on_the_other_images(one):
+    fit, test = cone(60), cone(12, seed=1)
+    model, exemplars = one.fit(fit, 0), cone(5, seed=9) if one.exemplars else None
+    whole = model(test, exemplars)
+    rows = np.array([7, 2, 3])
+    np.testing.assert_allclose(model(test[rows], exemplars), whole[rows], rtol=1e-4, atol=1e-5)
+
+
+@each(list(DETECTORS.values()))
+def test_a_seed_matters_where_it_says_so_and_the_fit_split_where_it_learns(one, monkeypatch):
+    monkeypatch.setattr(detectors, "PATCH_MEMORY", 100)
+    fit, other, test = cone(60), cone(60, seed=5), cone(12, seed=1)
+    first = scored(one, fit, test)
+    np.testing.assert_array_equal(scored(one, fit, test), first)
+    assert np.array_equal(scored(one, fit, test, seed=1), first) != one.seeded
+    cosine = one.name == "exemplar-cosine"  # which ignores the stream
+    assert np.array_equal(scored(one, other, test), first) == (cosine or not one.learns)
+
+
+@each(list(DETECTORS.values()))
+def test_eight_fit_samples_are_enough(one):
+    scored(one, cone(8), cone(3, seed=1))
+
+
+def test_patches_are_read_row_by_row_as_unit_vectors():
+    array = np.random.default_rng(0).normal(size=(5, P, D)).astype(np.float16)
+    rows = Rows(array)[np.array([4, 1, 3])][np.array([2, 0])]
+    assert len(rows) == 2 and rows.array is array  # no copy
+    for patches, row in zip(rows, (3, 4)):
+        np.testing.assert_allclose(patches, normalize(array[row].astype(np.float32)), rtol=1e-5)
+    subset = Feats(np.arange(5.0)[:, None], Rows(array))[np.array([3, 0])]
+    assert (len(subset), subset.pooled[:, 0].tolist()) == (2, [3, 0])
+    assert subset.patches.rows.tolist() == [3, 0]
+
+
+def test_an_unknown_detector_names_the_nearest():
+    with pytest.raises(ValueError, match="Unknown detector: .*Did you mean 'mahalanobis'"):
+        detector("mahalanobi")

@@ -1,0 +1,128 @@
+"""Which images are rare: by the pixels of named classes, by the tail of the counts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from solo_ood.data.images import Split, one_hot
+from solo_ood.data.rare import POSTER_BASE_RATE, define
+
+CLASSES = ("road", "person", "bicycle", "train")
+
+
+def masks(n: int, seed: int = 0, empty: float = 0.0, scale: float = 1.0) -> Split:
+    """n images of 1 % to ``scale`` pixels of person and of bicycle, none in a share ``empty``."""
+    rng = np.random.default_rng(seed)
+    shares = np.zeros((n, 4), dtype=np.float32)
+    shares[:, 1:3] = scale * rng.uniform(0.01, 0.4, (n, 2)) * (rng.random((n, 2)) >= empty)
+    shares[:, 0] = 1 - shares.sum(axis=1)
+    return Split(tuple(map(Path, map(str, range(n)))), shares, CLASSES, by_pixels=True)
+
+
+def labelled(labels: list[int]) -> Split:
+    return Split(tuple(map(Path, map(str, labels))), one_hot(labels, 4), CLASSES)
+
+
+@settings(max_examples=60, deadline=None)
+@given(n=st.integers(20, 300), rate=st.floats(0.06, 0.94), seed=st.integers(0, 99))
+def test_the_share_makes_the_base_rate_of_the_fit_images_rare(n, rate, seed):
+    fit = masks(n, seed)
+    definition = define("person+bicycle", fit, base_rate=rate)
+    rare = definition.of(fit)
+    assert abs(rare.mean() - rate) <= 1 / n
+    both = fit.shares[:, 1] + fit.shares[:, 2]
+    assert both[rare].min() > definition.min_share >= both[~rare].max()
+
+
+def test_the_default_base_rate_is_the_posters():
+    fit = masks(1000)
+    assert define("person", fit).of(fit).mean() == pytest.approx(0.1914, abs=0.001)
+    assert POSTER_BASE_RATE == 0.1914
+
+
+def test_a_class_in_fewer_images_than_the_base_rate_is_rare_wherever_it_is():
+    fit = masks(200, empty=0.9)
+    definition = define("person", fit)
+    assert definition.min_share == 0
+    np.testing.assert_array_equal(definition.of(fit), fit.shares[:, 1] > 0)
+
+
+def test_a_given_share_is_taken_as_it_is_and_a_tie_is_not_rare():
+    fit = masks(50)
+    fit.shares[:3, 1] = (0.25, 0.2501, 0.2499)
+    definition = define("person", fit, min_share=0.25, base_rate=0.9)
+    assert definition.min_share == definition.test_min_share == 0.25
+    np.testing.assert_array_equal(definition.of(fit), fit.shares[:, 1] > 0.25)
+    assert definition.of(fit)[:3].tolist() == [False, True, False]
+
+
+def test_named_classes_count_together_and_once():
+    fit = masks(50)
+    both = define("person+bicycle", fit, min_share=0.4)
+    assert both.class_ids == (1, 2)
+    np.testing.assert_array_equal(both.of(fit), fit.shares[:, 1] + fit.shares[:, 2] > 0.4)
+    once, twice = (define(name, fit, min_share=0.2) for name in ("person", "person+person"))
+    np.testing.assert_array_equal(once.of(fit), twice.of(fit))
+
+
+def test_the_test_split_is_judged_by_the_share_of_the_fit_split():
+    fit, test = masks(300), masks(200, seed=1, scale=0.9)
+    definition = define("person", fit, test)
+    assert definition.min_share == definition.test_min_share
+    np.testing.assert_array_equal(
+        definition.of(test, test=True), test.shares[:, 1] > definition.min_share
+    )
+    assert 0 < definition.of(test, test=True).mean() < 0.1
+
+
+def test_or_by_a_share_of_its_own():
+    fit, test = masks(300), masks(200, seed=1, scale=0.3)
+    with pytest.raises(ValueError, match="--rare person, test split: .* got 0% of 200"):
+        define("person", fit, test)
+    definition = define("person", fit, test, each_split=True)
+    assert definition.test_min_share < definition.min_share
+    for split, is_test in ((fit, False), (test, True)):
+        assert definition.of(split, is_test).mean() == pytest.approx(0.1914, abs=1 / 200)
+
+
+def test_the_tail_is_the_third_of_the_classes_with_the_fewest_images_to_fit_on():
+    fit, test = labelled([0] * 9 + [1] * 2 + [2] * 6 + [3] * 5), labelled([0, 1, 2, 3] * 3)
+    definition = define("tail", fit, test)
+    assert (definition.name, definition.class_ids) == ("tail", (1,))
+    np.testing.assert_array_equal(definition.of(fit), fit.labels == 1)
+    np.testing.assert_array_equal(definition.of(test, test=True), test.labels == 1)
+
+
+def test_images_of_one_label_are_rare_by_their_label_alone():
+    fit = labelled([0, 0, 0, 1, 2])
+    definition = define("person+bicycle", fit, base_rate=0.01, min_share=0.9999)
+    assert definition.of(fit).tolist() == [False, False, False, True, True]
+
+
+def test_the_tail_needs_images_of_one_label():
+    with pytest.raises(ValueError, match="--rare tail: expected images of one label each"):
+        define("tail", masks(20))
+
+
+@pytest.mark.parametrize(("name", "near"), [("persn", "'person'"), ("road+bycicle", "'bicycle'")])
+def test_an_unknown_class_names_the_nearest(name, near):
+    with pytest.raises(ValueError, match=f"Unknown class in --rare: .*Did you mean {near}"):
+        define(name, masks(20))
+
+
+@pytest.mark.parametrize(
+    ("name", "share", "rate"), [("train", None, "0%"), ("person", 0.9, "0%"), ("road", 0.0, "100%")]
+)
+def test_a_definition_that_makes_none_or_all_images_rare_is_an_error(name, share, rate):
+    with pytest.raises(ValueError, match=f"--rare {name}, fit split: .* got {rate} of 40 rare"):
+        define(name, masks(40), min_share=share)
+
+
+def test_one_class_alone_has_no_tail():
+    with pytest.raises(ValueError, match="--rare tail, fit split: .* got 0% of 3"):
+        define("tail", labelled([2, 2, 2]))
