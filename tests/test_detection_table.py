@@ -22,7 +22,9 @@ NAN = float("nan")
 
 def row(name: str = "knn", definition: str = "person", p: float = 0.9, **changed) -> Row:
     values = {metric: 0.1 + number / 100 for number, metric in enumerate(METRICS)}
-    metrics = {metric: Interval(value, value - 0.1, value + 0.1) for metric, value in values.items()}
+    metrics = {
+        metric: Interval(value, value - 0.1, value + 0.1) for metric, value in values.items()
+    }
     metrics |= {key: changed.pop(key) for key in list(changed) if key in METRICS}
     head = {"embedder": "net", "n_fit": 256, "n_test": 100, "repeats": 5, "threshold": 0.25}
     given = {**head, **changed}
@@ -72,7 +74,9 @@ def test_csv_and_json_hold_every_number_and_what_is_not_known_is_null(tmp_path):
             values = [found[name], found[f"{name}_low"], found[f"{name}_high"]]
             assert [NAN if v is None else v for v in values] == pytest.approx(interval, nan_ok=True)
         for name, value in found.items():
-            assert record[name] == ("" if name == "n_fit" else "nan") if value is None else str(value)
+            assert (
+                record[name] == ("" if name == "n_fit" else "nan") if value is None else str(value)
+            )
     assert loaded["rows"][1]["precision"] is None and loaded["rows"][1]["threshold"] is None
 
 
@@ -94,19 +98,32 @@ def test_markdown_has_a_line_for_each_row_and_intervals_where_they_help(tmp_path
 
 
 def test_the_terminal_shows_each_detector_once_at_its_last_percentile():
-    shown = [row(), row(p=0.8, precision=Interval(0.777, 0, 1)), UNKNOWN, row(n_fit=1024)]
-    lines = table.terminal(shown).splitlines()
-    assert len(lines) == 4 and "AUROC" in lines[0]
-    assert lines[1].split()[:5] == ["net,", "person:", "knn", "256", "0.8"] and "0.777" in lines[1]
-    assert lines[1].endswith("0.090 to 0.290")
-    assert lines[2].split()[3:7] == ["–", "0.9", "0.140", "0.150"]  # N, p, base and flag rate
-    assert len({line.index("0.140") for line in lines[1:]}) == 1  # columns stay columns
-    assert " –  " in lines[2] and "nan" not in lines[2]
+    last = {"p": 0.8, "threshold": NAN}
+    shown = [row(), row(**last, flag_rate=Interval(0.777, 0, 1)), row(n_fit=1024, **last), UNKNOWN]
+    title, head, first, second, third = table.terminal(shown).splitlines()
+    assert title == "net, rare: person, p = 0.8" and head.split()[:3] == ["N", "Base", "Flag"]
+    assert first.split()[:4] == ["knn", "256", "0.140", "0.777"]
+    assert second.split()[:4] == ["knn", "1024", "0.140", "0.150"]
+    assert third.split()[:5] == ["random", "–", "0.140", "0.150", "–"]  # N and precision
+    assert first.endswith("0.090 to 0.290")
+    ends = {line.index(name) + len(name) for line, name in ((head, "Base"), (first, "0.140"))}
+    assert len({*ends, third.index("0.140") + 5}) == 1  # columns stay columns
+
+
+def test_the_terminal_has_a_block_for_each_network_and_definition():
+    shown = [row(), row("lof"), row(definition="sign"), row(embedder="other", definition="sign")]
+    blocks = [block.splitlines() for block in table.terminal(shown).split("\n\n")]
+    assert [len(block) for block in blocks] == [4, 3, 3]
+    assert [block[0] for block in blocks] == [
+        "net, rare: person, p = 0.9",
+        "net, rare: sign, p = 0.9",
+        "other, rare: sign, p = 0.9",
+    ]
 
 
 def test_names_that_contain_nan_stay_as_they_are():
-    lines = table.terminal([row(definition="banana", auroc=Interval(NAN, NAN, NAN))]).splitlines()
-    assert lines[1].startswith("net, banana: knn") and lines[1].rstrip().endswith("0.200")
+    said = table.terminal([row(definition="banana", auroc=Interval(NAN, NAN, NAN))])
+    assert said.startswith("net, rare: banana, p") and said.rstrip().endswith("–    0.200")
 
 
 def test_means_are_over_the_definitions_of_the_same_detector_size_and_percentile():

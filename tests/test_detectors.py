@@ -105,7 +105,9 @@ def test_patch_knn_is_the_mean_distance_of_the_most_unusual_tenth_of_the_patches
 def test_the_patch_memory_is_bounded_and_every_image_may_be_in_it(monkeypatch):
     monkeypatch.setattr(detectors, "PATCH_MEMORY", 5)
     fit = Feats(np.zeros((8, 1), np.float32), Rows(np.eye(8, dtype=np.float16)[:, None]))
-    held = np.array([scored(detector("patch-knn"), fit, fit, seed=seed) < 0.5 for seed in range(30)])
+    held = np.array(
+        [scored(detector("patch-knn"), fit, fit, seed=seed) < 0.5 for seed in range(30)]
+    )
     assert (held.sum(axis=1) == 5).all() and held.any(axis=0).all()
 
 

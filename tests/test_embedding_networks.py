@@ -179,24 +179,41 @@ def test_checkpoints_of_the_host_give_teacher_and_student(run):
 
 
 @pytest.mark.parametrize("args", [None, "{", "[]", '{"method": "dino"}'])
-def test_a_checkpoint_needs_its_args(run, args):
-    checkpoint, _, _ = run
-    path = checkpoint.parent / "args.json"
-    path.unlink() if args is None else path.write_text(args)
+def test_a_checkpoint_needs_its_args(tmp_path, args):
+    torch.save({"a": torch.ones(1)}, tmp_path / "x.ckpt")
+    if args is not None:
+        (tmp_path / "args.json").write_text(args)
     with pytest.raises(ValueError, match="expected .*args.json.* name the network"):
-        make_embedder(str(checkpoint))
+        make_embedder(str(tmp_path / "x.ckpt"))
 
 
-def test_a_checkpoint_of_another_backbone_is_an_error(run):
-    checkpoint, _, backbone = run
-    other = {"resnet18": "vit_tiny", "vit_tiny": "resnet18"}[backbone]
-    path = checkpoint.parent / "args.json"
-    path.write_text(json.dumps({"method": "dino", "backbone": {"name": other}}))
-    with pytest.raises(ValueError, match=f"weights for {other} in .*got 0 "):
-        make_embedder(str(checkpoint))
+@pytest.mark.parametrize("key", ["encoder", "backbone"])
+def test_args_of_either_generation_describe_the_network(key, registered, tmp_path):
+    """A checkpoint's generation need not be the installed one's."""
+    source = Trained("resnet18", "dino", False, {}, "custom").create()
+    state = {f"{key}.{name}": value for name, value in source.state_dict().items()}
+    torch.save({"state_dict": state, "pytorch-lightning_version": "1.5"}, tmp_path / "x.ckpt")
+    described = {"encoder": "resnet18", "backbone_args": {"cifar": False}}
+    if key == "backbone":
+        described = {"backbone": {"name": "resnet18"}, "data": {"dataset": "custom"}}
+    (tmp_path / "args.json").write_text(json.dumps({"method": "byol", **described}))
+    embedder = make_embedder(str(tmp_path / "x.ckpt"), "pooled")
+    with torch.no_grad():
+        assert torch.equal(embedder(images())["pooled"], source.eval()(images()))
+    assert embedder.name == "x:student [pooled]"
+    with pytest.raises(ValueError, match="expected a teacher, got only a student"):
+        make_embedder(f"{tmp_path / 'x.ckpt'}:teacher")
+
+
+def test_args_of_another_backbone_are_an_error(registered, tmp_path):
+    torch.save(Trained("resnet18", "dino", False, {}, None).create().state_dict(), tmp_path / "x")
+    path = tmp_path / "args.json"
+    path.write_text(json.dumps({"method": "dino", "backbone": {"name": "vit_tiny"}}))
+    with pytest.raises(ValueError, match="weights for vit_tiny in x: .*got 0 "):
+        make_embedder(str(tmp_path / "x"))
     path.write_text(json.dumps({"method": "dino", "encoder": "alexnet"}))
     with pytest.raises(ValueError, match="Unknown backbone of the installed host"):
-        make_embedder(str(checkpoint))
+        make_embedder(str(tmp_path / "x"))
 
 
 FAMILIES = ["resnet18", "resnet50", "vit_tiny", "swin_tiny"]
@@ -238,7 +255,7 @@ def test_timms_own_network_where_the_host_took_the_name(registered):
         assert timm.model_entrypoint("poolformer_s12").__module__.startswith("solo.")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        network = make_embedder("poolformer_s12:random").network
+        network = make_embedder("poolformer_s12:random", "pooled").network
     assert type(network).__module__.startswith("timm.")
 
 

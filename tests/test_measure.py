@@ -143,7 +143,9 @@ def test_exemplars_are_drawn_among_the_rare_fit_images_of_each_definition():
     score(given, [spy.detector(exemplars=True)], plan)
     drawn = {tuple(sorted(named)) for _, _, named in spy.asked}
     rare, other = (set(np.flatnonzero(given.rare[one][0])) for one in (RARE, OTHER))
-    assert all(len(set(named)) == 3 and (set(named) <= rare or set(named) <= other) for named in drawn)
+    assert all(
+        len(set(named)) == 3 and (set(named) <= rare or set(named) <= other) for named in drawn
+    )
     assert len(drawn) == 12 and len(spy.fits) == 6  # exemplars need no new fit
 
 

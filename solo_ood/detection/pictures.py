@@ -86,7 +86,7 @@ def scatter(
         axis.scatter(*points[~marked].T, s=dot, c=plots.COMMON, linewidths=0, label="others")
         axis.scatter(*points[marked].T, s=dot * 1.3, c=plots.RARE, linewidths=0, label="rare")
         for row in rng.permutation(len(points))[: 40 if images else 0]:
-            frame = {"edgecolor": plots.RARE if marked[row] else plots.COMMON, "pad": 0.05}
+            frame = {"edgecolor": plots.RARE if marked[row] else plots.COMMON}
             thumbnail = OffsetImage(plots.thumbnail(images[shown[row]], 64), zoom=0.55)
             axis.add_artist(AnnotationBbox(thumbnail, points[row], bboxprops=frame, pad=0.1))
         axis.set(title=name, xticks=[], yticks=[])
@@ -103,7 +103,7 @@ def histograms(
     rows = -(-len(scores) // columns)
     figure = Figure(figsize=(4.6 * columns, 2.9 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flat
-    for axis, one in zip(axes, scores):
+    for one, axis in zip(scores, axes):  # in this order: zip takes no axis too many
         values = one.test[0]
         known = ~np.isnan(values)
         bins = np.histogram_bin_edges(values[known], 40).tolist()
@@ -142,7 +142,8 @@ def curves(scores: Sequence[Scores], rare: np.ndarray, title: str) -> Figure:
     left.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     right.axhline(1, color="black", linestyle=":")
     right.set(xlabel="share flagged", ylabel="lift (random = 1)", xscale="log", xlim=(lowest, 1))
-    figure.legend(*left.get_legend_handles_labels(), loc="outside right", fontsize=8)
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize=8)
     figure.suptitle(title)
     return figure
 
@@ -151,8 +152,8 @@ def sheet(
     one: Scores, paths: Sequence[Path], captions: Sequence[str], rare: np.ndarray, title: str
 ) -> Figure:
     """Draw the images with the 24 highest and the 24 lowest scores of the first repeat."""
-    values = one.test[0]
-    order = np.argsort(-np.nan_to_num(values, nan=np.nanmin(values)), kind="stable")
+    known = np.flatnonzero(~np.isnan(one.test[0]))  # exemplars have no score
+    order = known[np.argsort(-one.test[0][known], kind="stable")]
     few = min(24, len(order) // 2)
     rows = np.concatenate([order[:few], order[len(order) - few :]])
     return plots.contact_sheet(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from solo_ood.data.images import Split, layout_of, long_tailed, read_splits
 from solo_ood.data.rare import RareDefinition, define
@@ -53,10 +53,13 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     root = options.data if options.data.is_dir() else options.data.parent
     embedders = [make_embedder(spec, options.stage, with_patches) for spec in options.embedders]
     embedded = [
-        (embed(fit, one, extract, root, "fit"), test and embed(test, one, extract, root, "test"))
+        (
+            embed(fit, one, extract, root, "fit"),
+            None if test is None else embed(test, one, extract, root, "test"),
+        )
         for one in embedders
     ]
-    if rank_zero_only.rank != 0:
+    if getattr(rank_zero_only, "rank", 0) != 0:
         return []
 
     results = []

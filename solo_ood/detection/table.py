@@ -105,11 +105,12 @@ def terminal(rows: Sequence[Row]) -> str:
             title = f"{row.embedder}, rare: {row.definition}, p = {row.percentile}"
             heads = "".join(f"{METRICS[key]:>9}" for key in keys)
             lines += ["", title, f"{'':<18}{'N':>6}{heads}   95 % of AUROC"]
-        values = "".join(f"{row.metrics[key].value:9.3f}" for key in keys)
+        numbers = "".join(f"{row.metrics[key].value:9.3f}" for key in keys)
+        values = numbers.replace("nan", "  –")
         low, high = row.metrics["auroc"][1:]
         interval = "" if np.isnan(low) else f"   {low:.3f} to {high:.3f}"
         lines.append(f"{row.detector:<18}{_size(row.n_fit):>6}{values}{interval}")
-    return "\n".join(lines[1:]).replace("nan", "  –")
+    return "\n".join(lines[1:])
 
 
 def write(rows: Sequence[Row], folder: Path, facts: dict[str, Any]) -> list[Path]:

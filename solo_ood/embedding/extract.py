@@ -184,7 +184,9 @@ def _size(split: Split, embedder: Embedder, side: int) -> tuple[int, int]:
                 width, height = image.size
         except _BROKEN:
             continue
-        scale, multiple = side / min(width, height), embedder.multiple
+        # At odd sizes the strides of a CNN pad one side more than the other: a shift of the map.
+        multiple = embedder.multiple if embedder.multiple > 1 else 8
+        scale = side / min(width, height)
         sizes = [max(multiple, round(x * scale) // multiple * multiple) for x in (height, width)]
         return sizes[0], sizes[1]
     raise ValueError(
@@ -210,7 +212,7 @@ def _checked(split: Split, store: EmbeddingStore, limit: float, what: str) -> Em
     kept = split.keep(readable, "image not readable")
     kept = kept.keep(finite[readable], "features not finite")
     rows = np.flatnonzero(readable & finite)
-    patches = store.arrays.get("patches")
+    patches: np.ndarray | None = store.arrays.get("patches")
     if patches is not None and len(rows) < len(split):
         patches = patches[rows]  # a copy; whole, they stay on the disk
     return Embedded(kept, np.asarray(store.arrays["pooled"])[rows], patches)
