@@ -23,28 +23,50 @@ from sklearn.covariance import ShrunkCovariance
 from sklearn.neighbors import NearestNeighbors
 
 from solo_ood.config import ScorerConfig
-from solo_ood.scorers import ExemplarScorer, make_scorer
+from solo_ood.scorers import ExemplarScorer, Scorer, make_scorer
 
 # A network of each feature size: what is scored has to be embedded first.
 NETWORKS = {384: "vit_small_patch16_224", 768: "vit_base_patch16_224", 2048: "resnet50"}
-K, SHRINKAGE = 10, 0.1
+K, SHRINKAGE, STEPS = 10, 0.1, 10
 Score = Callable[[], np.ndarray]
 
 
-def ours(reference: torch.Tensor, query: torch.Tensor) -> dict[str, Score]:
+def fitted(reference: torch.Tensor) -> dict[str, Scorer]:
     """Return our scorers, fitted, by name."""
-    result: dict[str, Score] = {}
+    result: dict[str, Scorer] = {}
     for name in ("knn", "mahalanobis", "exemplar", "random"):
-        exemplars = [0] if name == "exemplar" else None
-        feats = "eval" if name == "exemplar" else "train"
-        cfg = ScorerConfig(name, len(reference), k=K, shrinkage=SHRINKAGE, feats=feats)
-        cfg.exemplars = exemplars
+        cfg = ScorerConfig(name, len(reference), k=K, shrinkage=SHRINKAGE)
         scorer = make_scorer(cfg, reference.shape[1])
         if isinstance(scorer, ExemplarScorer):
             scorer.set_exemplars(reference[:10])
         scorer.fit(reference)
-        result[name] = lambda scorer=scorer: scorer.ood_score(query).numpy()
+        result[name] = scorer
     return result
+
+
+def ours(reference: torch.Tensor, query: torch.Tensor) -> dict[str, Score]:
+    """Return the scores of our scorers, by name."""
+    return {
+        name: lambda scorer=scorer: scorer.ood_score(query).numpy()
+        for name, scorer in fitted(reference).items()
+    }
+
+
+def streaming(reference: torch.Tensor, query: torch.Tensor) -> dict[str, Callable[[], object]]:
+    """Return ten training steps of each of our scorers: score a batch, then learn it.
+
+    Ten, since a covariance is factorised at every tenth step only.
+    """
+
+    def steps(scorer: Scorer) -> None:
+        for _ in range(STEPS):
+            scorer.ood_score(query)
+            scorer.partial_fit(query)
+
+    return {
+        f"{name}, score and learn": lambda scorer=scorer: steps(scorer)
+        for name, scorer in fitted(reference).items()
+    }
 
 
 def others(reference: torch.Tensor, query: torch.Tensor) -> dict[str, tuple[str, Score]]:
@@ -121,11 +143,15 @@ def main() -> None:
                 network(images)
 
         mine, theirs = ours(reference, query), others(reference, query)
-        calls = {**mine, **{name: call for name, (_, call) in theirs.items()}}
+        training = streaming(reference, query)
+        calls = {**mine, **{name: call for name, (_, call) in theirs.items()}, **training}
         seconds = medians(calls, 3 * args.rounds) | medians({"embed": embed}, args.rounds // 3)
         for name in mine:
             share = seconds[name] / seconds["embed"]
             print(f"| {dim} | **{name}** | {share:.3%} of {architecture} | 1 | – |", flush=True)
+        for name in training:
+            share = seconds[name] / STEPS / seconds["embed"]
+            print(f"| {dim} | **{name}** | {share:.3%} | – | – |", flush=True)
         for name, (same, call) in theirs.items():
             share, ratio = seconds[name] / seconds["embed"], seconds[name] / seconds[same]
             said = agreement(mine[same](), call())
