@@ -80,6 +80,6 @@ def training_curves(
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write the figure as a PNG."""
+    """Write the figure as a PNG, or a JPEG where the name says so."""
     figure.savefig(path, dpi=110)
     return path

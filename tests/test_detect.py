@@ -68,7 +68,7 @@ def test_driving_data_end_to_end(streets, tmp_path, capsys):
     page = (out / "report.html").read_text()
     assert "DINO-BDD100K" in page and "0.221<" in page  # the poster's last row
     kinds = {path.suffix for path in out.iterdir()}
-    assert kinds == {".png", ".csv", ".json", ".md", ".html"}
+    assert kinds == {".png", ".jpg", ".csv", ".json", ".md", ".html"}
     assert json.loads((out / "table.json").read_text())["rows"][0]["detector"] == "random"
     assert {path.name for path in tmp_path.iterdir()} == {"out", "cache"}  # nothing half-written
 

@@ -60,10 +60,11 @@ class Page:
         self._parts.append(f'<div class="wide"><table>{"".join(rows)}</table></div>')
 
     def picture(self, path: Path, caption: str) -> None:
-        """Add the PNG at ``path``, embedded."""
+        """Add the PNG or JPEG at ``path``, embedded."""
         data = base64.b64encode(path.read_bytes()).decode()
+        kind = "jpeg" if path.suffix == ".jpg" else "png"
         self._parts.append(
-            f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
+            f'<figure><img alt="{escape(caption)}" src="data:image/{kind};base64,{data}">'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
 

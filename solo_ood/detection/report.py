@@ -85,7 +85,7 @@ def _draw(
     page.listing([f"{len(first.fit)} images to fit on, {len(first.test)} to test on", *notes])
 
     def add(figure: Any, name: str, caption: str) -> None:
-        page.picture(plots.save(figure, out / f"{name}.png"), caption)
+        page.picture(plots.save(figure, out / name), caption)
 
     for number, definition in enumerate(definitions, 1):
         page.heading(f"Rare: {definition.name}")
@@ -100,7 +100,7 @@ def _draw(
             feats = {first.name: first.test_feats}
         how, images = options.projection, first.test.paths if options.thumbnails else ()
         figure = pictures.scatter(feats, rare, how, f"{how} of the test images", images)
-        add(figure, f"embeddings{suffix}", "Embeddings of the test images; red: rare")
+        add(figure, f"embeddings{suffix}.png", "Embeddings of the test images; red: rare")
         captions = [_caption(first.test, row, definition) for row in range(len(rare))]
         for result in results:
             largest = _largest(result.scores[definition])
@@ -108,15 +108,15 @@ def _draw(
             tail = suffix if result is first else f"{suffix}-{result.name.replace('/', '_')}"
             title = f"{result.name}, rare: {definition.name}"
             drawn = pictures.histograms(largest, truth, options.plan.percentiles, title)
-            add(drawn, f"scores{tail}", "Scores of the test images; lines: thresholds by p")
+            add(drawn, f"scores{tail}.png", "Scores of the test images; lines: thresholds by p")
             drawn = pictures.curves(largest, truth, title)
-            add(drawn, f"curves{tail}", "Precision over recall, lift over share flagged")
+            add(drawn, f"curves{tail}.png", "Precision over recall, lift over share flagged")
         for one in _largest(first.scores[definition]):
             drawn = pictures.sheet(one, first.test.paths, captions, rare, one.detector)
             caption = (
                 f"{one.detector}: most and least rare by its scores, with their share or class"
             )
-            add(drawn, f"images{suffix}-{one.detector}", caption)
+            add(drawn, f"images{suffix}-{one.detector}.jpg", caption)  # photographs
     means = [row for row in rows if row.definition.startswith("mean of ")]
     if means:
         page.heading("Mean over the definitions")
