@@ -83,7 +83,7 @@ class Stream:
         variances, axes = np.linalg.eigh(np.cov(self.fit.T).astype(np.float64))
         return axes[:, ::-1], np.maximum(variances[::-1], 1e-9 * variances.sum())
 
-    def projected(self, m: int, power: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    def projected(self, m: int | None, power: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """Return fit (N, m) and scored rows (M, m) on m axes, scaled by variance^-power."""
         axes, variances = self.pca
         scaled = axes[:, :m] * variances[:m] ** -power
@@ -174,7 +174,7 @@ def pca_residual(share: float, x: Stream) -> np.ndarray:
     return (centred**2).sum(axis=1) - (x.projected(m)[1] ** 2).sum(axis=1)
 
 
-def pca_knn(first: int, last: int, power: float, x: Stream) -> np.ndarray:
+def pca_knn(first: int, last: int | None, power: float, x: Stream) -> np.ndarray:
     """k-NN (1 %) on the axes ``first`` to ``last``; power 0.5 whitens them."""
     fit, test = (normalize(one[:, first:]).astype(np.float32) for one in x.projected(last, power))
     return _neighbours(test, fit, max(2, x.n // 100))[0][:, -1]
@@ -226,9 +226,8 @@ def merged_clusters(k: int, groups: int, x: Stream) -> np.ndarray:
 
 def small_density_clusters(x: Stream) -> np.ndarray:
     """Minus the log size of the HDBSCAN clusters of the 5 nearest; noise counts as the largest."""
-    labels = (
-        HDBSCAN(min_cluster_size=max(5, x.n // 500), copy=True).fit_predict(x.projected(20)[0]) + 1
-    )
+    model = HDBSCAN(min_cluster_size=max(5, x.n // 500), copy=True)
+    labels = model.fit_predict(x.projected(20)[0]) + 1
     sizes = np.bincount(labels)
     sizes[0] = sizes.max()
     return -np.log(sizes[labels[x.near[1][:, :5]]]).mean(axis=1)
@@ -273,7 +272,7 @@ def sklearn_score(model: Any, m: int | None, x: Stream) -> np.ndarray:
 
 
 def combined(parts: list[Unsupervised], x: Stream) -> np.ndarray:
-    return sum(_ranks(part(x)) for part in parts)
+    return np.sum([_ranks(part(x)) for part in parts], axis=0)
 
 
 _RELATIVE, _RESIDUAL = partial(relative_knn, 0.02, 0.5), partial(pca_residual, 0.6)
@@ -281,7 +280,7 @@ _FOREST, _MAHALANOBIS = partial(product, "isolation-forest"), partial(mahalanobi
 
 UNSUPERVISED: dict[str, Unsupervised] = {
     "random": lambda x: np.random.default_rng(x.seed).random(len(x.test)),
-    **{f"k-NN, k = {k}": partial(knn, k) for k in (2,)},
+    "k-NN, k = 2": partial(knn, 2),
     **{f"k-NN, k = {k:.0%} of N": partial(knn, k) for k in (0.01, 0.02, 0.05, 0.2, 0.5)},
     "k-NN, mean of the nearest 1 %": lambda x: x.near[0][:, : _rank(x, 0.01)].mean(axis=1),
     **{f"k-NN, k = 1 %, N = {n}": partial(knn_stream, n) for n in (256, 1024)},
@@ -389,7 +388,7 @@ def bagging(x: Stream, exemplars: np.ndarray) -> np.ndarray:
     """20 linear SVMs, each of the exemplars against as many of the stream (Mordelet, Vert 2014)."""
     rng = np.random.default_rng(x.seed)
     draws = [rng.choice(x.n, len(exemplars), replace=False) for _ in range(20)]
-    return sum(_classify(LinearSVC(C=0.001), x, exemplars, rows) for rows in draws)
+    return np.sum([_classify(LinearSVC(C=0.001), x, exemplars, r) for r in draws], axis=0)
 
 
 def rbf_svm(x: Stream, exemplars: np.ndarray) -> np.ndarray:
@@ -531,13 +530,13 @@ def long_tail_tables(name: str, tails: list[Split], feats: Feats, of: Split, arg
         rare = np.isin(tail.labels, rare_ids)
         classes = ", ".join(tail.classes[label] for label in rare_ids)
         print(f"{name}, order {order}: {len(rare):,} images, {rare.mean():.1%} rare ({classes})\n")
-        part, results = feats[np.array([rows[path] for path in tail.paths])], args.out / "results"
+        part = feats[np.array([rows[path] for path in tail.paths])]
         unsupervised = partial(unsupervised_numbers, part, rare, args.seeds)
         exemplars = partial(exemplar_numbers, part, rare)
         for kind, chosen, compute in zip(
             found, (names, list(SUPERVISED)), (unsupervised, exemplars)
         ):
-            file = results / f"{name}, {kind}, order {order}.json"
+            file = args.results / f"{name}, {kind}, order {order}.json"
             found[kind][f"order {order}"] = resumed(file, chosen, compute)
     for kind, columns in found.items():
         orders = list(columns.values())
@@ -588,10 +587,10 @@ def camvid_tables(both: Split, n_fit: int, variants: dict[str, Feats], args: Any
             ("unsupervised", list(UNSUPERVISED)),
             ("10 exemplars", [*SUPERVISED, *IMAGES_ONLY]),
         ):
-            file = args.out / "results" / f"camvid {kind} {phase}.json"
+            file = args.results / f"camvid {kind} {phase}.json"
             columns[kind][phase] = resumed(file, names, partial(numbers, base[1], phase))
         for variant, feats in others:
-            file = args.out / "results" / f"camvid {variant} {phase}.json"
+            file = args.results / f"camvid {variant} {phase}.json"
             chosen = ["ridge, r = 0.05", "ridge, r = 0.1", "bagging of linear SVMs"]
             more = resumed(file, chosen, partial(numbers, feats, phase))
             columns["10 exemplars"][phase] |= {f"{n} ({variant})": more[n] for n in chosen}
@@ -602,6 +601,9 @@ def camvid_tables(both: Split, n_fit: int, variants: dict[str, Feats], args: Any
 def main(args: Namespace) -> None:
     warnings.filterwarnings("ignore", category=UserWarning)
     warnings.filterwarnings("ignore", ".*onverge.*")
+
+    # Other seeds, other results: they must not be taken for these.
+    args.results = args.out / "results" / f"{args.seeds} seeds"
 
     def features(split: Split, root: Path, side: int, stage: str = "last") -> Feats:
         embedder = make_embedder(args.embedder, stage, patches=stage == "last")
@@ -625,16 +627,16 @@ def main(args: Namespace) -> None:
         pooled = Feats(features(split, args.cifar, 128).pooled)
         long_tail_tables("CIFAR-10-LT", tails, pooled, split, args)
     if "camvid" in args.data:
-        fit, test = read_splits(args.camvid)
+        fit, test = (one for one in read_splits(args.camvid) if one is not None)
         both = replace(
             fit, paths=fit.paths + test.paths, shares=np.concatenate([fit.shares, test.shares])
         )
         at = {side: features(both, args.camvid, side) for side in (224, 360, 512)}
-        early = normalize(features(both, args.camvid, 512, "3").pooled) / 2
+        early = normalize(features(both, args.camvid, 360, "3").pooled) / 2
         joined = {
             "": at[512],
             "224 + 360 + 512 px": Feats(np.hstack([normalize(one.pooled) for one in at.values()])),
-            "two stages": Feats(np.hstack([early, normalize(at[512].pooled)])),
+            "an earlier stage beside it": Feats(np.hstack([early, normalize(at[512].pooled)])),
         }
         camvid_tables(both, len(fit), joined, args)
 

@@ -29,7 +29,7 @@ class ScorerConfig:
     # exemplar: 5 to 20 samples of the training data that show what matters, each a dataset index
     # (int) or the end of an image's path (str)
     exemplars: list[Any] | None = None
-    ridge: float = 0.05  # exemplar: > 0, added to the covariance, relative to its trace
+    ridge: float = 0.02  # exemplar: > 0, added to the covariance, relative to its trace
     exemplar_every: int = 50  # exemplar: training steps between two embeddings of the exemplars
     normalize: bool = True  # L2-normalise features first
     # teacher mode of the scored features: train (free) | eval (+1 forward, if the teacher has

@@ -13,8 +13,6 @@ from solo_ood.errors import message
 from solo_ood.rare_queue import RareQueue
 from solo_ood.replay import RareLoader
 
-_KEY = "ood.scorer.exemplars"
-
 
 class Exemplars:
     """The exemplars as crops of the training dataset: fresh augmentations, read ahead by a worker.
@@ -62,7 +60,10 @@ class Exemplars:
 
 
 def rows_of(
-    given: Sequence[int | str], size: int, paths: Sequence[str | Path] | None = None
+    given: Sequence[int | str],
+    size: int,
+    paths: Sequence[str | Path] | None = None,
+    key: str = "ood.scorer.exemplars",
 ) -> list[int]:
     """Return the rows of a data set that indexes and paths name, each once.
 
@@ -70,20 +71,21 @@ def rows_of(
         given: indexes in [0, size), and paths: one that ends like exactly one of ``paths``.
         size: number of samples.
         paths: of the samples; ``None`` if they have none.
+        key: what the user calls them, for errors.
 
     Raises:
         ValueError: for one that is not in the data, or a path that fits more than one sample.
     """
-    rows = [_row(one, size, paths) for one in given]
+    rows = [_row(one, size, paths, key) for one in given]
     return sorted(set(rows))
 
 
-def _row(one: int | str, size: int, paths: Sequence[str | Path] | None) -> int:
+def _row(one: int | str, size: int, paths: Sequence[str | Path] | None, key: str) -> int:
     if isinstance(one, int):
         if 0 <= one < size:
             return one
-        expected, got = f"an index from 0 to {size - 1}", "none of these"
-        remedy = "Give a dataset index, as the run's queue holds them."
+        expected, got = f"an index from 0 to {size - 1}", str(one)
+        remedy = "Indexes count the training samples in the data set's own order."
     elif paths is None:
         expected, got = "an index", "a path, and this data set has none"
         remedy = "Give dataset indexes."
@@ -99,7 +101,7 @@ def _row(one: int | str, size: int, paths: Sequence[str | Path] | None) -> int:
             return found[0]
         expected, got = "the path of 1 training image", f"{len(found)} that end like it"
         remedy = "Give more of its path, or its dataset index."
-    raise ValueError(message(f"{_KEY}, {one!r}", expected=expected, got=got, remedy=remedy))
+    raise ValueError(message(f"{key}, {one!r}", expected=expected, got=got, remedy=remedy))
 
 
 def _paths(dataset: Any) -> list[str | Path] | None:

@@ -134,8 +134,14 @@ def test_broken_files_are_named_counted_and_left_out(streets, tmp_path, capsys):
     [
         (["--rare", "persn"], "Unknown class in --rare: .* Did you mean 'person'"),
         ([], "--rare: expected class names"),
-        (["--rare", "person", "--exemplars", "999"], "exemplars: expected indexes .* got 999"),
-        (["--rare", "person", "--exemplars", "cat.jpg"], "--exemplars cat.jpg: expected an image"),
+        (
+            ["--rare", "person", "--exemplars", "999"],
+            "--exemplars, 999: expected an index from 0 to 59",
+        ),
+        (
+            ["--rare", "person", "--exemplars", "cat.jpg"],
+            "--exemplars, 'cat.jpg': expected the path of 1",
+        ),
         (["--rare", "person", "--n-exemplars", "13"], "expected at least 13 rare images .* got 12"),
         (["--rare", "person", "--sizes", "1024"], "fit split: expected at least .* got 60"),
         (["--rare", "tail"], "--rare tail: expected images of one label"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -19,6 +18,7 @@ from solo_ood.detection.report import Measured, write
 from solo_ood.embedding.extract import Embedded, ExtractConfig, embed
 from solo_ood.embedding.networks import make_embedder
 from solo_ood.errors import message
+from solo_ood.exemplars import rows_of
 
 
 def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[Row]:
@@ -165,24 +165,8 @@ def _rare(
 
 def _exemplar_rows(given: Sequence[str], fit: Split) -> tuple[int, ...] | None:
     """Return the rows of the fit split that indexes and paths name."""
-    rows = []
-    for text in given:
-        if text.isdigit():
-            rows.append(int(text))
-            continue
-        parts = Path(text).parts
-        found = [row for row, path in enumerate(fit.paths) if path.parts[-len(parts) :] == parts]
-        if len(found) != 1:
-            raise ValueError(
-                message(
-                    f"--exemplars {text}",
-                    expected="an image of the fit split",
-                    got=f"{len(found)} whose path ends like that",
-                    remedy="Give more of its path, or its index in the fit split.",
-                )
-            )
-        rows += found
-    return tuple(dict.fromkeys(rows)) or None
+    parsed = [int(text) if text.isdigit() else text for text in given]
+    return tuple(rows_of(parsed, len(fit), fit.paths, "--exemplars")) or None
 
 
 def _feats(embedded: Embedded) -> Feats:

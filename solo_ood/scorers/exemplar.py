@@ -42,7 +42,7 @@ class ExemplarScorer(MomentsScorer):
         self,
         dim: int,
         window: int | None = None,
-        ridge: float = 0.05,
+        ridge: float = 0.02,
         min_samples: int = 256,
         normalize: bool = True,
         refresh: int = 1,
