@@ -101,6 +101,8 @@ def test_a_scatter_of_many_images_shows_the_same_few_of_them_for_every_network(m
     assert sum(map(len, shown[0])) == 20 and 1 <= len(shown[0][1]) <= 12
     for one, two in zip(*shown):
         np.testing.assert_array_equal(one, two)
+    others, marked = (np.sign(points[:, 0]) for points in shown[0])  # the two clusters
+    assert len({*others}) == len({*marked}) == 1 and others[0] != marked[0]
 
 
 @pytest.mark.parametrize("n", [12, 60])

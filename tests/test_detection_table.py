@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import re
@@ -108,6 +109,7 @@ def test_the_terminal_shows_each_detector_once_at_its_last_percentile():
     assert first.endswith("0.090 to 0.290")
     ends = {line.index(name) + len(name) for line, name in ((head, "Base"), (first, "0.140"))}
     assert len({*ends, third.index("0.140") + 5}) == 1  # columns stay columns
+    assert first.index("0.120") == third.index("0.120")  # R, beyond the unknown P
 
 
 def test_the_terminal_has_a_block_for_each_network_and_definition():
@@ -164,13 +166,15 @@ NASTY = "<b>R&D</b> \"quoted\" <script src='http://a.b/c.js'>"
 @pytest.fixture
 def page(tmp_path) -> str:
     """The HTML of a page with every kind of part, most of them with a nasty text."""
-    Image.new("RGB", (5, 4), "red").save(tmp_path / "red.png")
+    for name in ("red.png", "red.jpg"):
+        Image.new("RGB", (5, 4), "red").save(tmp_path / name)
     made = Page(NASTY)
     for add in (made.heading, made.text, made.code):
         add(NASTY)
     made.listing([NASTY, "two"])
     made.table(table.markdown([row(definition=NASTY), UNKNOWN]))
     made.picture(tmp_path / "red.png", NASTY)
+    made.picture(tmp_path / "red.jpg", "a photograph")
     return made.save(tmp_path / "report.html").read_text()
 
 
@@ -179,7 +183,10 @@ def test_a_page_needs_no_other_file_and_runs_no_script(page):
     names = [tag for tag, _ in parsed.tags]
     assert not {"script", "link", "b", "iframe"} & set(names)
     sources = [v for _, attrs in parsed.tags for k, v in attrs.items() if k in ("src", "href")]
-    assert len(sources) == 1 and sources[0].startswith("data:image/png;base64,")
+    assert [source[:22] for source in sources] == [
+        "data:image/png;base64,",
+        "data:image/jpeg;base64",
+    ]
     style = re.search("<style>(.*)</style>", page, re.DOTALL)[1]
     assert "url(" not in style and "@import" not in style
 
@@ -188,13 +195,12 @@ def test_a_page_shows_every_text_as_it_was_given(page):
     parsed = Parsed(page)
     assert parsed.words.count(NASTY) == 8  # title, 2 headings, text, code, list, table, caption
     images = [attrs for tag, attrs in parsed.tags if tag == "img"]
-    assert [attrs["alt"] for attrs in images] == [NASTY]
+    assert [attrs["alt"] for attrs in images] == [NASTY, "a photograph"]
     assert [tag for tag, _ in parsed.tags].count("tr") == 3
     assert [tag for tag, _ in parsed.tags].count("td") == 2 * (5 + len(METRICS))
 
 
 def test_a_picture_on_a_page_is_the_file_byte_for_byte(page, tmp_path):
-    import base64
-
-    (source,) = (attrs["src"] for tag, attrs in Parsed(page).tags if tag == "img")
-    assert base64.b64decode(source.partition(",")[2]) == (tmp_path / "red.png").read_bytes()
+    sources = [attrs["src"] for tag, attrs in Parsed(page).tags if tag == "img"]
+    for source, name in zip(sources, ("red.png", "red.jpg")):
+        assert base64.b64decode(source.partition(",")[2]) == (tmp_path / name).read_bytes()

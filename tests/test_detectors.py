@@ -79,6 +79,18 @@ def test_mahalanobis_is_that_of_all_fit_samples_with_a_shrunk_covariance():
     np.testing.assert_allclose(scores, expected[:, 0] ** 2, rtol=1e-3)
 
 
+def test_pca_is_the_squared_residual_of_the_leading_directions_that_hold_65_percent():
+    fit, test = cone(100), cone(20, seed=1)
+    rows, queries = normalize(fit.pooled), normalize(test.pooled)
+    mean = rows.mean(axis=0)
+    _, sizes, directions = np.linalg.svd(rows - mean)
+    held = np.cumsum(sizes**2) / (sizes**2).sum()
+    kept = directions[: 1 + int(np.argmax(held >= 0.65))]
+    residual = (queries - mean) - (queries - mean) @ kept.T @ kept
+    expected = np.square(residual).sum(axis=1)
+    np.testing.assert_allclose(scored(detector("pca"), fit, test), expected, rtol=1e-3)
+
+
 @pytest.mark.parametrize("seed", [0, 3])
 def test_scikit_learns_detectors_are_its_own_with_the_sign_turned(seed):
     fit, test = cone(100), cone(20, seed=1)

@@ -75,15 +75,18 @@ def test_fingerprint_follows_weights_and_stage(lite0, tmp_path):
 def test_features_do_not_depend_on_batch_mates_even_after_train():
     embedder = make_embedder("resnet18:random")
     embedder.train()
-    both, alone = embedder(images())["pooled"], embedder(images()[:1])["pooled"]
+    both = embedder(images().requires_grad_())["pooled"]
+    alone = embedder(images()[:1])["pooled"]
     assert torch.allclose(both[:1], alone, atol=1e-5)
     assert not both.requires_grad
     assert not any(parameter.requires_grad for parameter in embedder.parameters())
 
 
 def test_random_is_reproducible_and_leaves_the_generator_alone():
+    first = make_embedder("resnet18:random")
+    torch.manual_seed(12)
     state = torch.get_rng_state()
-    first, second = make_embedder("resnet18:random"), make_embedder("resnet18:random")
+    second = make_embedder("resnet18:random")
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(first(images())["pooled"], second(images())["pooled"])
     assert first.note == "random weights"
@@ -236,7 +239,10 @@ def test_every_backbone_of_the_host_has_all_stages(name, registered):
     assert torch.equal(last["patches"], own["patches"])
     early = Embedder(network, "0", patches=True, **facts)(images())
     assert torch.allclose(early["patches"].mean(dim=1), early["pooled"], atol=1e-5)
-    assert early["patches"].shape[1] >= last["patches"].shape[1]
+    if name.startswith("vit"):  # all maps have one shape
+        assert not torch.allclose(early["patches"], last["patches"], atol=1e-2)
+    else:
+        assert early["patches"].shape[1] > last["patches"].shape[1]
     with pytest.raises(ValueError, match="a map's number from -"):
         Embedder(network, "99", **facts)
 

@@ -59,8 +59,10 @@ def full_checkpoint(tmp_path):
 )
 def test_official_dino_checkpoint_gives_teacher_or_student(full_checkpoint, which, seed):
     network = vit(0)
-    note = load_weights(network, read_state_dict(full_checkpoint, which), "vit")
-    total = len(network.state_dict())
+    state = read_state_dict(full_checkpoint, which)
+    assert state.keys() == network.state_dict().keys()  # without the projection head
+    note = load_weights(network, state, "vit")
+    total = len(state)
     assert note == f"{total} of {total} tensors by name"
     assert torch.equal(feats(network), feats(vit(seed)))
 
@@ -72,7 +74,7 @@ def test_wrappers_and_prefixes_come_off(tmp_path, prefix, wrapper):
     content = state if wrapper is None else {wrapper: state, "epoch": 3}
     read = read_state_dict(saved(content, tmp_path / "w.pth"))
     network = vit(0)
-    load_weights(network, read, "vit")
+    assert load_weights(network, read, "vit").endswith("by name")
     assert torch.equal(feats(network), feats(vit(3)))
 
 
@@ -88,7 +90,8 @@ def test_safetensors(tmp_path):
 def test_compiled_and_half_precision_weights(tmp_path):
     state = {f"backbone._orig_mod.{k}": v.half() for k, v in vit(3).state_dict().items()}
     network = vit(0)
-    load_weights(network, read_state_dict(saved(state, tmp_path / "w.pth")), "vit")
+    note = load_weights(network, read_state_dict(saved(state, tmp_path / "w.pth")), "vit")
+    assert note.endswith("by name")
     assert feats(network).dtype == torch.float32
     assert torch.allclose(feats(network), feats(vit(3)), atol=0.02)
 
