@@ -135,11 +135,12 @@ def check(task: Task, plan: Plan, detectors: Sequence[Detector]) -> Plan:
                 )
             )
         fewest = min((int(fit.sum()) for fit, _ in task.rare.values()), default=0)
-        if plan.exemplars is None and fewest < plan.n_exemplars:
+        needed = plan.n_exemplars + (task.test is None)  # one at least must be left to find
+        if plan.exemplars is None and fewest < needed:
             raise ValueError(
                 message(
                     "exemplars",
-                    expected=f"at least {plan.n_exemplars} rare images in the fit split",
+                    expected=f"at least {needed} rare images in the fit split",
                     got=fewest,
                     remedy="Lower --n-exemplars, or name your own with --exemplars.",
                 )

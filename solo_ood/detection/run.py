@@ -38,7 +38,8 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     definitions = _definitions(options, fit, test)
     plan = replace(options.plan, exemplars=_exemplar_rows(options.exemplars, fit))
     empty = Feats(np.zeros((len(fit), 1), dtype=np.float32))
-    check(Task(empty, None, _rare(definitions, fit, test)), plan, detectors)
+    rare = _rare(definitions, fit, test)
+    check(Task(empty, None if test is None else empty, rare), plan, detectors)
     with_patches = any(one.patches for one in detectors)
     extract = ExtractConfig(
         options.cache,

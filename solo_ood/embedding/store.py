@@ -89,7 +89,9 @@ def _open(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap:
             os.link(aside, path)  # fails, unlike a rename, if another process was faster
         except FileExistsError:
             pass
-        aside.unlink()
+        except OSError:  # a file system without hard links
+            os.replace(aside, path)
+        aside.unlink(missing_ok=True)
     size = path.stat().st_size  # before it is opened, which fills up a file that was cut
     try:
         array = np.lib.format.open_memmap(path, "r+")
