@@ -90,6 +90,10 @@ class Stream:
         centre = self.fit.mean(axis=0)
         return (self.fit - centre) @ scaled, (self.test - centre) @ scaled
 
+    def some(self, count: int) -> np.ndarray:
+        """Return at most ``count`` fit rows, drawn: their order may be that of the classes."""
+        return self.fit[np.random.default_rng(self.seed).permutation(self.n)[:count]]
+
     def kmeans(self, k: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return centroids (K, D), cluster sizes (K,) and distances (M, K) of the scored rows."""
 
@@ -258,7 +262,7 @@ def heat(m: int, t: int, x: Stream) -> np.ndarray:
 
 def kernel_variance(width: float, x: Stream) -> np.ndarray:
     """Posterior variance of a Gaussian process on 1024 rows: between k-NN and Mahalanobis."""
-    fit = x.fit[np.random.default_rng(x.seed).permutation(x.n)[:1024]].astype(np.float64)
+    fit = x.some(1024).astype(np.float64)
     similar = fit @ fit.T
     scale = width * (1 - similar).mean()
     factor = linalg.cholesky(np.exp((similar - 1) / scale) + 0.3 * np.eye(len(fit)), lower=True)
@@ -266,9 +270,14 @@ def kernel_variance(width: float, x: Stream) -> np.ndarray:
     return 1 - (linalg.solve_triangular(factor, cross, lower=True) ** 2).sum(axis=0)
 
 
-def sklearn_score(model: Any, m: int | None, x: Stream) -> np.ndarray:
-    fit, test = x.projected(m) if m else (x.fit, x.test)
-    return -model.fit(fit[:2500] if isinstance(model, OneClassSVM) else fit).score_samples(test)
+def one_class_svm(x: Stream) -> np.ndarray:
+    return -OneClassSVM(gamma=4.0, nu=0.1).fit(x.some(2500)).score_samples(x.test)
+
+
+def gaussian_mixture(k: int, m: int, x: Stream) -> np.ndarray:
+    fit, test = x.projected(m)
+    model = GaussianMixture(k, covariance_type="diag", reg_covar=1e-5, random_state=x.seed)
+    return -model.fit(fit).score_samples(test)
 
 
 def combined(parts: list[Unsupervised], x: Stream) -> np.ndarray:
@@ -296,10 +305,8 @@ UNSUPERVISED: dict[str, Unsupervised] = {
     "kernel variance, narrow": partial(kernel_variance, 0.3),
     "kernel variance, wide": partial(kernel_variance, 3.0),
     "isolation forest": _FOREST,
-    "one-class SVM": lambda x: sklearn_score(OneClassSVM(gamma=4.0, nu=0.1), None, x),
-    "Gaussian mixture, 10": lambda x: sklearn_score(
-        GaussianMixture(10, covariance_type="diag", reg_covar=1e-5, random_state=x.seed), 30, x
-    ),
+    "one-class SVM": one_class_svm,
+    "Gaussian mixture, 10": partial(gaussian_mixture, 10, 30),
     "LOF, 20 neighbours": partial(product, "lof"),
     **{f"density ratio, k = {k:.0%}": partial(density_ratio, k) for k in (0.01, 0.05)},
     "density jump, 10 to 100": partial(density_jump, 10, 10),
@@ -316,6 +323,7 @@ UNSUPERVISED: dict[str, Unsupervised] = {
     "spectral leverage, 30 vectors": partial(heat, 30, 0),
     "heat kernel, 20 steps": partial(heat, 100, 20),
     "patches, mean of the worst 10 %": partial(product, "patch-knn"),
+    "k-NN + Mahalanobis": partial(combined, [partial(knn, 0.01), _MAHALANOBIS]),
     "k-NN + Mahalanobis + forest": partial(combined, [partial(knn, 0.01), _MAHALANOBIS, _FOREST]),
     "relative k-NN + PCA residual": partial(combined, [_RELATIVE, _RESIDUAL]),
 }
@@ -342,7 +350,7 @@ def kernel_ridge(width: float, r: float, x: Stream, exemplars: np.ndarray) -> np
 
     ``width`` is the exponent at the mean squared distance; towards 0 the kernel becomes linear.
     """
-    reference, towards = x.fit[:1024].astype(np.float64), normalize(exemplars)
+    reference, towards = x.some(1024).astype(np.float64), normalize(exemplars)
 
     def make() -> tuple[Any, ...]:
         rate = width / (2 - 2 * reference @ reference.T).mean()
@@ -381,27 +389,24 @@ def white_cosine(nearest: bool, x: Stream, exemplars: np.ndarray) -> np.ndarray:
 
 
 def logistic(c: float, x: Stream, exemplars: np.ndarray) -> np.ndarray:
-    return _classify(LogisticRegression(C=c, class_weight="balanced", max_iter=500), x, exemplars)
+    model = LogisticRegression(C=c, class_weight="balanced", max_iter=500)
+    return _classify(model, x, exemplars, x.fit)
 
 
 def bagging(x: Stream, exemplars: np.ndarray) -> np.ndarray:
     """20 linear SVMs, each of the exemplars against as many of the stream (Mordelet, Vert 2014)."""
     rng = np.random.default_rng(x.seed)
-    draws = [rng.choice(x.n, len(exemplars), replace=False) for _ in range(20)]
-    return np.sum([_classify(LinearSVC(C=0.001), x, exemplars, r) for r in draws], axis=0)
+    draws = [x.fit[rng.choice(x.n, len(exemplars), replace=False)] for _ in range(20)]
+    return np.sum([_classify(LinearSVC(C=0.001), x, exemplars, one) for one in draws], axis=0)
 
 
 def rbf_svm(x: Stream, exemplars: np.ndarray) -> np.ndarray:
-    rows = np.random.default_rng(x.seed).permutation(x.n)[:1000]
-    return _classify(SVC(C=1.0, class_weight="balanced"), x, exemplars, rows)
+    return _classify(SVC(C=1.0, class_weight="balanced"), x, exemplars, x.some(1000))
 
 
-def _classify(
-    model: Any, x: Stream, exemplars: np.ndarray, rows: np.ndarray | None = None
-) -> np.ndarray:
-    """Exemplars against (some rows of) the stream, on features of variance 1 on average."""
+def _classify(model: Any, x: Stream, exemplars: np.ndarray, unlabelled: np.ndarray) -> np.ndarray:
+    """Exemplars against (a part of) the stream, on features of variance 1 on average."""
     scale = x.fit.std(axis=0).mean()
-    unlabelled = x.fit if rows is None else x.fit[rows]
     both = np.concatenate([normalize(exemplars), unlabelled]) / scale
     labels = np.arange(len(both)) < len(exemplars)
     return model.fit(both, labels).decision_function(x.test / scale)
