@@ -13,7 +13,7 @@ import torch
 from solo_ood import host
 from solo_ood.embedding.embedder import Embedder
 from solo_ood.embedding.networks import OFFICIAL, make_embedder
-from solo_ood.embedding.trained import Trained, _backbones
+from solo_ood.host.backbones import Trained, _backbones
 
 IMAGENET = (0.485, 0.456, 0.406)
 

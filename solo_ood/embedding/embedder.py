@@ -7,11 +7,12 @@ import re
 from typing import Any
 
 import torch
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
 from solo_ood.errors import message
 
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 # The maps of networks that cannot list them: torchvision's ResNet, WideResNet, PoolFormer.
 _MAPS = (

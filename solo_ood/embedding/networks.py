@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from solo_ood.embedding.embedder import Embedder
-from solo_ood.embedding.trained import read_args
 from solo_ood.embedding.weights import choose, load_weights, read_networks
 from solo_ood.errors import message, unknown_name
+from solo_ood.host.backbones import read_args
 
 OFFICIAL = {
     "dino_vits16": "vit_small_patch16_224.dino",

@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from solo_ood import host
-from solo_ood.embedding.embedder import IMAGENET
 from solo_ood.errors import message, unknown_name
 
 _NORMALISATION = {  # as in solo-learn's main branch, which takes ImageNet's for all other data
@@ -54,7 +54,7 @@ class Trained:
     @property
     def normalisation(self) -> tuple[Any, Any]:
         """Mean and standard deviation per channel that it was trained with."""
-        return _NORMALISATION.get(self.dataset or "", IMAGENET)
+        return _NORMALISATION.get(self.dataset or "", (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
 
     @property
     def architecture(self) -> str:
