@@ -476,19 +476,15 @@ def resumed(path: Path, names: list[str], compute: Callable[[list[str]], Numbers
     return {name: known[name] for name in names}
 
 
-def unsupervised_numbers(feats: Feats, rare: np.ndarray, seeds: int, names: list[str]) -> Numbers:
-    """Cross-fit in 5 folds, once a seed: every sample is scored by a detector that never saw it."""
-    numbers: Numbers = {name: [] for name in names}
-    for seed in range(seeds):
-        scores = {name: np.zeros(len(rare)) for name in names}
-        for fit, test in KFold(5, shuffle=True, random_state=seed).split(rare):
-            torch.manual_seed(seed)
-            stream = Stream(feats[fit], feats[test], seed)
-            for name in names:
-                scores[name][test] = UNSUPERVISED[name](stream)
+def unsupervised_numbers(feats: Feats, rare: np.ndarray, seed: int, names: list[str]) -> Numbers:
+    """Cross-fit in 5 folds: every sample is scored by a detector that never saw it."""
+    scores = {name: np.zeros(len(rare)) for name in names}
+    for fit, test in KFold(5, shuffle=True, random_state=seed).split(rare):
+        torch.manual_seed(seed)
+        stream = Stream(feats[fit], feats[test], seed)
         for name in names:
-            numbers[name].append(quality(rare, scores[name], 0.05))
-    return numbers
+            scores[name][test] = UNSUPERVISED[name](stream)
+    return {name: [quality(rare, scores[name], 0.05)] for name in names}
 
 
 def exemplar_numbers(feats: Feats, rare: np.ndarray, names: list[str]) -> Numbers:
@@ -518,7 +514,7 @@ def table(title: str, columns: dict[str, Numbers], metrics: dict[str, int]) -> s
             best = max(values, key=lambda name: values[name].mean())
             for name, one in values.items():
                 text = f"{one.mean():.2f}"
-                if len(one) > 1:
+                if np.ptp(one) > 0:
                     text += f" ± {stats.sem(one) * stats.t.ppf(0.975, len(one) - 1):.2f}"
                 cells.setdefault(name, []).append(f"**{text}**" if name == best else text)
     lines = [f"| {title} | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
@@ -536,13 +532,19 @@ def long_tail_tables(name: str, tails: list[Split], feats: Feats, of: Split, arg
         classes = ", ".join(tail.classes[label] for label in rare_ids)
         print(f"{name}, order {order}: {len(rare):,} images, {rare.mean():.1%} rare ({classes})\n")
         part = feats[np.array([rows[path] for path in tail.paths])]
-        unsupervised = partial(unsupervised_numbers, part, rare, args.seeds)
-        exemplars = partial(exemplar_numbers, part, rare)
-        for kind, chosen, compute in zip(
-            found, (names, list(SUPERVISED)), (unsupervised, exemplars)
-        ):
-            file = args.results / f"{name}, {kind}, order {order}.json"
-            found[kind][f"order {order}"] = resumed(file, chosen, compute)
+        column, stem = f"order {order}", f"{name}, order {order}"
+        once = [
+            resumed(
+                args.results / f"{stem}, seed {seed}.json",
+                names,
+                partial(unsupervised_numbers, part, rare, seed),
+            )
+            for seed in range(args.seeds)
+        ]
+        found["unsupervised"][column] = {n: [row for one in once for row in one[n]] for n in names}
+        file = args.results / f"{stem}, exemplars.json"
+        compute = partial(exemplar_numbers, part, rare)
+        found["10 exemplars"][column] = resumed(file, list(SUPERVISED), compute)
     for kind, columns in found.items():
         orders = list(columns.values())
         mean = {n: np.mean([one[n] for one in orders], axis=0).tolist() for n in orders[0]}
@@ -555,8 +557,13 @@ def camvid_tables(both: Split, n_fit: int, variants: dict[str, Feats], args: Any
     """Study driving frames: tune on some classes and on whole sequences, check on others."""
     shares, official = both.shares, np.arange(len(both)) < n_fit
     sequences = np.array([path.name.split("_")[0] for path in both.paths])
-    tuned = [(official, ~official)]
-    tuned += [(sequences != name, sequences == name) for name in sorted(set(sequences))]
+    standard = [(official, ~official)]
+    held_out = [(sequences != name, sequences == name) for name in sorted(set(sequences))]
+    phases = {
+        "dev": (TUNED, standard + held_out),
+        "final": (FINAL, standard),
+        "final, clips held out": (FINAL, held_out),
+    }
 
     def rare_of(definition: str, masks: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         ids = [both.classes.index(one) for one in definition.split("+")]
@@ -568,11 +575,12 @@ def camvid_tables(both: Split, n_fit: int, variants: dict[str, Feats], args: Any
 
     def numbers(feats: Feats, phase: str, names: list[str]) -> Numbers:
         found: dict[str, list[list[list[float]]]] = {name: [] for name in names}
-        for masks in tuned if phase == "dev" else tuned[:1]:
+        definitions, splits = phases[phase]
+        for masks in splits:
             fit, test = (np.flatnonzero(mask) for mask in masks)
             streams = [Stream(feats[fit], feats[test], seed) for seed in range(args.seeds)]
             plain = {n: [UNSUPERVISED[n](x) for x in streams] for n in names if n in UNSUPERVISED}
-            for definition in TUNED if phase == "dev" else FINAL:
+            for definition in definitions:
                 rare = rare_of(definition, masks)
                 if rare[fit].sum() < N_EXEMPLARS or rare[test].sum() < 5:
                     continue
@@ -587,15 +595,15 @@ def camvid_tables(both: Split, n_fit: int, variants: dict[str, Feats], args: Any
 
     base, *others = variants.items()
     columns: dict[str, dict[str, Numbers]] = {"unsupervised": {}, "10 exemplars": {}}
-    for phase in ("dev", "final"):
+    for phase in phases:
         for kind, names in (
             ("unsupervised", list(UNSUPERVISED)),
             ("10 exemplars", [*SUPERVISED, *IMAGES_ONLY]),
         ):
-            file = args.results / f"camvid {kind} {phase}.json"
+            file = args.results / f"camvid, {kind}, {phase}, {args.seeds} seeds.json"
             columns[kind][phase] = resumed(file, names, partial(numbers, base[1], phase))
         for variant, feats in others:
-            file = args.results / f"camvid {variant} {phase}.json"
+            file = args.results / f"camvid, {variant}, {phase}.json"
             chosen = ["ridge, r = 0.05", "ridge, r = 0.1", "bagging of linear SVMs"]
             more = resumed(file, chosen, partial(numbers, feats, phase))
             columns["10 exemplars"][phase] |= {f"{n} ({variant})": more[n] for n in chosen}
@@ -607,8 +615,7 @@ def main(args: Namespace) -> None:
     warnings.filterwarnings("ignore", category=UserWarning)
     warnings.filterwarnings("ignore", ".*onverge.*")
 
-    # Other seeds, other results: they must not be taken for these.
-    args.results = args.out / "results" / f"{args.seeds} seeds"
+    args.results = args.out / "results"
 
     def features(split: Split, root: Path, side: int, stage: str = "last") -> Feats:
         embedder = make_embedder(args.embedder, stage, patches=stage == "last")

@@ -85,7 +85,8 @@ def test_scoring_learns_nothing(name):
 def test_a_score_does_not_depend_on_its_batch_mates_or_on_earlier_calls(name):
     scorer, (feats, _) = feed(make(name), 40), stream(10, seed=1)
     together = scorer.ood_score(feats)
-    torch.testing.assert_close(torch.cat([scorer.ood_score(f[None]) for f in feats]), together)
+    alone = torch.cat([scorer.ood_score(f[None]) for f in feats])
+    torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-5)  # another order of the sums
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -11,6 +11,7 @@ from selection_streams import B, D, common, make, step, warm
 from torch import Tensor
 
 from solo_ood.config import SCORERS
+from solo_ood.scorers import ExemplarScorer
 from solo_ood.selection import RareSelector
 
 
@@ -67,8 +68,11 @@ def run(selector: RareSelector, steps: range) -> None:
     [(scorer, "tracking") for scorer in SCORERS] + [("knn", "fixed"), ("knn", "window")],
 )
 def test_going_on_after_a_reload_equals_the_uninterrupted_run(scorer, threshold):
-    blocks = {"scorer": {"name": scorer}, "threshold": {"name": threshold}}
+    exemplar = {"exemplars": [0], "feats": "eval"} if scorer == "exemplar" else {}
+    blocks = {"scorer": {"name": scorer, **exemplar}, "threshold": {"name": threshold}}
     whole, resumed = make(**blocks), make(**blocks)
+    if isinstance(whole.scorer, ExemplarScorer):  # the other one has them from the state
+        whole.scorer.set_exemplars(-common(5, seed=99))
     run(whole, range(23))
     state = saved(whole)
     assert state["pending"] is not None
