@@ -440,7 +440,7 @@ def best_patches(x: Stream, exemplars: np.ndarray) -> np.ndarray:
 
 SUPERVISED: dict[str, Supervised] = {
     "cosine to the exemplars": cosine,
-    **{f"ridge, r = {r}": partial(ridge, r) for r in (0.01, 0.03, 0.05, 0.1, 0.3)},
+    **{f"ridge, r = {r}": partial(ridge, r) for r in (0.01, 0.02, 0.03, 0.05, 0.1, 0.3)},
     "kernel ridge, width 0.3, r = 0.05": partial(kernel_ridge, 0.3, 0.05),
     "kernel ridge, width 1, r = 0.05": partial(kernel_ridge, 1.0, 0.05),
     "kernel ridge, width 1, r = 0.01": partial(kernel_ridge, 1.0, 0.01),
