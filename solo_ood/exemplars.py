@@ -33,7 +33,8 @@ class Exemplars:
         self, given: Sequence[int | str], train_loader: Any, num_workers: int | None = None
     ) -> None:
         dataset: Any = getattr(train_loader, "dataset", None)  # DALI's loaders have none
-        if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+        readable = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+        if not (isinstance(train_loader, DataLoader) and readable):
             raise ValueError(
                 message(
                     "ood.scorer.name=exemplar",
@@ -46,7 +47,6 @@ class Exemplars:
         # All of a queue that never forgets are drawn each time: what replays can read exemplars.
         queue = RareQueue(len(self.rows))
         queue.push(self.rows)
-        assert isinstance(train_loader, DataLoader)
         workers = train_loader.num_workers if num_workers is None else num_workers
         self._loader = RareLoader(train_loader, queue, len(self.rows), min(1, workers))
 

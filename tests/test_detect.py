@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from PIL import Image
 from solo_ood.cli import main
 from solo_ood.data.digits import digits_lt
 from solo_ood.detection.detectors import DETECTORS
+from solo_ood.embedding.store import EmbeddingStore
 
 NETWORK = "resnet18:random"
 QUICK = ["--bootstrap", "40", "--repeats", "2", "--draws", "4", "--num-workers", "0"]
@@ -191,6 +193,43 @@ def test_class_folders_by_cross_fitting(tmp_path):
     assert flagged == pytest.approx([0.05] * 3, abs=0.005)  # the thresholds are of these scores
     assert float(rows["random"]["auroc_low"]) < 0.5 < float(rows["random"]["auroc_high"])
     assert float(rows["exemplar"]["auroc"]) > float(rows["random"]["auroc"]) + 0.1
+
+
+def test_pictures_of_all_shapes_and_labels_that_are_no_file_names(tmp_path):
+    rng = np.random.default_rng(0)
+    lines = ["path,label,split"]
+    for number in range(60):
+        height, width = ((48, 64), (90, 40), (30, 100))[number % 3]
+        pixels = rng.integers(0, 255, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        label = "vru/rider" if number % 4 == 0 else "car|van"
+        lines.append(f"{number}.png,{label},{'train' if number < 40 else 'val'}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    arguments = ["--rare", "vru/rider", "--detectors", "knn", "knn", "--sizes", "all", "40"]
+    rows = run(tmp_path / "list.csv", tmp_path / "out", *arguments, "--percentiles", "0.9", "0.9")
+    assert len(rows) == 1  # what is given twice counts once
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} >= {"scores-1-vru_rider.png"}
+    shapes = {json.loads(p.read_text())["transform"] for p in tmp_path.glob("cache/*/about.json")}
+    assert shapes == {"cover 64 x 80, middle, bicubic"}  # of both splits
+
+
+def test_a_cache_that_another_node_cannot_see_is_an_error(streets, tmp_path, monkeypatch):
+    write = EmbeddingStore.write
+
+    def half(store: EmbeddingStore, rows: np.ndarray, *rest: Any) -> None:
+        even = rows % 2 == 0  # the others were another node's
+        write(store, rows[even], {k: v[even] for k, v in rest[0].items()}, rest[1][even])
+
+    monkeypatch.setattr(EmbeddingStore, "write", half)
+    with pytest.raises(SystemExit, match="fit: expected 60 rows .* got 30 .* --cache must be"):
+        run(streets, tmp_path / "out", "--rare", "person", "--detectors", "knn", "--sizes", "all")
+
+
+def test_an_output_that_cannot_be_written_is_an_error_before_any_work(streets, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(SystemExit, match="--out: expected a folder that can be written"):
+        run(streets, tmp_path / "out", "--rare", "person")
+    assert not (tmp_path / "cache").exists()
 
 
 def test_exemplars_are_named_by_path_or_index(streets, tmp_path):

@@ -137,7 +137,10 @@ def test_a_list_takes_paths_from_its_own_folder_in_its_order(tmp_path, encoding)
 
 def test_a_list_may_name_its_splits_and_files_that_are_not_there(tmp_path):
     lines = [f"pictures/{name}.jpg,x{name},{split}" for name, split in zip("abcdz", SPLITS)]
-    fit, test = read_splits(listed(tmp_path, "\n".join(["path,label,split", *lines])))
+    path = listed(tmp_path, "\n".join(["path,label,split", *lines]))
+    with pytest.raises(ValueError, match="at most 1.0% of 3 files to be missing, got 1, .*z.jpg"):
+        read_splits(path)
+    fit, test = read_splits(path, max_unreadable=0.5)
     assert [path.name for path in fit.paths] == ["a.jpg", "c.jpg"]
     assert [path.name for path in test.paths] == ["b.jpg", "d.jpg"]
     assert fit.classes == test.classes == ("xa", "xb", "xc", "xd", "xz")
@@ -162,6 +165,12 @@ SPLITS = ("train", "val", "fit", "test", "train")
 def test_a_list_that_cannot_be_used_is_an_error(tmp_path, lines, error):
     with pytest.raises(ValueError, match=error):
         read_splits(listed(tmp_path, lines))
+
+
+def test_a_list_in_another_encoding_is_an_error(tmp_path):
+    (tmp_path / "list.csv").write_bytes("path,label\ncafé.jpg,cat\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="list.csv: expected a CSV in UTF-8"):
+        read_splits(tmp_path / "list.csv")
 
 
 def balanced(classes: int = 10, each: int = 60) -> Split:

@@ -97,6 +97,30 @@ def read_splits(root: Path, max_unreadable: float = 0.01) -> tuple[Split, Split 
         ValueError: for a layout that is not known, an empty split, classes that differ between the
             splits, or too many unreadable masks.
     """
+    fit, test = _read(root, max_unreadable)
+    fit = _existing(fit, max_unreadable, f"{root.name}, fit split")
+    if test is not None:
+        test = _existing(test, max_unreadable, f"{root.name}, test split")
+    return fit, test
+
+
+def _existing(split: Split, limit: float, what: str) -> Split:
+    """Leave out files that are not there; raise if these are more than the share ``limit``."""
+    there = np.array([path.is_file() for path in split.paths], dtype=bool)
+    if len(split) and (~there).mean() > limit:
+        first = split.paths[int(np.argmin(there))]
+        raise ValueError(
+            message(
+                what,
+                expected=f"at most {limit:.1%} of {len(split)} files to be missing",
+                got=f"{int((~there).sum())}, the first {first}",
+                remedy="Paths in a CSV count from its folder; or allow more with --max-unreadable.",
+            )
+        )
+    return split.keep(there, "no such file")
+
+
+def _read(root: Path, max_unreadable: float) -> tuple[Split, Split | None]:
     layout = layout_of(root)
     if layout == "bdd":
         splits = [_read_bdd(root, name, max_unreadable) for name in ("train", "val")]
@@ -195,8 +219,15 @@ def _read_bdd(root: Path, name: str, max_unreadable: float) -> Split:
 
 
 def _read_csv(path: Path) -> tuple[Split, Split | None]:
-    with path.open(newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(
+            message(
+                path.name, expected="a CSV in UTF-8", got=str(error), remedy="Save it as UTF-8."
+            )
+        ) from error
     columns = set(rows[0]) if rows else set()
     if not {"path", "label"} <= columns:
         raise ValueError(
@@ -222,10 +253,7 @@ def _read_csv(path: Path) -> tuple[Split, Split | None]:
 
     def split(chosen: list[dict[str, str]]) -> Split:
         files = tuple(path.parent / row["path"] for row in chosen)
-        missing = {str(file) for file in files if not file.is_file()}
-        found = np.array([str(file) not in missing for file in files])
-        labels = one_hot([ids[row["label"]] for row in chosen], len(classes))
-        return Split(files, labels, classes).keep(found, "no such file")
+        return Split(files, one_hot([ids[row["label"]] for row in chosen], len(classes)), classes)
 
     if "split" not in columns:
         return split(rows), None

@@ -112,7 +112,8 @@ def _scorer(name: str) -> Fit:
         def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
             if isinstance(scorer, ExemplarScorer):
                 scorer.set_exemplars(torch.from_numpy(_given(exemplars).pooled))
-            return scorer.ood_score(torch.from_numpy(test.pooled)).numpy()
+            parts = torch.from_numpy(test.pooled).split(4096)  # N x N similarities fill a memory
+            return torch.cat([scorer.ood_score(part) for part in parts]).numpy()
 
         return score
 
@@ -193,9 +194,11 @@ def _exemplar_logistic(feats: Feats, seed: int) -> Score:
     """
     from sklearn.linear_model import LogisticRegression
 
+    stream = _unit(feats.pooled)
+
     def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
         positive = _unit(_given(exemplars).pooled)
-        rows = np.concatenate([positive, _unit(feats.pooled)])
+        rows = np.concatenate([positive, stream])
         labels = np.arange(len(rows)) < len(positive)
         model = LogisticRegression(class_weight="balanced", max_iter=2000).fit(rows, labels)
         return model.decision_function(_unit(test.pooled))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from sklearn.model_selection import KFold
@@ -101,7 +101,9 @@ def check(task: Task, plan: Plan, detectors: Sequence[Detector]) -> Plan:
             in the data.
     """
     n = len(task.fit)
-    sizes = tuple(size for size in plan.sizes if size is None or size <= n)
+    largest = n - 1 if None in plan.sizes else n  # N images are `all` of them
+    known = (size for size in plan.sizes if size is None or size <= largest)
+    sizes = tuple(dict.fromkeys(known))
     for_folds = max(2, plan.block) * plan.folds
     needed = max(for_folds, min(size or 0 for size in plan.sizes))
     if n < needed:
@@ -145,7 +147,7 @@ def check(task: Task, plan: Plan, detectors: Sequence[Detector]) -> Plan:
                     remedy="Lower --n-exemplars, or name your own with --exemplars.",
                 )
             )
-    return Plan(**{**plan.__dict__, "sizes": sizes})
+    return replace(plan, sizes=sizes)
 
 
 def score(
@@ -159,14 +161,14 @@ def score(
     for detector in detectors:
         for size in plan.sizes if detector.learns else (None,):
             progress(f"{detector.name}, N = {size or 'all'}")
-            n_fit = (size or len(task.fit)) if detector.learns else None
-            scores = {definition: Scores(detector.name, n_fit) for definition in task.rare}
+            scores = {definition: Scores(detector.name, None) for definition in task.rare}
             varies = detector.seeded or size is not None
             fits = plan.repeats if varies else 1
             for repeat in range(fits):
                 models = _fit(detector, task, size, plan, plan.seed + repeat)
                 shared = None if detector.exemplars else models.score(None)
                 for definition, (rare, _) in task.rare.items():
+                    scores[definition].n_fit = models.n_fit if detector.learns else None
                     for held_out, test in (
                         [shared]
                         if shared
@@ -226,6 +228,8 @@ class _Models:
     task: Task
     whole: Score | None
     folds: list[tuple[np.ndarray, Score]]
+    n_fit: int
+    block: int
 
     def score(self, exemplars: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         """Return held-out scores of the fit split and those of the test split."""
@@ -234,8 +238,9 @@ class _Models:
         every = np.full(len(fit), np.nan)
         for rows, model in self.folds:
             every[rows] = model(fit[rows], feats)
-        if exemplars is not None:  # they are known already
-            every[exemplars] = np.nan
+        if exemplars is not None:  # they are known already, and so are their neighbours
+            blocks = np.arange(len(fit)) // self.block
+            every[np.isin(blocks, blocks[exemplars])] = np.nan
         held_out = every[~np.isnan(every)]
         if self.whole is None or self.task.test is None:
             return held_out, every
@@ -264,8 +269,10 @@ def _fit(detector: Detector, task: Task, size: int | None, plan: Plan, seed: int
         # A seed for each fold: noise that is the same in all of them would be fewer scores.
         model = detector.fit(task.fit[chosen[rest]], int(rng.integers(2**31)))
         folds.append((chosen[held], model))
-    whole = None if task.test is None else detector.fit(task.fit[chosen], seed)
-    return _Models(task, whole, folds)
+    if task.test is None:
+        return _Models(task, None, folds, len(rest), plan.block)
+    whole = detector.fit(task.fit[chosen], seed)
+    return _Models(task, whole, folds, len(chosen), plan.block)
 
 
 def _draws(rare: np.ndarray, plan: Plan, repeat: int, repeats: int) -> list[np.ndarray]:

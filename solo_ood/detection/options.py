@@ -61,7 +61,7 @@ EPILOG = """networks (several --embedder are shown side by side):
 examples:
   solo-ood detect BDD --rare person+bicycle rider --embedder dino_vits16:FILE
   solo-ood detect IMAGEFOLDER --imbalance 100 --cross-fit --embedder resnet18:FILE
-  solo-ood detect BDD --rare rider --exemplars 12 57 val/a1.jpg --embedder CKPT
+  solo-ood detect BDD --rare rider --exemplars 12 57 train/a1.jpg --embedder CKPT
 """
 
 
@@ -85,7 +85,7 @@ def add_arguments(command: ArgumentParser) -> None:
         metavar="CLASS[+CLASS]",
         help="definitions; tail = by count",
     )
-    add("--min-share", type=_share, help="of an image's pixels; default: from --base-rate")
+    add("--min-share", type=_share_or_none, help="of an image's pixels; default: from --base-rate")
     add(
         "--base-rate",
         type=_share,
@@ -100,7 +100,7 @@ def add_arguments(command: ArgumentParser) -> None:
         help="each: on the test split the pixel share comes from its own labels",
     )
     add("--imbalance", type=float, help="make an ImageFolder long-tailed: largest / smallest class")
-    add("--class-order", type=int, default=0, metavar="SEED", help="which classes become rare")
+    add("--class-order", type=_natural, default=0, metavar="SEED", help="which classes become rare")
     add("--cross-fit", action="store_true", help="test on the fit split, by folds")
 
     how = command.add_argument_group("how it is measured")
@@ -132,18 +132,23 @@ def add_arguments(command: ArgumentParser) -> None:
         default=plan.block,
         help="neighbouring images (of a video) kept together in folds and bootstrap samples",
     )
-    add("--seed", type=int, default=plan.seed)
+    add("--seed", type=_natural, default=plan.seed)
 
     images = command.add_argument_group("embedding")
     add = images.add_argument
     add("--stage", default="last", help="last (default), pooled, or the number of a stage")
     add("--image-size", type=_count, help="pixels of the shorter side; BDD100K 512, others 224")
     add("--batch-size", type=_count, default=defaults["batch_size"])
-    add("--num-workers", type=int, default=defaults["num_workers"])
+    add("--num-workers", type=_natural, default=defaults["num_workers"])
     add("--accelerator", default="auto", help="as Lightning's")
     add("--devices", type=_devices, default=1, help="as Lightning's: a number, or auto")
     add("--num-nodes", type=_count, default=1)
-    add("--max-unreadable", type=_share, default=defaults["max_unreadable"], help="share left out")
+    add(
+        "--max-unreadable",
+        type=_share_or_none,
+        default=defaults["max_unreadable"],
+        help="share left out",
+    )
 
     shown = command.add_argument_group("report")
     add = shown.add_argument
@@ -157,7 +162,7 @@ def options_of(args: Namespace, command: str) -> DetectOptions:
     names = tuple(DETECTORS) if "all" in args.detectors else tuple(args.detectors)
     plan = Plan(
         sizes=tuple(args.sizes),
-        percentiles=tuple(sorted(args.percentiles, reverse=True)),
+        percentiles=tuple(sorted(set(args.percentiles), reverse=True)),
         folds=args.folds,
         repeats=args.repeats,
         n_exemplars=args.n_exemplars,
@@ -177,6 +182,17 @@ def _share(text: str) -> float:
     value = float(text)
     if not 0 < value < 1:
         raise ArgumentTypeError(f"expected a share in (0, 1), got {text}")
+    return value
+
+
+def _share_or_none(text: str) -> float:
+    return 0.0 if float(text) == 0 else _share(text)
+
+
+def _natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ArgumentTypeError(f"expected 0 or more, got {text}")
     return value
 
 

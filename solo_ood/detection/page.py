@@ -74,7 +74,7 @@ class Page:
             '<!doctype html><html lang="en"><head><meta charset="utf-8">'
             f"<title>{escape(self.title)}</title><style>{_STYLE}</style></head><body>"
         )
-        path.write_text("\n".join([head, *self._parts, "</body></html>\n"]))
+        path.write_text("\n".join([head, *self._parts, "</body></html>\n"]), encoding="utf-8")
         return path
 
 

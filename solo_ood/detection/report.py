@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,8 @@ def write(
         facts = {
             "command": options.command,
             "notes": notes,
-            "rare": [definition.__dict__ for definition in definitions],
-            "plan": options.plan.__dict__,
+            "rare": [asdict(definition) for definition in definitions],
+            "plan": asdict(options.plan),
         }
         table.write(rows, aside, facts)
         _draw(options, results, rows, notes, definitions, aside)
@@ -94,7 +95,7 @@ def _draw(
         page.text(f"{rare.sum()} of {len(rare)} test images are rare{limit}.")
         mine = [row for row in rows if row.definition == definition.name]
         page.table(table.markdown(mine))
-        suffix = f"-{number}-{definition.name.replace('+', '_')}"
+        suffix = f"-{number}-{_slug(definition.name)}"
         feats = {result.name: result.test_feats for result in results}
         if len({len(rows_) for rows_ in feats.values()}) > 1:  # a network failed on some images
             feats = {first.name: first.test_feats}
@@ -105,7 +106,7 @@ def _draw(
         for result in results:
             largest = _largest(result.scores[definition])
             truth = result.task.rare[definition][1]
-            tail = suffix if result is first else f"{suffix}-{result.name.replace('/', '_')}"
+            tail = suffix if result is first else f"{suffix}-{_slug(result.name)}"
             title = f"{result.name}, rare: {definition.name}"
             drawn = pictures.histograms(largest, truth, options.plan.percentiles, title)
             add(drawn, f"scores{tail}.png", "Scores of the test images; lines: thresholds by p")
@@ -135,6 +136,11 @@ def _largest(scores: Sequence[Scores]) -> list[Scores]:
         if one.detector not in best or (one.n_fit or 0) >= (best[one.detector].n_fit or 0):
             best[one.detector] = one
     return list(best.values())
+
+
+def _slug(name: str) -> str:
+    """Return ``name`` as a part of a file's name."""
+    return re.sub(r"[^\w.-]+", "_", name)[:60]
 
 
 def _caption(split: Split, row: int, definition: RareDefinition) -> str:

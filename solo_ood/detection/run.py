@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -15,7 +17,7 @@ from solo_ood.detection.detectors import Detector, Feats, Rows, detector
 from solo_ood.detection.measure import Plan, Row, Task, check, measure, score
 from solo_ood.detection.options import DEFAULT_SIZES, DetectOptions
 from solo_ood.detection.report import Measured, write
-from solo_ood.embedding.extract import Embedded, ExtractConfig, embed
+from solo_ood.embedding.extract import Embedded, ExtractConfig, common_size, embed
 from solo_ood.embedding.networks import make_embedder
 from solo_ood.errors import message
 from solo_ood.exemplars import rows_of
@@ -33,7 +35,8 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     Raises:
         ValueError: for bad data, options, networks or weights.
     """
-    detectors = [detector(name) for name in options.detectors]
+    _check_output(options)
+    detectors = [detector(name) for name in dict.fromkeys(options.detectors)]
     fit, test, notes = _read(options)
     definitions = _definitions(options, fit, test)
     plan = replace(options.plan, exemplars=_exemplar_rows(options.exemplars, fit))
@@ -53,13 +56,12 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     )
     root = options.data if options.data.is_dir() else options.data.parent
     embedders = [make_embedder(spec, options.stage, with_patches) for spec in options.embedders]
-    embedded = [
-        (
-            embed(fit, one, extract, root, "fit"),
-            None if test is None else embed(test, one, extract, root, "test"),
-        )
-        for one in embedders
-    ]
+    embedded = []
+    for one in embedders:
+        size = common_size(fit, one, extract.image_size)
+        fit_feats = embed(fit, one, extract, root, "fit", size)
+        test_feats = None if test is None else embed(test, one, extract, root, "test", size)
+        embedded.append((fit_feats, test_feats))
     if getattr(rank_zero_only, "rank", 0) != 0:
         return []
 
@@ -77,7 +79,7 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     notes = list(dict.fromkeys(notes))
     rows = [row for result in results for row in result.rows]
     rows += [row for result in results for row in table.mean_rows(result.rows)]
-    write(options, results, rows, notes, definitions)
+    write(replace(options, plan=plan), results, rows, notes, definitions)
     show("\n".join([table.terminal(rows), *notes, f"report: {options.out / 'report.html'}"]))
     return rows
 
@@ -97,8 +99,17 @@ def _measure(
     task = Task(_feats(fit), _feats(test) if test else None, rare)
     kept = {path: row for row, path in enumerate(fit.split.paths)}
     if plan.exemplars is not None:
-        rows = tuple(kept.get(asked.paths[row], -1) for row in plan.exemplars)
-        plan = replace(plan, exemplars=rows)
+        gone = [asked.paths[row].name for row in plan.exemplars if asked.paths[row] not in kept]
+        if gone:
+            raise ValueError(
+                message(
+                    "--exemplars",
+                    expected="images that can be embedded",
+                    got=f"{gone[0]}, which could not",
+                    remedy="Name another one.",
+                )
+            )
+        plan = replace(plan, exemplars=tuple(kept[asked.paths[row]] for row in plan.exemplars))
     plan = check(task, plan, detectors)
     scores = score(task, detectors, plan, show)
     measured = [
@@ -108,6 +119,29 @@ def _measure(
         for row in measure(one, rare[definition][1], plan, name, definition.name)
     ]
     return Measured(name, task, fit.split, (test or fit).split, scores, measured)
+
+
+def _check_output(options: DetectOptions) -> None:
+    """Raise ``ValueError`` for what would fail only after the work."""
+    folder = next(path for path in (options.out, *options.out.absolute().parents) if path.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        raise ValueError(
+            message(
+                "--out",
+                expected="a folder that can be written",
+                got=options.out,
+                remedy="Name another one.",
+            )
+        )
+    if options.projection == "umap" and find_spec("umap") is None:
+        raise ValueError(
+            message(
+                "--projection umap",
+                expected="the package umap-learn",
+                got="none",
+                remedy="Install solo-ood[umap], or use --projection tsne.",
+            )
+        )
 
 
 def _read(options: DetectOptions) -> tuple[Split, Split | None, list[str]]:
@@ -171,7 +205,8 @@ def _exemplar_rows(given: Sequence[str], fit: Split) -> tuple[int, ...] | None:
 
 
 def _feats(embedded: Embedded) -> Feats:
-    return Feats(embedded.pooled, None if embedded.patches is None else Rows(embedded.patches))
+    patches = None if embedded.patches is None else Rows(embedded.patches, embedded.rows)
+    return Feats(embedded.pooled, patches)
 
 
 def _left_out(split: Split, what: str) -> list[str]:

@@ -89,7 +89,8 @@ def markdown(rows: Sequence[Row], intervals: bool = True) -> str:
     for row in rows:
         cells = [row.embedder, row.definition, row.detector, _size(row.n_fit), f"{row.percentile}"]
         cells += [_cell(row.metrics[name], name in shown) for name in METRICS]
-        lines.append("| " + " | ".join(cells) + " |")
+        # A bar in a name would end its cell.
+        lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -116,13 +117,13 @@ def terminal(rows: Sequence[Row]) -> str:
 def write(rows: Sequence[Row], folder: Path, facts: dict[str, Any]) -> list[Path]:
     """Write ``table.csv``, ``table.json`` and ``table.md``; return their paths."""
     records = [_record(row) for row in rows]
-    with (folder / "table.csv").open("w", newline="") as file:
+    with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(records[0]))
         writer.writeheader()
         writer.writerows(records)
     text = json.dumps({"about": facts, "rows": [_finite(r) for r in records]}, indent=1)
-    (folder / "table.json").write_text(text + "\n")
-    (folder / "table.md").write_text(markdown(rows))
+    (folder / "table.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "table.md").write_text(markdown(rows), encoding="utf-8")
     return [folder / f"table.{suffix}" for suffix in ("csv", "json", "md")]
 
 

@@ -11,16 +11,19 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from solo_ood.data.images import Split
 from solo_ood.embedding.networks import Embedder
-from solo_ood.embedding.store import UNREADABLE, EmbeddingStore, describe, store_key
+from solo_ood.embedding.store import TODO, UNREADABLE, EmbeddingStore, describe, store_key
 from solo_ood.errors import message
 
-_BROKEN = (OSError, SyntaxError, ValueError)  # what Pillow raises for files that are no images
+# What Pillow raises for files that are no images, or too large ones.
+_BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -44,26 +47,35 @@ class Embedded:
     Attributes:
         split: without the images that could not be read or embedded.
         pooled: (N, D) float32.
-        patches: (N, P, D') float16, or ``None``.
+        patches: (M, P, D') float16 of all M >= N images, mapped from the disk; or ``None``.
+        rows: (N,) indexes of the split's images among these M.
     """
 
     split: Split
     pooled: np.ndarray
-    patches: np.ndarray | None = None
+    patches: np.ndarray | None
+    rows: np.ndarray
 
 
-def embed(split: Split, embedder: Embedder, cfg: ExtractConfig, root: Path, what: str) -> Embedded:
+def embed(
+    split: Split,
+    embedder: Embedder,
+    cfg: ExtractConfig,
+    root: Path,
+    what: str,
+    size: tuple[int, int] | None = None,
+) -> Embedded:
     """Return the features of ``split``, from the cache where they are there.
 
-    All images are brought to one size: the shorter side to ``cfg.image_size``, then the middle of
-    the first image's shape is cut out.
+    All images are scaled until they cover ``size`` (H, W), then its middle is cut out; ``None`` =
+    that of ``common_size``.
 
     Raises:
-        ValueError: if more than ``cfg.max_unreadable`` of the images cannot be read, or of the
-            features are not finite.
+        ValueError: if rows are missing from a cache that several nodes do not share; if more than
+            ``cfg.max_unreadable`` of the images cannot be read, or of the features are not finite.
     """
-    size = _size(split, embedder, cfg.image_size)
-    transform = f"shorter side {cfg.image_size}, middle {size[0]} x {size[1]}, bicubic"
+    size = size or common_size(split, embedder, cfg.image_size)
+    transform = f"cover {size[0]} x {size[1]}, middle, bicubic"
     with torch.no_grad():
         example = embedder(torch.zeros(1, 3, *size))
     dtypes = {"pooled": "float32", "patches": "float16"}
@@ -74,6 +86,9 @@ def embed(split: Split, embedder: Embedder, cfg: ExtractConfig, root: Path, what
     store = EmbeddingStore(cfg.cache / key, shapes, len(split))
     todo = store.todo.tolist()
     if todo:
+        # Each process needs a row; writing one twice does no harm.
+        processes = cfg.num_nodes * (cfg.devices if isinstance(cfg.devices, int) else 1)
+        todo += todo[:1] * (processes - len(todo))
         images = Subset(_Images(split.paths, embedder, size), todo)
         loader = DataLoader(images, cfg.batch_size, num_workers=cfg.num_workers)
         trainer = _trainer(cfg, _Progress(f"{embedder.name}: {what}", len(todo)))
@@ -92,19 +107,23 @@ class _Images(Dataset):
         self.size = size
         self.transform = transforms.Compose(
             [
-                transforms.Resize(min(size), transforms.InterpolationMode.BICUBIC, antialias=True),
+                self._cover,
                 transforms.CenterCrop(size),
                 transforms.ToTensor(),
                 transforms.Normalize(embedder.mean, embedder.std),
             ]
         )
 
+    def _cover(self, image: Image.Image) -> Image.Image:
+        height, width = self.size
+        scale = max(height / image.height, width / image.width)
+        scaled = (max(width, int(image.width * scale)), max(height, int(image.height * scale)))
+        return image.resize(scaled, Image.Resampling.BICUBIC)
+
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, row: int) -> tuple[int, Tensor, bool]:
-        from PIL import Image
-
         try:
             with Image.open(self.paths[row]) as image:
                 return row, self.transform(image.convert("RGB")), True
@@ -122,7 +141,10 @@ class _Writer(LightningModule):
 
     def predict_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         rows, images, readable = batch
-        feats = {kind: x.cpu().numpy() for kind, x in self.embedder(images).items()}
+        found = self.embedder(images)
+        if "patches" in found:  # only their directions count, and these fit into half precision
+            found["patches"] = F.normalize(found["patches"], dim=-1)
+        feats = {kind: x.cpu().numpy() for kind, x in found.items()}
         self.store.write(rows.cpu().numpy(), feats, readable.cpu().numpy())
 
 
@@ -174,10 +196,14 @@ def _trainer(cfg: ExtractConfig, progress: Callback) -> Trainer:
     )
 
 
-def _size(split: Split, embedder: Embedder, side: int) -> tuple[int, int]:
-    """Return H and W: the first readable image's shape, its shorter side being ``side`` pixels."""
-    from PIL import Image
+def common_size(split: Split, embedder: Embedder, side: int) -> tuple[int, int]:
+    """Return H and W (pixels) for all images, in multiples of what the network takes.
 
+    The first readable image's shape, its shorter side being ``side``; or the only size that the
+    network can take.
+    """
+    if embedder.fixed_size is not None:
+        return embedder.fixed_size
     for path in split.paths:
         try:
             with Image.open(path) as image:
@@ -196,7 +222,17 @@ def _size(split: Split, embedder: Embedder, side: int) -> tuple[int, int]:
 
 def _checked(split: Split, store: EmbeddingStore, limit: float, what: str) -> Embedded:
     """Leave out unreadable images and features that are not finite; raise for too many."""
-    readable = np.asarray(store.status) != UNREADABLE
+    status = np.asarray(store.status)
+    if (status == TODO).any():
+        raise ValueError(
+            message(
+                f"embeddings of {what}",
+                expected=f"{len(split)} rows in the cache",
+                got=f"{int((status == TODO).sum())} that no process has written",
+                remedy="On several nodes --cache must be a folder that all of them share.",
+            )
+        )
+    readable = status != UNREADABLE
     finite = np.isfinite(store.arrays["pooled"]).all(axis=1) | ~readable
     for reason, good in (("image not readable", readable), ("features not finite", finite)):
         if (~good).mean() > limit:
@@ -212,7 +248,6 @@ def _checked(split: Split, store: EmbeddingStore, limit: float, what: str) -> Em
     kept = split.keep(readable, "image not readable")
     kept = kept.keep(finite[readable], "features not finite")
     rows = np.flatnonzero(readable & finite)
-    patches: np.ndarray | None = store.arrays.get("patches")
-    if patches is not None and len(rows) < len(split):
-        patches = patches[rows]  # a copy; whole, they stay on the disk
-    return Embedded(kept, np.asarray(store.arrays["pooled"])[rows], patches)
+    return Embedded(
+        kept, np.asarray(store.arrays["pooled"])[rows], store.arrays.get("patches"), rows
+    )

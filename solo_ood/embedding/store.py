@@ -44,8 +44,8 @@ class EmbeddingStore:
 
     @property
     def todo(self) -> np.ndarray:
-        """Return the indexes of the rows that are still missing."""
-        return np.flatnonzero(self.status == TODO)
+        """Return the indexes of the rows that are missing, or could not be read the last time."""
+        return np.flatnonzero(np.asarray(self.status) != DONE)
 
     def write(self, rows: np.ndarray, feats: dict[str, np.ndarray], readable: np.ndarray) -> None:
         """Write the features (B, ...) of ``rows`` (B,); ``readable`` (B,) bool marks the good."""
@@ -76,7 +76,7 @@ def store_key(paths: Sequence[Path], root: Path, fingerprint: str, transform: st
 def describe(folder: Path, facts: dict[str, object]) -> None:
     """Write ``about.json``, for who wonders later what a folder of the cache holds."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "about.json").write_text(json.dumps(facts, indent=2) + "\n")
+    (folder / "about.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def _open(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap:

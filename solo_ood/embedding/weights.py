@@ -174,7 +174,7 @@ def _read(path: Path) -> Any:
 
 def _is_lightning(path: Path) -> bool:
     """Whether the file says that Lightning wrote it, without unpickling it."""
-    if not zipfile.is_zipfile(path):
+    if path.suffix != ".ckpt" or not zipfile.is_zipfile(path):
         return path.suffix == ".ckpt"
     with zipfile.ZipFile(path) as archive:
         pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
