@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from solo_ood.embedding.store import DONE, TODO, UNREADABLE, EmbeddingStore, describe, store_key
+from solo_ood.embedding.store import DONE, MISSING, UNREADABLE, EmbeddingStore, describe, store_key
 
 SHAPES = {"pooled": ((3,), "float32"), "patches": ((2, 4), "float16")}
 
@@ -50,7 +50,7 @@ def test_a_new_store_has_everything_to_do_and_the_stated_types(tmp_path):
 def test_a_store_goes_on_where_a_killed_one_stopped(tmp_path):
     write(EmbeddingStore(tmp_path, SHAPES, 6), [4, 1], unreadable=(1,))
     store = EmbeddingStore(tmp_path, SHAPES, 6)
-    assert store.status.tolist() == [TODO, UNREADABLE, TODO, TODO, DONE, TODO]
+    assert store.status.tolist() == [MISSING, UNREADABLE, MISSING, MISSING, DONE, MISSING]
     assert store.todo.tolist() == [0, 1, 2, 3, 5]  # what could not be read is tried again
     np.testing.assert_array_equal(store.arrays["pooled"][4], feats(np.array([4]))["pooled"][0])
     write(store, store.todo.tolist())

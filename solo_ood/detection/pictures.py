@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,21 @@ PROJECTIONS = ("pca", "tsne", "umap")
 MAX_POINTS = 5000  # of a scatter; t-SNE of more takes minutes and shows less
 
 
+def check_projection(how: str) -> None:
+    """Raise ``ValueError`` for an unknown projection, or one whose package is not installed."""
+    if how not in PROJECTIONS:
+        raise ValueError(unknown_name("projection", how, PROJECTIONS))
+    if how == "umap" and find_spec("umap") is None:
+        raise ValueError(
+            message(
+                "--projection umap",
+                expected="the package umap-learn",
+                got="none",
+                remedy="Install solo-ood[umap], or use --projection tsne.",
+            )
+        )
+
+
 def project(feats: np.ndarray, how: str, seed: int = 0) -> np.ndarray:
     """Return (N, 2) coordinates of L2-normalised ``feats`` (N, D).
 
@@ -28,6 +44,7 @@ def project(feats: np.ndarray, how: str, seed: int = 0) -> np.ndarray:
     Raises:
         ValueError: for another name, or if umap-learn is not installed.
     """
+    check_projection(how)
     from sklearn.decomposition import PCA
     from sklearn.preprocessing import normalize
 
@@ -39,20 +56,9 @@ def project(feats: np.ndarray, how: str, seed: int = 0) -> np.ndarray:
 
         perplexity = min(30.0, (len(unit) - 1) / 3)
         return TSNE(2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(unit)
-    if how == "umap":
-        try:
-            from umap import UMAP
-        except ImportError as error:
-            raise ValueError(
-                message(
-                    "--projection umap",
-                    expected="the package umap-learn",
-                    got=str(error),
-                    remedy="Install solo-ood[umap], or use --projection tsne.",
-                )
-            ) from error
-        return UMAP(n_components=2, random_state=seed, n_jobs=1).fit_transform(unit)
-    raise ValueError(unknown_name("projection", how, PROJECTIONS))
+    from umap import UMAP
+
+    return UMAP(n_components=2, random_state=seed, n_jobs=1).fit_transform(unit)
 
 
 def scatter(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -16,6 +15,7 @@ from solo_ood.detection import table
 from solo_ood.detection.detectors import Detector, Feats, Rows, detector
 from solo_ood.detection.measure import Plan, Row, Task, check, measure, score
 from solo_ood.detection.options import DEFAULT_SIZES, DetectOptions
+from solo_ood.detection.pictures import check_projection
 from solo_ood.detection.report import Measured, write
 from solo_ood.embedding.extract import Embedded, ExtractConfig, common_size, embed
 from solo_ood.embedding.networks import make_embedder
@@ -133,15 +133,7 @@ def _check_output(options: DetectOptions) -> None:
                 remedy="Name another one.",
             )
         )
-    if options.projection == "umap" and find_spec("umap") is None:
-        raise ValueError(
-            message(
-                "--projection umap",
-                expected="the package umap-learn",
-                got="none",
-                remedy="Install solo-ood[umap], or use --projection tsne.",
-            )
-        )
+    check_projection(options.projection)
 
 
 def _read(options: DetectOptions) -> tuple[Split, Split | None, list[str]]:

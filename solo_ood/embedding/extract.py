@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 
 from solo_ood.data.images import Split
 from solo_ood.embedding.networks import Embedder
-from solo_ood.embedding.store import TODO, UNREADABLE, EmbeddingStore, describe, store_key
+from solo_ood.embedding.store import MISSING, UNREADABLE, EmbeddingStore, describe, store_key
 from solo_ood.errors import message
 
 # What Pillow raises for files that are no images, or too large ones.
@@ -223,12 +223,12 @@ def common_size(split: Split, embedder: Embedder, side: int) -> tuple[int, int]:
 def _checked(split: Split, store: EmbeddingStore, limit: float, what: str) -> Embedded:
     """Leave out unreadable images and features that are not finite; raise for too many."""
     status = np.asarray(store.status)
-    if (status == TODO).any():
+    if (status == MISSING).any():
         raise ValueError(
             message(
                 f"embeddings of {what}",
                 expected=f"{len(split)} rows in the cache",
-                got=f"{int((status == TODO).sum())} that no process has written",
+                got=f"{int((status == MISSING).sum())} that no process has written",
                 remedy="On several nodes --cache must be a folder that all of them share.",
             )
         )

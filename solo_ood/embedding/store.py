@@ -13,7 +13,7 @@ import numpy as np
 
 from solo_ood.errors import message
 
-TODO, DONE, UNREADABLE = 0, 1, 2
+MISSING, DONE, UNREADABLE = 0, 1, 2
 
 
 class EmbeddingStore:
@@ -24,7 +24,7 @@ class EmbeddingStore:
 
     Attributes:
         arrays: (N, *shape) memory maps by kind of feature.
-        status: (N,) uint8 memory map of ``TODO``, ``DONE``, ``UNREADABLE``.
+        status: (N,) uint8 memory map of ``MISSING``, ``DONE``, ``UNREADABLE``.
 
     Args:
         folder: made if need be.
