@@ -70,9 +70,8 @@ class MixConfig:
 
     mode: str = "replace"  # replace (batch keeps its size) | append (batch grows)
     ratio: float = 0.25  # replayed rows / batch size, in [0, 1)
-    num_workers: int | None = (
-        None  # workers of the replay loader; null = ratio x the train loader's
-    )
+    # workers of the replay loader; null = ratio x the train loader's
+    num_workers: int | None = None
 
 
 @dataclass
@@ -270,7 +269,7 @@ def _check_exemplars(cfg: ScorerConfig) -> None:
             wanted or given is None,
             f"null with ood.scorer.name={cfg.name}",
             given,
-            "Remove them, or use the ready block ood=exemplar.",
+            "Remove them, or set method_kwargs.ood.scorer.name=exemplar.",
         ),
         (
             "exemplars",
@@ -291,7 +290,7 @@ def _check_exemplars(cfg: ScorerConfig) -> None:
             cfg.feats == "eval" or not wanted,
             "eval with ood.scorer.name=exemplar, since BatchNorm needs a larger batch",
             cfg.feats,
-            "Use the ready block ood=exemplar, or set method_kwargs.ood.scorer.feats=eval.",
+            "Set method_kwargs.ood.scorer.feats=eval.",
         ),
     ):
         if not valid:

@@ -39,8 +39,11 @@ def mix(batch: Sequence[Any], rare: Sequence[Any], mode: str = "replace") -> lis
             )
         )
     single = isinstance(crops, Tensor)
-    pairs = [(crops, rare_crops)] if single else list(zip(crops, rare_crops, strict=True))
-    mixed = [_join(crop, rare_crop, keep) for crop, rare_crop in pairs]
+    if single:
+        crops, rare_crops = [crops], [rare_crops]
+    if len(crops) != len(rare_crops):
+        raise _misfit(f"{len(crops)} crops a sample", len(rare_crops))
+    mixed = [_join(crop, rare_crop, keep) for crop, rare_crop in zip(crops, rare_crops)]
     return [
         _join(indexes, rare_indexes, keep),
         mixed[0] if single else mixed,
@@ -50,15 +53,13 @@ def mix(batch: Sequence[Any], rare: Sequence[Any], mode: str = "replace") -> lis
 
 def _join(rows: Tensor, rare: Tensor, keep: int) -> Tensor:
     if rows.shape[1:] != rare.shape[1:]:
-        raise ValueError(
-            message(
-                "replayed rows",
-                expected=f"rows of shape {tuple(rows.shape[1:])}",
-                got=tuple(rare.shape[1:]),
-                remedy="The replay must read the dataset with the transform of the train loader.",
-            )
-        )
+        raise _misfit(f"rows of shape {tuple(rows.shape[1:])}", tuple(rare.shape[1:]))
     joined = torch.cat((rows[:keep], rare.to(rows)))
     if rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last):
         joined = joined.contiguous(memory_format=torch.channels_last)
     return joined
+
+
+def _misfit(expected: str, got: Any) -> ValueError:
+    remedy = "The replay must read the dataset with the transform of the train loader."
+    return ValueError(message("replayed rows", expected=expected, got=got, remedy=remedy))

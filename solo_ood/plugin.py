@@ -12,6 +12,8 @@ NAME = "dino_ood"
 def register() -> None:
     """Put ``dino_ood`` into solo-learn's ``METHODS`` and the resolver ``solo_ood.digits`` in place.
 
+    A host that has the method itself keeps its own: settings and checkpoints are the same.
+
     Raises:
         RuntimeError: if no usable solo-learn is installed, or another class has the name.
     """
@@ -24,7 +26,7 @@ def register() -> None:
     from solo_ood.method import DINOOOD
 
     owner = METHODS.setdefault(NAME, DINOOOD)
-    if owner is not DINOOOD:
+    if owner is not DINOOOD and owner.__module__ != f"solo.methods.{NAME}":
         raise RuntimeError(
             message(
                 f"solo-learn method {NAME!r}",

@@ -18,7 +18,7 @@ from solo_ood.errors import message
 from solo_ood.rare_queue import RareQueue
 
 
-class _QueueSampler(Sampler[list[int]]):
+class _QueueSampler(Sampler):
     """Batches of queued indexes, this process's share of one common draw; ends when too few."""
 
     def __init__(self, queue: RareQueue, rows: int, rank: int, world_size: int) -> None:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from solo_ood.config import OODConfig, parse
 from solo_ood.errors import message
 from solo_ood.evaluation.groups import format_groups
-from solo_ood.selection import RareSelector
+from solo_ood.selection import STATE_KEY, RareSelector
 from solo_ood.threshold import TrackingThreshold
 
 Curves = dict[str, tuple[list[float], list[float]]]
@@ -46,7 +46,7 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
         )
     # Lightning stores its own objects beside ours, hence not weights_only.
     checkpoint = torch.load(checkpoints[-1], map_location="cpu", weights_only=False)
-    state = checkpoint.get("solo_ood", {}).get("selector")
+    state = checkpoint.get(STATE_KEY, {}).get("selector")
     if state is None:
         raise ValueError(
             message(

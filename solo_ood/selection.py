@@ -15,6 +15,8 @@ from solo_ood.rare_queue import RareQueue
 from solo_ood.scorers import make_scorer
 from solo_ood.threshold import make_threshold
 
+STATE_KEY = "dino_ood"  # of a checkpoint
+
 
 class RareSelector:
     """Find the rare samples of a stream of embeddings and queue their indexes.
@@ -198,11 +200,11 @@ class RareSelector:
             if expected != got:
                 raise ValueError(
                     message(
-                        f"solo_ood state of the checkpoint, {what}",
+                        f"checkpoint, state of the detector, {what}",
                         expected=repr(expected),
                         got=repr(got),
                         remedy="Resume with the configuration of that run, or delete the key "
-                        "'solo_ood' from the checkpoint to start its detector afresh.",
+                        f"{STATE_KEY!r} from the checkpoint to start its detector afresh.",
                     )
                 )
         try:
@@ -211,7 +213,7 @@ class RareSelector:
         except RuntimeError as error:  # a size changed: n_reference, n
             raise ValueError(
                 message(
-                    "solo_ood state of the checkpoint",
+                    "checkpoint, state of the detector",
                     expected="the sizes of this configuration",
                     got=str(error).splitlines()[-1].strip(),
                     remedy="Resume with ood.scorer.n_reference and ood.threshold.n of that run.",

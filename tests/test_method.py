@@ -95,17 +95,24 @@ class Batches(Callback):
     """Record the rows that reached the DINO step."""
 
     def setup(self, trainer, module, stage):
-        self.indexes, self.sizes, self.targets_right = [], [], True
-        step = module._dino_step
+        from solo_ood.method import MultiCropDINO
 
-        def recorded(batch, batch_idx):
+        self.indexes, self.sizes, self.targets_right = [], [], True
+        self.step = step = MultiCropDINO.training_step
+
+        def recorded(model, batch, batch_idx):
             self.indexes.append(batch[0].tolist())
             self.sizes.append([len(crop) for crop in batch[1]])
             labels = [trainer.train_dataloader.dataset.targets[i] for i in batch[0].tolist()]
             self.targets_right &= labels == batch[2].tolist()
-            return step(batch, batch_idx)
+            return step(model, batch, batch_idx)
 
-        module._dino_step = recorded
+        MultiCropDINO.training_step = recorded
+
+    def teardown(self, trainer, module, stage):
+        from solo_ood.method import MultiCropDINO
+
+        MultiCropDINO.training_step = self.step
 
 
 @pytest.mark.parametrize(("mode", "size"), [("replace", 8), ("append", 10)])
@@ -267,14 +274,14 @@ def test_checkpoint_loads_in_the_safe_mode_of_torch(compose, build, trainer, tmp
     model.on_save_checkpoint(checkpoint)
     torch.save(checkpoint, path)
     loaded = torch.load(path, weights_only=True)
-    assert loaded["solo_ood"]["selector"]["counts"] == model.selector.counts
+    assert loaded["dino_ood"]["selector"]["counts"] == model.selector.counts
 
 
 def test_state_of_another_feature_size_is_an_error(compose, build, trainer):
     model = build(compose())
     checkpoint = {}
     model.on_save_checkpoint(checkpoint)
-    checkpoint["solo_ood"]["selector"]["dim"] = 7
+    checkpoint["dino_ood"]["selector"]["dim"] = 7
     with pytest.raises(ValueError, match=r"feature size.*expected '?512'?, got '?7'?"):
         model.on_load_checkpoint(checkpoint)
 
@@ -303,12 +310,13 @@ def test_crops_can_be_kept_instead_of_indexes(compose, build, trainer):
 
 def test_eval_features_leave_the_teacher_s_batchnorm_alone(compose, build):
     from solo_ood import host
+    from solo_ood.teacher import eval_feats
 
     model = build(compose()).train()
     images = Images(8).images
     before = {k: v.clone() for k, v in host.teacher(model).state_dict().items()}
-    alone = host.eval_feats(model, [images[:1]])[0]
-    together = host.eval_feats(model, [images])[0]
+    alone = eval_feats(host.teacher(model), [images[:1]])[0]
+    together = eval_feats(host.teacher(model), [images])[0]
     torch.testing.assert_close(alone[0], together[0], rtol=1e-4, atol=1e-5)
     assert host.teacher(model).training
     assert all(torch.equal(v, before[k]) for k, v in host.teacher(model).state_dict().items())

@@ -170,41 +170,23 @@ def student(model: Any) -> Any:
     return model.backbone if generation() == "checkout" else model.encoder
 
 
-def depends_on_mode(net: Any) -> bool:
-    """Whether ``net`` computes something else in train mode: BatchNorm, dropout, dropped paths."""
-    from torch.nn.modules.batchnorm import _BatchNorm
-    from torch.nn.modules.dropout import _DropoutNd
+def has_multicrop_dino() -> bool:
+    """Whether the host's own DINO computes its loss over local crops, as newer main branches do."""
+    from solo.methods.dino import DINO
 
-    return any(
-        isinstance(module, _BatchNorm)
-        or (isinstance(module, _DropoutNd) and module.p > 0)
-        or bool(getattr(module, "drop_prob", None))  # timm's DropPath
-        for module in net.modules()
-    )
+    return "multicrop_forward" in vars(DINO)
 
 
-def eval_feats(model: Any, crops: Sequence[Any]) -> list[Any]:
-    """Return the teacher's features (B, D) of each crop, computed in eval mode."""
-    import torch
-
-    net = teacher(model)
-    was_training = net.training
-    net.eval()
-    with torch.no_grad():
-        feats = [net(crop) for crop in crops]
-    net.train(was_training)
-    return feats
-
-
-def check_local_crops(model: Any, sizes: Sequence[int]) -> None:
+def check_local_crops(net: Any, sizes: Sequence[int]) -> None:
     """Raise ``ValueError`` if the backbone cannot take a crop of one of the ``sizes`` (pixels)."""
     import torch
 
-    net = teacher(model)
+    from solo_ood.teacher import eval_feats
+
     was_training = net.training
     for size in sizes:
         try:
-            eval_feats(model, [torch.zeros(1, 3, size, size)])
+            eval_feats(net, [torch.zeros(1, 3, size, size)])
         except Exception as error:  # whatever the backbone raises is the reason
             raise ValueError(
                 message(

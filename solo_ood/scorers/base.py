@@ -75,10 +75,12 @@ class Scorer(nn.Module, ABC):
         """Forget everything learnt."""
 
     @abstractmethod
-    def _learn(self, feats: Tensor, targets: Tensor | None) -> None: ...
+    def _learn(self, feats: Tensor, targets: Tensor | None) -> None:
+        """Learn checked float32 ``feats`` (B, D)."""
 
     @abstractmethod
-    def _score(self, feats: Tensor, targets: Tensor | None) -> Tensor: ...
+    def _score(self, feats: Tensor, targets: Tensor | None) -> Tensor:
+        """Score checked float32 ``feats`` (B, D): (B,)."""
 
     def _prepare(self, feats: Tensor) -> Tensor:
         if feats.ndim != 2 or feats.shape[1] != self.dim:

@@ -1,0 +1,218 @@
+"""Replay of rare samples for a method with a teacher, whatever its loss. Wiring only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from solo_ood.config import OODConfig, replay_rows
+from solo_ood.data.tail import rare_classes, targets_of
+from solo_ood.errors import message
+from solo_ood.exemplars import Exemplars
+from solo_ood.mixing import mix
+from solo_ood.replay import CropStore, RareLoader
+from solo_ood.scorers import ExemplarScorer
+from solo_ood.selection import STATE_KEY, RareSelector
+from solo_ood.teacher import depends_on_mode, eval_feats
+
+if TYPE_CHECKING:
+    from solo.methods.base import BaseMomentumMethod as Base
+else:
+    Base = object
+
+
+class RareReplay(Base):
+    """Mixin that finds the rare samples of a momentum method's stream and replays them.
+
+    It goes before the method among the bases, whose own step it calls with mixed batches::
+
+        class MyMethod(RareReplay, DINO):
+            def __init__(self, cfg):
+                super().__init__(cfg)
+                self.set_up_ood(ood_config)
+
+    Batches are ``[indexes (B,), [crops (B, C, H, W), ...], targets (B,)]``, global crops first.
+    """
+
+    def set_up_ood(self, ood: OODConfig) -> None:
+        """Take the checked configuration; to be called at the end of the constructor."""
+        self.ood = ood
+        self.replay: RareLoader | CropStore | None = None
+        self.exemplars: Exemplars | None = None
+        self.selector: RareSelector | None = None
+        self._teacher_feats: list[Tensor] = []
+        self._last_batch: Sequence[Any] | None = None
+        if ood.enabled:
+            self.selector = RareSelector(ood, self.features_dim, self.num_classes)
+
+    @property
+    def teacher(self) -> nn.Module:
+        """The momentum network without its head."""
+        return self.momentum_backbone
+
+    # -- set-up ------------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """Set the replay up: its loader, the exemplars, which classes the logs count as rare.
+
+        Raises:
+            ValueError: if the data cannot be replayed (no indexes, no labels for the oracle).
+        """
+        super().on_train_start()
+        if self.selector is None:
+            return
+        trainer = self.trainer
+        self._first_step = int(self.ood.start * trainer.estimated_stepping_batches)
+        loader, queue = trainer.train_dataloader, self.selector.queue
+        rows = replay_rows(self.ood, self.batch_size, trainer.world_size)
+        if rows == 0:
+            self.replay = None
+        elif self.ood.queue.store == "indexes":
+            workers = self.ood.mix.num_workers
+            self.replay = RareLoader(
+                loader, queue, rows, workers, trainer.global_rank, trainer.world_size
+            )
+        elif trainer.world_size == 1:
+            self.replay = CropStore(queue, rows)
+        else:
+            raise ValueError(
+                message(
+                    "ood.queue.store=crops",
+                    expected="1 process, since no process holds the crops of another",
+                    got=f"{trainer.world_size} processes",
+                    remedy="Use ood.queue.store=indexes.",
+                )
+            )
+        if self.ood.scorer.exemplars:
+            self.exemplars = Exemplars(self.ood.scorer.exemplars, loader, self.ood.mix.num_workers)
+        labels = targets_of(getattr(loader, "dataset", None))
+        if labels is None and self.ood.scorer.name == "oracle" and hasattr(loader, "dataset"):
+            raise ValueError(
+                message(
+                    "ood.scorer.name=oracle",
+                    expected="labelled training data",
+                    got="none with labels",
+                    remedy="The oracle is a control; use ood.scorer.name=knn.",
+                )
+            )
+        if not self.selector.rare_classes and labels is not None:
+            self.selector.rare_classes = rare_classes(labels)
+        self.selector.to(self.device)
+        # Without BatchNorm and the like, the features of the step itself are those of eval mode.
+        self._eval_pass = self.ood.scorer.feats == "eval" and depends_on_mode(self.teacher)
+
+    # -- the step ----------------------------------------------------------------------------------
+
+    def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
+        """Mix queued samples into the batch, take the method's own step, look for rare samples.
+
+        Args:
+            batch: ``[indexes (B,), [crops (B, C, H, W), ...], targets (B,)]``.
+            batch_idx: its number in the epoch.
+
+        Returns:
+            The loss of the method.
+        """
+        self._teacher_feats.clear()
+        if self.selector is None or self.trainer.global_step < self._first_step:
+            loss = super().training_step(batch, batch_idx)
+            self._teacher_feats.clear()  # of a transformer they keep all its tokens alive
+            return loss
+        rare = self.replay.next() if self.replay is not None else None
+        n_rare = 0
+        if isinstance(self.replay, CropStore):
+            batch = self.replay.number(batch, self.selector.queue.step)
+        if rare is not None:
+            rare = self.trainer.strategy.batch_to_device(rare, self.device)
+            batch, n_rare = mix(batch, rare, self.ood.mix.mode), len(rare[0])
+        loss = super().training_step(batch, batch_idx)
+        self._select(batch, n_rare)
+        self._teacher_feats.clear()
+        return loss
+
+    def _shared_step_momentum(self, X: Tensor, targets: Tensor) -> dict[str, Any]:
+        out = super()._shared_step_momentum(X, targets)
+        if self.training and self.selector is not None:  # validation passes here, too
+            self._teacher_feats.append(out["feats"].detach())
+        return out
+
+    def _select(self, batch: Sequence[Any], n_rare: int) -> None:
+        assert self.selector is not None  # for the type checker; training_step made sure
+        indexes, crops, targets = batch
+        feats = self._teacher_feats
+        if self._eval_pass:
+            feats = eval_feats(self.teacher, crops[: self.num_large_crops])
+        selector = self.selector
+        many = self.trainer.world_size > 1
+        # A function of the step, so that a resumed run looks at them at the same steps.
+        if selector.queue.step % self.ood.scorer.exemplar_every == 0:
+            self._look_at_exemplars(selector)
+        selector.step(
+            indexes,
+            selector.embed(feats),
+            targets,
+            n_rare,
+            gather=(lambda x: self.all_gather(x).flatten(0, 1)) if many else None,
+            agree=_first_rank_s if many else None,
+        )
+        if isinstance(self.replay, CropStore) and self._last_batch is not None:
+            self.replay.keep(self._last_batch)
+        self._last_batch = batch if isinstance(self.replay, CropStore) else None
+        # Host tensors: a device tensor would have to be copied there and waited for.
+        metrics = {
+            f"ood/{k}": torch.tensor(v, dtype=torch.float32) for k, v in selector.metrics().items()
+        }
+        self.log_dict(metrics, batch_size=len(indexes))
+
+    def _look_at_exemplars(self, selector: RareSelector) -> None:
+        """Embed the exemplars anew, if there are any: the teacher has changed."""
+        if self.exemplars is None or not isinstance(selector.scorer, ExemplarScorer):
+            return
+        crops = self.exemplars.next()[: self.num_large_crops]
+        crops = self.trainer.strategy.batch_to_device(crops, self.device)
+        parts = zip(*(crop.split(self.batch_size) for crop in crops))
+        feats = torch.cat([selector.embed(eval_feats(self.teacher, part)) for part in parts])
+        if self.trainer.world_size > 1:
+            feats = _first_rank_s(feats)
+        if feats.isfinite().all(dim=1).any():  # otherwise the last ones stay
+            selector.scorer.set_exemplars(feats)
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        self.replay = self.exemplars = self._last_batch = None  # ends their workers
+        if self.selector is not None:
+            self.selector.settle()
+
+    # -- checkpoints -------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the detector, the queue and the teacher's momentum to ``checkpoint``."""
+        super().on_save_checkpoint(checkpoint)
+        # The host does not save the momentum schedule's current value.
+        state: dict[str, Any] = {"cur_tau": float(self.momentum_updater.cur_tau)}
+        if self.selector is not None:
+            state["selector"] = self.selector.state_dict()
+        checkpoint[STATE_KEY] = state
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the detector and queue of ``checkpoint``; one without them is fine.
+
+        Raises:
+            ValueError: if they were saved with another feature size, scorer or threshold.
+        """
+        super().on_load_checkpoint(checkpoint)
+        state = checkpoint.get(STATE_KEY, {})  # a plain DINO checkpoint has none
+        if "cur_tau" in state:
+            self.momentum_updater.cur_tau = state["cur_tau"]
+        if self.selector is not None and "selector" in state:
+            self.selector.load_state_dict(state["selector"])
+
+
+def _first_rank_s(x: Tensor) -> Tensor:
+    """Return the first process's ``x``."""
+    x = x.contiguous()
+    torch.distributed.broadcast(x, src=0)
+    return x
