@@ -105,7 +105,7 @@ def _row(one: int | str, size: int, paths: Sequence[str | Path] | None, key: str
 
 
 def _paths(dataset: Any) -> list[str | Path] | None:
-    """Return the image paths of an ImageFolder or of the host's folder without classes."""
+    """Return the image paths of an ImageFolder or of solo-learn's folder without classes."""
     if hasattr(dataset, "samples"):
         return [path for path, _ in dataset.samples]
     if hasattr(dataset, "root") and hasattr(dataset, "images"):

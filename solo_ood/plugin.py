@@ -12,7 +12,8 @@ NAME = "dino_ood"
 def register() -> None:
     """Put ``dino_ood`` into solo-learn's ``METHODS`` and the resolver ``solo_ood.digits`` in place.
 
-    A host that has the method itself keeps its own: settings and checkpoints are the same.
+    A host that has the method itself keeps its own: settings and checkpoints are the same, the
+    checks before a run fewer.
 
     Raises:
         RuntimeError: if no usable solo-learn is installed, or another class has the name.

@@ -191,7 +191,7 @@ class RareReplay(Base):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the detector, the queue and the teacher's momentum to ``checkpoint``."""
         super().on_save_checkpoint(checkpoint)
-        # The host does not save the momentum schedule's current value.
+        # solo-learn does not save the momentum schedule's current value.
         state: dict[str, Any] = {"cur_tau": float(self.momentum_updater.cur_tau)}
         if self.selector is not None:
             state["selector"] = self.selector.state_dict()

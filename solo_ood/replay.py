@@ -139,7 +139,7 @@ class CropStore:
 def _check_indexed(dataset: Any) -> None:
     """Raise unless ``dataset[i]`` is ``(i, crops, target)``, as solo-learn's own datasets are."""
     remedy = (
-        "Wrap its class in the host's `dataset_with_index`, or keep the crops themselves with "
+        "Wrap its class in solo-learn's `dataset_with_index`, or keep the crops themselves with "
         "ood.queue.store=crops."
     )
     if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 SERIES = sorted((ROOT / "patches/solo-learn-main").glob("*.patch"))
@@ -36,9 +38,20 @@ def generated():
     return module.contribution()
 
 
+def touched(patch: str) -> list[str]:
+    return re.findall(r"^diff --git a/(\S+)", patch, re.M)
+
+
 def test_patch_and_package_have_the_same_code(generated):
     """If not: write the package's into a checkout, see patches/README.md."""
-    offered = {k: v for k, v in added_files(SERIES[-1].read_text()).items() if k.startswith(TARGET)}
+    offered: dict[str, str] = {}
+    for patch in SERIES:
+        text = patch.read_text()
+        files = added_files(text)
+        for path in touched(text):
+            if path.startswith(TARGET):
+                assert path in files, f"{patch.name} changes {path}: put that where it is added"
+                offered[path] = files[path]
     assert offered.keys() == generated.keys()
     for path, text in generated.items():
         assert offered[path] == text, f"{path} in the patch is not that of the package"
@@ -47,10 +60,35 @@ def test_patch_and_package_have_the_same_code(generated):
 def test_everything_that_the_method_needs_is_offered(generated):
     """No import leads back into this package, and none to a module that is not there."""
     for path, text in generated.items():
-        assert "solo_ood" not in text, path
-        for module in re.findall(r"^from (solo\.utils\.ood\S*) import", text, re.M):
-            file = module.replace(".", "/")
-            assert f"{file}.py" in generated or f"{file}/__init__.py" in generated, (path, module)
+        assert "solo_ood" not in text and not re.search(r"\bthe host's|\bThe host\b", text), path
+        for node in ast.walk(ast.parse(text)):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                file = name.replace(".", "/")
+                known = f"{file}.py" in generated or f"{file}/__init__.py" in generated
+                assert known or not name.startswith("solo.utils.ood"), (path, name)
+
+
+def test_annotations_that_are_evaluated_are_those_of_python_3_8(generated):
+    """OmegaConf evaluates the fields of dataclasses; ``X | None`` and ``list[X]`` are newer."""
+    for path, text in generated.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ClassDef) and node.decorator_list:
+                for field in (n for n in node.body if isinstance(n, ast.AnnAssign)):
+                    kind = ast.unparse(field.annotation)
+                    assert not re.search(r"\||\b(list|dict|tuple|set)\[", kind), (path, kind)
+
+
+def test_configs_of_the_patch_show_the_defaults():
+    from solo_ood.config import OODConfig, parse
+
+    texts = added_files(SERIES[-1].read_text())
+    configs = [yaml.safe_load(t) for path, t in texts.items() if path.endswith("dino_ood.yaml")]
+    assert len(configs) == 2
+    for config in configs:
+        assert config["method"] == "dino_ood"
+        assert parse(config["method_kwargs"]["ood"], 256) == OODConfig()
 
 
 def test_series_names_nobody_s_folders():
