@@ -16,7 +16,7 @@ SHIPPED = losses/test_dino.py methods/test_dino.py methods/test_linear.py utils/
 # Networks this small are trained several times slower by two threads than by one.
 THREADS ?= 1
 
-.PHONY: demo controls benchmark test check install clean
+.PHONY: demo controls benchmark test test-upstream compatibility check install clean
 
 demo: install
 	OMP_NUM_THREADS=$(THREADS) PYTHONWARNINGS=ignore sh scripts/demo.sh $(BIN) $(RUNS)
@@ -35,6 +35,15 @@ test: install
 		cd .host/$(RELEASE) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -W ignore \
 			-p no:cacheprovider $(addprefix tests/,$(SHIPPED)); fi
 
+# Both want SOLO_LEARN_CHECKOUT=PATH, a git checkout of solo-learn's main branch, and only read it.
+test-upstream: install
+	$(BIN)/python -m pip install -q '.[test,umap,upstream]'
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore scripts/test_upstream.py
+
+compatibility: install
+	$(BIN)/python -m pip install -q '.[umap]'
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore scripts/compatibility.py
+
 check: install
 	$(BIN)/python -m pip install -q '.[dev]'
 	$(BIN)/ruff format --check .
@@ -50,4 +59,4 @@ $(VENV)/.installed: $(SOURCES)
 	touch $@
 
 clean:
-	rm -rf $(VENV) .host build *.egg-info demo
+	rm -rf $(VENV) .host build *.egg-info demo .upstream .compat

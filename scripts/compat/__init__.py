@@ -1,0 +1,1 @@
+"""Parts of ``scripts/compatibility.py``, one a module."""

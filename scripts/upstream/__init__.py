@@ -1,0 +1,1 @@
+"""Stages of ``scripts/test_upstream.py``, one a module."""
