@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from solo_ood.errors import message
+from solo_ood.loading import load
 
 _KEPT = ("epoch", "global_step", "pytorch-lightning_version", "state_dict")
 
@@ -27,10 +28,18 @@ def export(checkpoint: Path, out: Path, weights: str = "teacher") -> Path:
     Raises:
         ValueError: for a missing file, other ``weights``, or a checkpoint without a teacher.
     """
-    args = json.loads(existing(checkpoint.parent / "args.json").read_text())
-    # weights_only=False: Lightning stores its own objects; a user exports a checkpoint of theirs.
-    loaded = torch.load(existing(checkpoint), map_location="cpu", weights_only=False)
+    args = read_args(checkpoint.parent)
+    loaded = load(existing(checkpoint))
     kept = {key: loaded[key] for key in _KEPT if key in loaded}
+    if not isinstance(kept.get("state_dict"), dict):
+        raise ValueError(
+            message(
+                f"checkpoint {checkpoint}",
+                expected="a state_dict",
+                got=", ".join(map(str, loaded)) or "nothing",
+                remedy="Give a checkpoint that main_pretrain.py wrote.",
+            )
+        )
     if weights == "teacher":
         kept["state_dict"] = teacher_as_student(kept["state_dict"])
     elif weights != "student":
@@ -62,6 +71,30 @@ def existing(path: Path) -> Path:
             )
         )
     return path
+
+
+def read_args(folder: Path) -> dict[str, Any]:
+    """Return the ``args.json`` of a run's folder.
+
+    Raises:
+        ValueError: if it is missing or cut off.
+    """
+    path = existing(folder / "args.json")
+    try:
+        args = json.loads(path.read_text())
+        if isinstance(args, dict):
+            return args
+        got = f"a {type(args).__name__}"
+    except ValueError as error:  # what is no JSON, or no text
+        got = str(error)
+    raise ValueError(
+        message(
+            str(path),
+            expected="the settings of a run, as JSON",
+            got=got,
+            remedy="Copy it again from the folder of the run.",
+        )
+    )
 
 
 def teacher_as_student(state: dict[str, Any]) -> dict[str, Any]:

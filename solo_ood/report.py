@@ -9,12 +9,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 
 from solo_ood.config import OODConfig, parse
 from solo_ood.errors import message
 from solo_ood.evaluation.groups import format_groups
+from solo_ood.export import read_args
+from solo_ood.loading import load
 from solo_ood.selection import STATE_KEY, RareSelector
 from solo_ood.threshold import TrackingThreshold
 
@@ -44,24 +45,10 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
                 remedy="Give the folder below trained_models that main_pretrain.py wrote.",
             )
         )
-    # Lightning stores its own objects beside ours, hence not weights_only.
-    checkpoint = torch.load(checkpoints[-1], map_location="cpu", weights_only=False)
-    state = checkpoint.get(STATE_KEY, {}).get("selector")
-    if state is None:
-        raise ValueError(
-            message(
-                f"checkpoint {checkpoints[-1].name}",
-                expected="the state of dino_ood",
-                got="none (another method, or ood.enabled=false)",
-                remedy="Train with method: dino_ood.",
-            )
-        )
-    cfg = _config(json.loads((run / "args.json").read_text()))
+    checkpoint = load(checkpoints[-1])
+    cfg = _config(read_args(run))
     ood = parse(OmegaConf.select(cfg, "method_kwargs.ood"))
-    num_classes = len(state["scorer"].get("counts", [0]))
-    selector = RareSelector(ood, state["dim"], num_classes)
-    selector.load_state_dict(state)
-    selector.settle()
+    selector = _selector(checkpoint.get(STATE_KEY), ood, checkpoints[-1].name)
 
     curves = read_curves(metrics or run / "metrics.csv")
     out = out or run / "report"
@@ -74,6 +61,35 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
     text = "\n".join(lines)
     (out / "summary.txt").write_text(text + "\n")
     return text
+
+
+def _selector(ours: Any, ood: OODConfig, name: str) -> RareSelector:
+    """Return the detector that was saved as ``ours`` in the checkpoint ``name``."""
+    state = ours.get("selector") if isinstance(ours, dict) else None
+    if state is None:
+        raise ValueError(
+            message(
+                f"checkpoint {name}",
+                expected="the state of dino_ood",
+                got="none (another method, or ood.enabled=false)",
+                remedy="Train with method: dino_ood.",
+            )
+        )
+    try:
+        num_classes = len(state["scorer"].get("counts", [0]))
+        selector = RareSelector(ood, state["dim"], num_classes)
+        selector.load_state_dict(state)
+        selector.settle()
+        return selector
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:  # not what we saved
+        raise ValueError(
+            message(
+                f"checkpoint {name}, {STATE_KEY!r}",
+                expected="the state of a detector, as dino_ood saves it",
+                got=f"{type(error).__name__}: {error}",
+                remedy="Use a checkpoint that dino_ood wrote.",
+            )
+        ) from error
 
 
 def _config(args: dict[str, Any]) -> DictConfig:

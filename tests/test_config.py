@@ -9,6 +9,8 @@ from omegaconf import OmegaConf
 
 from solo_ood.config import OODConfig, parse, release_level, replay_rows
 
+NAN, INF = float("nan"), float("inf")
+
 
 def nested(key: str, value: Any) -> dict[str, Any]:
     """``nested("a.b", 1) == {"a": {"b": 1}}``."""
@@ -73,23 +75,24 @@ def test_an_unknown_name_gives_the_nearest_valid_one(key, value, near):
 @pytest.mark.parametrize(
     ("key", "bad", "good"),
     [
-        ("start", [-0.1, 1.0], [0.0, 0.99]),
-        ("scorer.n_reference", [1], [256]),
+        ("start", [-0.1, 1.0, NAN, INF], [0.0, 0.99]),
+        ("seed", [-1, 2**63], [0, 2**63 - 1]),
+        ("scorer.n_reference", [1, 2**20 + 1], [256, 2**20]),
         ("scorer.min_samples", [1, 1025], [2, 1024]),
         ("scorer.k", [0, 257], [1, 256, None]),
         ("scorer.shrinkage", [-0.1, 1.1], [0.0, 1.0]),
-        ("scorer.ridge", [0.0, -0.1, float("nan")], [1e-6, 10.0]),
+        ("scorer.ridge", [0.0, -0.1, NAN, INF, 1e7], [1e-6, 10.0, 1e6]),
         ("scorer.exemplar_every", [0], [1]),
-        ("threshold.percentile", [0.0, 1.0, 95.0, float("nan")], [0.01, 0.99]),
-        ("threshold.n", [1], [256]),
+        ("threshold.percentile", [0.0, 1.0, 95.0, NAN], [0.01, 0.99]),
+        ("threshold.n", [1, 2**20 + 1], [256, 2**20]),
         ("threshold.min_samples", [0, 1025], [1, 1024]),
         ("threshold.eta", [0.0, -1.0], [1e-6]),
-        ("queue.capacity", [0], [1]),
+        ("queue.capacity", [0, 2**20 + 1], [1, 2**20]),
         ("queue.max_replays", [0], [1, None]),
         ("queue.min_age", [-1], [0]),
         ("queue.release", [-0.1, 1.0], [0.0, 0.99, None]),
         ("mix.ratio", [-0.1, 1.0], [0.0, 0.99]),
-        ("mix.num_workers", [-1], [0, None]),
+        ("mix.num_workers", [-1, 257], [0, 256, None]),
     ],
 )
 def test_values_out_of_range_are_named_and_the_ends_of_the_range_pass(key, bad, good):
@@ -103,12 +106,46 @@ def test_values_out_of_range_are_named_and_the_ends_of_the_range_pass(key, bad, 
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("enabled", "maybe"), ("scorer", 3), ("scorer", None), ("scorer.k", 1.5), ("start", "late")],
+    ("key", "value", "error"),
+    [
+        ("enabled", "maybe", "true or false, got 'maybe'"),
+        ("enabled", None, "true or false, got None"),
+        ("start", "late", "a number, got 'late'"),
+        ("start", 10**400, "a number, got 1000.*0000[.]{3}"),
+        ("start", [0.1], r"a number, got \[0.1\]"),
+        ("start", {"a": 1}, "a number, got {'a': 1}"),
+        ("seed", True, "a whole number, got True"),
+        ("rare_classes", ["a"], r"a list of whole numbers or null, got \['a'\]"),
+        ("scorer", 3, "a mapping, got 3. Write `scorer:` with its keys below it"),
+        ("scorer", None, "a mapping, got None"),
+        ("scorer.name", None, "a name, got None"),
+        ("scorer.k", 1.5, "a whole number or null, got 1.5"),
+        ("scorer.k", "???", "a value, got [?]{3}, which stands for a missing one"),
+        ("scorer.k", "${x}", "a whole number or null, got '[$]{x}'"),
+        ("scorer.exemplars", {"a": 1}, "a list or null, got {'a': 1}"),
+        ("scorer.exemplars", "abc", "a list or null, got 'abc'"),
+    ],
 )
-def test_a_value_of_the_wrong_type_is_a_value_error(key, value):
-    with pytest.raises(ValueError, match="^method_kwargs.ood: "):
+def test_a_value_of_the_wrong_type_is_named_with_the_right_one(key, value, error):
+    with pytest.raises(ValueError, match=rf"^method_kwargs\.ood\.{key}: expected {error}"):
         parse(nested(key, value))
+
+
+def test_an_interpolation_that_leads_nowhere_is_named():
+    with pytest.raises(ValueError, match=r"ood, key ood.scorer.k: .* 'epochs' not found\. Name"):
+        parse(OmegaConf.create({"ood": {"scorer": {"k": "${epochs}"}}}).ood)
+
+
+def test_an_int_too_long_to_be_printed_is_an_error_as_well():
+    for value in (10**5000, -(10**5000)):  # no parameters: pytest would print them
+        with pytest.raises(ValueError, match="seed: .* got a value of type int. Set"):
+            parse({"seed": value})
+
+
+def test_class_ids_below_0_would_count_unlabelled_samples_as_rare():
+    with pytest.raises(ValueError, match=r"rare_classes: .* at least 0, got \[-1, 2\]"):
+        parse({"rare_classes": [-1, 2]})
+    assert parse({"rare_classes": [0, 2]}).rare_classes == [0, 2]
 
 
 EXEMPLAR = {"name": "exemplar", "feats": "eval", "exemplars": [12, "rider/a.jpg"]}
@@ -126,7 +163,8 @@ def test_exemplars_are_indexes_and_paths():
         ({"exemplars": [12, 1.5]}, r"exemplars: expected dataset indexes .*got \[12, 1.5\]"),
         ({"exemplars": [True]}, "exemplars: expected dataset indexes .* and image paths"),
         ({"exemplars": [None]}, "exemplars: expected dataset indexes .* and image paths"),
-        ({"feats": "train"}, "feats: expected eval with .*got train. Use .*ood=exemplar"),
+        ({"feats": "train"}, "feats: expected eval with .*got train. Set .*feats=eval"),
+        ({"exemplars": list(range(1001))}, "exemplars: expected at most 1000 .*, got 1001"),
         ({"name": "knn"}, "exemplars: expected null with ood.scorer.name=knn"),
     ],
 )
@@ -137,6 +175,11 @@ def test_the_exemplar_scorer_needs_exemplars_and_eval_features(change, error):
 
 def test_replayed_rows_are_the_rounded_share_of_the_batch():
     assert replay_rows(parse({"mix": {"ratio": 0.3}}), 32) == 10
+
+
+def test_a_batch_of_no_rows_is_an_error():
+    with pytest.raises(ValueError, match="batch size: expected at least 1 .* got 0"):
+        parse({}, batch_size=0)
 
 
 def test_a_ratio_of_less_than_one_row_is_an_error_that_gives_the_smallest_one():

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TARGET = "solo/utils/ood"
 MODULES = (
     "config",
+    "config_checks",
     "data/tail",
     "errors",
     "exemplars",

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
-import pickle
 import re
 import sys
-import zipfile
 from collections.abc import Mapping
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from solo_ood.errors import message, unknown_name
+from solo_ood.loading import Unreadable, read
 
 WHICH = ("teacher", "student", "auto")
 
@@ -142,43 +138,21 @@ def _load(path: Path) -> Mapping[str, Any]:
             message("weights", expected="a file", got=f"no file {path}", remedy="Check the path.")
         )
     try:
-        loaded = _read(path)
-    except pickle.UnpicklingError as error:
-        got = "no pickle, or objects that torch's safe reader refuses"
-        raise ValueError(_no_state_dict(path, got)) from error
-    except Exception as error:  # whatever the two readers raise is the reason
-        raise ValueError(_no_state_dict(path, str(error).strip().split("\n")[0])) from error
+        loaded = _safetensors(path) if path.suffix == ".safetensors" else read(path)
+    except Unreadable as error:
+        raise ValueError(_no_state_dict(path, str(error))) from error
     if not isinstance(loaded, Mapping):
         raise ValueError(_no_state_dict(path, type(loaded).__name__))
     return loaded
 
 
-def _read(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+def _safetensors(path: Path) -> Mapping[str, Any]:
+    from safetensors.torch import load_file
 
-        return load_file(path)
-    # Official DINO checkpoints hold their command line. torch before 2.5 cannot allow it.
-    allow = getattr(torch.serialization, "safe_globals", lambda _: nullcontext())
     try:
-        with allow([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        if not _is_lightning(path):
-            raise
-    # Lightning stores objects of its own and of the user's config, so the safe reader cannot take
-    # its checkpoints. Unpickling runs code that the file names: for these files only, which are
-    # runs of the user's own and which the trainer would unpickle as well.
-    return torch.load(path, map_location="cpu", weights_only=False)
-
-
-def _is_lightning(path: Path) -> bool:
-    """Whether the file says that Lightning wrote it, without unpickling it."""
-    if path.suffix != ".ckpt" or not zipfile.is_zipfile(path):
-        return path.suffix == ".ckpt"
-    with zipfile.ZipFile(path) as archive:
-        pickles = [name for name in archive.namelist() if name.endswith("data.pkl")]
-        return any(_LIGHTNING.encode() in archive.read(name) for name in pickles)
+        return load_file(path)
+    except Exception as error:  # whatever it raises for another file is the reason
+        raise Unreadable(str(error).strip().split("\n")[0], "Use another one.") from error
 
 
 def _tensors(loaded: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
@@ -274,5 +248,5 @@ def _no_state_dict(path: Path, got: str) -> str:
         f"weights {path.name}",
         expected="a state dict, written by torch.save or safetensors",
         got=got,
-        remedy="Save the network's state_dict().",
+        remedy="Save the network's state_dict() alone.",
     )

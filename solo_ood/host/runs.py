@@ -20,10 +20,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from solo_ood import host, preflight
-from solo_ood.errors import message
+from solo_ood.errors import message, unknown_name
 from solo_ood.evaluation.groups import grouped_accuracy, groups_of, members
-from solo_ood.export import existing
+from solo_ood.export import existing, read_args
 from solo_ood.host import release
+from solo_ood.loading import load
 
 
 def pretrain(cfg: DictConfig) -> Path:
@@ -47,7 +48,11 @@ def pretrain(cfg: DictConfig) -> Path:
     logger = _logger(cfg, logs)
     callbacks = [release.checkpointer(cfg)] if cfg.checkpoint.enabled else []
     trainer = _trainer(cfg, logger, callbacks)
-    trainer.fit(model, train_loader, val_loader, ckpt_path=_checkpoint_to_resume(cfg, logs))
+    resumed = _checkpoint_to_resume(cfg, logs)
+    if resumed is not None:
+        # Lightning before 2.6 unpickles whatever a checkpoint holds: see first that it is harmless.
+        load(existing(Path(resumed)), mmap=True)
+    trainer.fit(model, train_loader, val_loader, ckpt_path=resumed)
     return logs / str(logger.version)
 
 
@@ -149,12 +154,26 @@ def load_network(checkpoint: Path, weights: str = "student") -> tuple[torch.nn.M
                 "weights", expected="student or teacher", got=weights, remedy="Use one of the two."
             )
         )
-    args = json.loads(existing(checkpoint.parent / "args.json").read_text())
+    args = read_args(checkpoint.parent)
     kwargs = {k: v for k, v in args.items() if k not in ("name", "method", "config")}
-    model = METHODS[args["method"]].load_from_checkpoint(
-        existing(checkpoint), map_location="cpu", strict=False, **kwargs
-    )
-    return networks[weights](model), args["crop_size"][0]
+    if args.get("method") not in METHODS:
+        raise ValueError(unknown_name("method in args.json", args.get("method"), METHODS))
+    state = load(existing(checkpoint)).get("state_dict")
+    try:
+        # Not load_from_checkpoint: it unpickles, in Lightning before 2.6, and takes arguments of
+        # the constructor from the file.
+        model = METHODS[args["method"]](**kwargs)
+        model.load_state_dict(state, strict=False)
+        return networks[weights](model), args["crop_size"][0]
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(
+            message(
+                f"checkpoint {checkpoint}",
+                expected="the weights of the network that args.json beside it describes",
+                got=f"{type(error).__name__}: {(str(error).splitlines() or [''])[-1].strip()}",
+                remedy="Give a checkpoint and the args.json of the same run.",
+            )
+        ) from error
 
 
 def _extract(network: Any, loader: DataLoader) -> tuple[Tensor, Tensor]:
