@@ -16,7 +16,7 @@ SHIPPED = losses/test_dino.py methods/test_dino.py methods/test_linear.py utils/
 # Networks this small are trained several times slower by two threads than by one.
 THREADS ?= 1
 
-.PHONY: demo controls benchmark test test-upstream compatibility check install clean
+.PHONY: demo controls benchmark test test-long test-upstream compatibility check install clean
 
 demo: install
 	OMP_NUM_THREADS=$(THREADS) PYTHONWARNINGS=ignore sh scripts/demo.sh $(BIN) $(RUNS)
@@ -34,6 +34,11 @@ test: install
 	if [ -d .host/$(RELEASE) ] && [ '$(SOLO_LEARN)' = '$(subst learn-,learn==,$(RELEASE))' ]; then \
 		cd .host/$(RELEASE) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -W ignore \
 			-p no:cacheprovider $(addprefix tests/,$(SHIPPED)); fi
+
+# What takes longer than CI should, such as 20,000 steps of the scoring path.
+test-long: install
+	$(BIN)/python -m pip install -q '.[test]'
+	$(BIN)/pytest -m long -s
 
 # Both want SOLO_LEARN_CHECKOUT=PATH, a git checkout of solo-learn's main branch, and only read it.
 test-upstream: install

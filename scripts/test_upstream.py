@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -66,6 +67,8 @@ def perform(stage: str, work: Work) -> list[Result]:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    # As an exception it also ends the program that runs at the time, which has its own session.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         if not args.checkout:
             raise ValueError(

@@ -95,7 +95,8 @@ def _row(one: int | str, size: int, paths: Sequence[str | Path] | None, key: str
         found = [
             row
             for row, path in enumerate(paths)
-            if Path(path).name == parts[-1] and Path(path).absolute().parts[-len(parts) :] == parts
+            if parts[-1:] == (Path(path).name,)  # "" and "." have no parts
+            and Path(path).absolute().parts[-len(parts) :] == parts
         ]
         if len(found) == 1:
             return found[0]

@@ -36,8 +36,7 @@ _HARMLESS = (
     int,
 )
 _NAMED = re.compile(r"(?:GLOBAL|[Uu]nsupported class) ([\w.]+)")  # in torch's errors
-
-
+_REASON = re.compile(r"WeightsUnpickler error:\s*(.+)")
 _OWN = (
     "Use another one. If you made it yourself, open it with torch.load(PATH, weights_only=False) "
     "and save what is needed again, such as its state_dict."
@@ -85,8 +84,10 @@ def read(path: Path, mmap: bool = False) -> Any:
 
 
 def _damaged(error: Exception) -> Unreadable:
-    reason = (str(error).splitlines() or [""])[0].partition(". ")[0] or type(error).__name__
-    got = f"no file of torch.save, or a damaged one ({reason})"
+    text = str(error).strip() or type(error).__name__
+    found = _REASON.search(text)
+    reason = (found[1] if found else text).splitlines()[0].partition(". ")[0]
+    got = f"a damaged file, or none of torch.save's ({reason})"
     return Unreadable(got, "Copy it again, or use another one.")
 
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from solo_ood.config import OODConfig, release_level
 from solo_ood.errors import message
 from solo_ood.rare_queue import RareQueue
 from solo_ood.scorers import make_scorer
+from solo_ood.scorers.base import usable
 from solo_ood.threshold import make_threshold
 
 STATE_KEY = "dino_ood"  # of a checkpoint
@@ -59,10 +59,7 @@ class RareSelector:
 
     def embed(self, feats: list[Tensor]) -> Tensor:
         """Average the features (B, D) of a sample's global crops: (B, D) float32."""
-        stacked = torch.stack(feats).detach().float()
-        if self.cfg.scorer.normalize:
-            stacked = F.normalize(stacked, dim=-1)
-        return stacked.mean(dim=0)
+        return usable(torch.stack(feats), self.cfg.scorer.normalize).mean(dim=0)
 
     def step(
         self,

@@ -11,6 +11,8 @@ from solo_ood.config import THRESHOLDS, ThresholdConfig
 from solo_ood.errors import unknown_name
 from solo_ood.ring import Ring
 
+_UNIT = 2**32  # of the excess of flags: integers add up exactly, float32 loses small steps
+
 
 class WindowThreshold(nn.Module):
     r"""The ``percentile`` of the newest ``n`` scores; ``is_ood == (score > threshold)``.
@@ -99,6 +101,7 @@ class TrackingThreshold(WindowThreshold):
     """
 
     n_judged: Tensor  # () int64, T
+    excess: Tensor  # () int64, flags more than (1 - p) T, times _UNIT
 
     def __init__(
         self,
@@ -110,19 +113,28 @@ class TrackingThreshold(WindowThreshold):
         super().__init__(percentile, n, min_samples)
         self.eta = eta
         self.register_buffer("n_judged", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("excess", torch.zeros((), dtype=torch.int64))
 
     def update(self, scores: Tensor) -> None:
         if self.ready:
             finite = scores.isfinite()
             flagged = (self.is_ood(scores) & finite).sum()
-            self.level += self.eta * (flagged - (1 - self.percentile) * finite.sum())
+            self.excess += flagged * _UNIT - finite.sum() * round((1 - self.percentile) * _UNIT)
+            self.level.copy_(self.percentile + self.eta * (self.excess / _UNIT))
             self.n_judged += finite.sum()
         super().update(scores)
 
     @property
     def rate_bound(self) -> Tensor:
         """() float32, the exact |flag rate - (1 - p)| of all samples judged; NaN before any."""
-        return (self.level - self.percentile).abs() / (self.eta * self.n_judged)
+        return (self.excess / _UNIT).abs() / self.n_judged
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
+        level = state.get(f"{prefix}level")
+        if level is not None and f"{prefix}excess" not in state:  # of the first versions
+            excess = (float(level) - self.percentile) / self.eta * _UNIT
+            state[f"{prefix}excess"] = torch.tensor(round(excess))
+        super()._load_from_state_dict(state, prefix, *args)
 
 
 def make_threshold(cfg: ThresholdConfig) -> WindowThreshold:

@@ -147,6 +147,8 @@ def test_indexes_and_ends_of_paths_name_rows_each_once():
         ("rider/3.jpg", PATHS, r"'rider/3.jpg': expected .*, got 0 that end like it"),
         ("1.jpg", PATHS, r"'1.jpg': .*, got 3 that end like it. Give more of its path"),
         ("acecar/1.jpg", PATHS, "got 0 that"),
+        ("", PATHS, "'': expected the path .*, got 0 that"),
+        (".", PATHS, "'.': expected the path .*, got 0 that"),
         ("rider/1.jpg", None, "expected an index, got a path"),
     ],
 )

@@ -45,6 +45,31 @@ def test_the_replayed_rows_come_last_with_their_own_crops_and_targets(n, m, mode
         torch.testing.assert_close(crop, wanted.expand_as(crop))
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.tuples(st.integers(2, 8), st.integers(0, 7)),
+    mode=st.sampled_from(MODES),
+    dtypes=st.tuples(*[st.sampled_from([torch.float32, torch.float16, torch.bfloat16])] * 2),
+    layouts=st.tuples(*[st.sampled_from([torch.contiguous_format, torch.channels_last])] * 2),
+)
+def test_whatever_the_replayed_rows_are_the_batch_keeps_its_form(sizes, mode, dtypes, layouts):
+    n, m = sizes[0], min(sizes[1], sizes[0] - 1)
+    parts = batch(n), batch(m, start=100)
+    for part, dtype, layout in zip(parts, dtypes, layouts):
+        part[1] = [crop.to(dtype).contiguous(memory_format=layout) for crop in part[1]]
+    before = copy.deepcopy(parts)
+    mixed = mix(*parts, mode)
+    kept = n - m if mode == "replace" else n
+    for got, fresh, rare in zip(*(tensors(part) for part in (mixed, *parts)), strict=True):
+        assert (got.dtype, got.device, len(got)) == (fresh.dtype, fresh.device, kept + m)
+        if got.ndim == 4:
+            assert got.is_contiguous(memory_format=layouts[0])
+        rows = [*fresh[:kept].tolist(), *rare.to(got.dtype).tolist()]
+        assert got.tolist() == rows
+    for part, old in zip(parts, before):
+        torch.testing.assert_close(tensors(part), tensors(old), rtol=0, atol=0)
+
+
 def test_replace_keeps_the_size_of_the_batch():
     mixed = mix(batch(8), batch(3, 100), "replace")
     assert {len(x) for x in tensors(mixed)} == {8}
@@ -81,17 +106,6 @@ def test_the_dtypes_are_those_of_the_batch(mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_the_memory_format_is_that_of_the_batch(mode, layout):
-    other = {torch.contiguous_format: torch.channels_last}.get(layout, torch.contiguous_format)
-    fresh, rare = batch(5), batch(2, 100)
-    fresh[1] = [crop.contiguous(memory_format=layout) for crop in fresh[1]]
-    rare[1] = [crop.contiguous(memory_format=other) for crop in rare[1]]
-    mixed = mix(fresh, rare, mode)
-    assert all(crop.is_contiguous(memory_format=layout) for crop in mixed[1])
-
-
-@pytest.mark.parametrize("mode", MODES)
 def test_a_single_crop_may_be_a_plain_tensor(mode):
     fresh, rare = batch(4), batch(1, 100)
     fresh[1], rare[1] = fresh[1][0], rare[1][0]
@@ -113,3 +127,10 @@ def test_another_number_of_crops_is_an_error(mode):
     rare[1].pop()
     with pytest.raises(ValueError, match="expected 3 crops a sample, got 2"):
         mix(batch(5), rare, mode)
+
+
+@pytest.mark.parametrize("m", [3, 4])
+def test_replace_leaves_at_least_one_fresh_row_and_append_need_not(m):
+    with pytest.raises(ValueError, match=f"expected fewer than the batch's 3, got {m}"):
+        mix(batch(3), batch(m, 100), "replace")
+    assert len(mix(batch(3), batch(m, 100), "append")[0]) == 3 + m

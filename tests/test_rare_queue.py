@@ -1,56 +1,93 @@
-"""The FIFO against a ``deque(maxlen)`` model, and its draws, ages and state."""
+"""The FIFO against an ``OrderedDict``, and its draws, ages and state."""
 
 from __future__ import annotations
 
 import io
 import random
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from solo_ood.rare_queue import RareQueue
 
 indexes = st.lists(st.integers(0, 12), max_size=9)
-operation = st.one_of(
-    st.tuples(st.just("push"), indexes),
-    st.tuples(st.just("discard"), indexes),
-    st.tuples(st.just("draw"), st.integers(0, 5)),
-)
 
 
-@settings(max_examples=50, deadline=None)
-@given(
-    capacity=st.integers(1, 8),
-    max_replays=st.one_of(st.none(), st.integers(1, 3)),
-    operations=st.lists(operation, max_size=40),
-)
-def test_it_equals_a_bounded_deque_under_any_operations(capacity, max_replays, operations):
-    queue = RareQueue(capacity, max_replays)
-    model: deque[int] = deque(maxlen=capacity)
-    replays: Counter[int] = Counter()
-    for name, argument in operations:
-        if name == "push":
-            queue.push(argument)
-            for index in argument:
-                if index not in model:
-                    model.append(index)
-                    replays[index] = 0
-        elif name == "discard":
-            queue.discard(argument)
-            for index in set(argument) & set(model):
-                model.remove(index)
-        else:
-            drawn = queue.draw(argument)
-            assert len(drawn) == (argument if len(model) >= argument else 0)
-            assert len(set(drawn)) == len(drawn) and set(drawn) <= set(model)
-            replays.update(drawn)
-            for index in drawn:
-                if replays[index] == max_replays:
-                    model.remove(index)
-        assert list(queue) == list(model) and len(queue) == len(model)
+class QueueMachine(RuleBasedStateMachine):
+    """The queue, and a copy that is saved and loaded again, against index -> [entry, replays]."""
+
+    @initialize(
+        capacity=st.integers(1, 8),
+        max_replays=st.one_of(st.none(), st.integers(1, 3)),
+        min_age=st.integers(0, 3),
+        seed=st.integers(0, 3),
+    )
+    def make(self, capacity, max_replays, min_age, seed):
+        self.limits = {"capacity": capacity, "max_replays": max_replays, "min_age": min_age}
+        self.queue = self.copy = RareQueue(**self.limits, seed=seed)
+        self.model: OrderedDict[int, list[int]] = OrderedDict()
+        self.step = 0
+
+    def both(self):
+        return (self.queue,) if self.copy is self.queue else (self.queue, self.copy)
+
+    def old_enough(self):
+        return [i for i, (at, _) in self.model.items() if self.step - at >= self.limits["min_age"]]
+
+    @rule(indexes=indexes)
+    def push(self, indexes):
+        for queue in self.both():
+            queue.push(indexes)
+        for index in indexes:
+            self.model.setdefault(index, [self.step, 0])
+            if len(self.model) > self.limits["capacity"]:
+                self.model.popitem(last=False)
+
+    @rule(indexes=indexes)
+    def discard(self, indexes):
+        for queue in self.both():
+            queue.discard(indexes)
+        for index in indexes:
+            self.model.pop(index, None)
+
+    @rule(n=st.integers(0, 5))
+    def draw(self, n):
+        drawn = [queue.draw(n) for queue in self.both()]
+        assert all(one == drawn[0] for one in drawn)
+        assert len(drawn[0]) == (n if n <= len(self.old_enough()) else 0)
+        assert len(set(drawn[0])) == len(drawn[0]) and set(drawn[0]) <= set(self.old_enough())
+        for index in drawn[0]:
+            self.model[index][1] += 1
+            if self.model[index][1] == self.limits["max_replays"]:
+                del self.model[index]
+
+    @rule(steps=st.integers(1, 3))
+    def go_on(self, steps):
+        self.step += steps
+        for queue in self.both():
+            queue.step = self.step
+
+    @rule()
+    def save_and_load(self):
+        self.copy = RareQueue(**self.limits, seed=99)
+        self.copy.load_state_dict(saved_and_loaded(self.queue))
+
+    @invariant()
+    def they_are_the_same(self):
+        ages = [self.step - at for at, _ in self.model.values()]
+        for queue in self.both():
+            assert list(queue) == list(self.model) and len(queue) == len(self.model)
+            assert [i for i in range(13) if i in queue] == sorted(self.model)
+            assert queue.holds(2) == (len(self.old_enough()) >= 2) and not queue.holds(0)
+            assert queue.mean_age == (sum(ages) / len(ages) if ages else 0)
+
+
+QueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+test_it_equals_an_ordered_dict_under_any_operations_and_reloads = QueueMachine.TestCase
 
 
 def filled(n: int, **kwargs) -> RareQueue:

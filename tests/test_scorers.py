@@ -12,9 +12,16 @@ from sklearn.covariance import empirical_covariance, shrunk_covariance
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from solo_ood.scorers import KNNScorer, MahalanobisScorer, OracleScorer, RandomScorer
+from solo_ood.scorers import (
+    ExemplarScorer,
+    KNNScorer,
+    MahalanobisScorer,
+    OracleScorer,
+    RandomScorer,
+)
 
 D = 6
+NAN, INF = float("nan"), float("inf")
 
 
 def stream(n: int, seed: int = 0, offset: float = 1.0) -> Tensor:
@@ -48,6 +55,31 @@ def test_the_default_k_of_knn_is_1_percent_of_the_rows_held_and_at_least_2(n, k)
     torch.testing.assert_close(default, explicit, rtol=0, atol=0)
 
 
+whole = st.integers(-3, 3).map(float)  # their dot products are exact
+strange = st.one_of(whole, whole, whole, st.sampled_from([NAN, INF, 1e16]))
+rows_of_2 = st.lists(st.tuples(strange, strange), max_size=9)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    chunks=st.lists(rows_of_2, max_size=8),
+    n=st.integers(2, 12),
+    k=st.one_of(st.none(), st.integers(1, 3)),
+    queries=st.lists(st.tuples(whole, whole), min_size=1, max_size=4),
+)
+def test_knn_equals_brute_force_over_the_newest_usable_rows(chunks, n, k, queries):
+    scorer = KNNScorer(2, n, min(k, n) if k else None, min_samples=0, normalize=False)
+    usable: list[tuple[float, float]] = []
+    for chunk in chunks:
+        scorer.partial_fit(torch.tensor(chunk).reshape(-1, 2))
+        usable += [row for row in chunk if all(abs(x) < 1e16 for x in row)]
+    assert scorer.n_fed == sum(map(len, chunks))
+    kth = min(k, n) if k else 2  # of less than 300 rows, 1 % is less than 2
+    for query, score in zip(queries, scorer.ood_score(torch.tensor(queries)).tolist()):
+        products = sorted(sum(a * b for a, b in zip(query, row)) for row in usable[-n:])
+        assert score == 1 - products[-kth] if len(products) >= kth else score != score
+
+
 def test_knn_without_normalisation_takes_dot_products():
     rows, queries = stream(20), stream(4, seed=1)
     scores = feed(KNNScorer(D, 40, 3, min_samples=8, normalize=False), rows).ood_score(queries)
@@ -72,17 +104,34 @@ def test_mahalanobis_equals_scikit_learn_and_scipy(shrinkage, normalize):
     np.testing.assert_allclose(scores.numpy(), expected, rtol=2e-3)
 
 
-@settings(max_examples=30, deadline=None)
-@given(cuts=st.lists(st.integers(0, 60), max_size=8))
-def test_any_chunking_of_a_stream_gives_the_same_moments_even_far_from_zero(cuts):
-    rows = stream(60, offset=300.0)  # sums of squares would lose the covariance in float32
-    scorer = MahalanobisScorer(D, None, 0.0, min_samples=8, normalize=False)
+@settings(max_examples=40, deadline=None)
+@given(
+    cuts=st.lists(st.integers(0, 60), max_size=8),
+    bad=st.dictionaries(st.integers(0, 59), st.sampled_from([NAN, INF, -INF, 1e30]), max_size=30),
+    normalize=st.booleans(),
+)
+def test_any_chunking_of_a_stream_gives_the_moments_of_its_usable_rows(cuts, bad, normalize):
+    # Far from zero, where sums of squares would lose the covariance in float32.
+    rows = stream(60, offset=3.0 if normalize else 300.0)
+    dirty = rows.clone()
+    for row, value in bad.items():
+        dirty[row, row % D] = value
+    scorer = MahalanobisScorer(D, None, 0.0, min_samples=8, normalize=normalize)
     for start, stop in zip([0, *sorted(cuts)], [*sorted(cuts), 60]):
-        scorer.partial_fit(rows[start:stop])
-    x = rows.double().numpy()
-    np.testing.assert_allclose(scorer.moments.mean.numpy(), x.mean(axis=0), rtol=1e-6)
+        scorer.partial_fit(dirty[start:stop])
+    x = np.delete(rows.double().numpy(), sorted(bad), axis=0)
+    if normalize:
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+    np.testing.assert_allclose(scorer.moments.mean.numpy(), x.mean(axis=0), rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(scorer.covariance.numpy(), empirical_covariance(x), atol=5e-3)
-    assert scorer.moments.n == 60
+    assert scorer.moments.n == len(x)
+    # The factor is that of the last update, whichever rows were in it.
+    queries = stream(9, seed=1, offset=3.0)
+    once = MahalanobisScorer(D, None, 0.0, min_samples=8, normalize=normalize)
+    once.partial_fit(torch.tensor(np.delete(rows.numpy(), sorted(bad), axis=0)))
+    torch.testing.assert_close(
+        scorer.ood_score(queries), once.ood_score(queries), rtol=0.02, atol=1e-3
+    )
 
 
 def test_a_window_bounds_the_effective_number_and_fades_the_older_samples():
@@ -113,6 +162,24 @@ def test_a_covariance_without_a_factor_scores_nan_instead_of_noise():
     rows = torch.randn(8, 16, generator=torch.Generator().manual_seed(0))  # rank 7 of 16
     scorer = MahalanobisScorer(16, shrinkage=0.0, min_samples=8, normalize=False).partial_fit(rows)
     assert scorer.ood_score(rows + 1).isnan().all()
+
+
+def test_a_distance_beyond_float32_is_the_largest_number_which_thresholds_learn():
+    rows = 1 + 1e-6 * torch.randn(99, D, generator=torch.Generator().manual_seed(0))
+    scorer = MahalanobisScorer(D, min_samples=8, normalize=False).partial_fit(rows)
+    scores = scorer.ood_score(torch.tensor([[1.0] * D, [1e14] * D]))
+    assert scores.isfinite().all() and scores[1] == torch.finfo(torch.float32).max
+
+
+@pytest.mark.parametrize("scorer", [MahalanobisScorer, ExemplarScorer])
+def test_one_endless_row_does_not_end_the_scores_of_a_stream_without_normalisation(scorer):
+    rows, queries = stream(100), stream(9, seed=1)
+    scorer = scorer(D, min_samples=8, normalize=False)
+    if isinstance(scorer, ExemplarScorer):
+        scorer.set_exemplars(stream(5, seed=2))
+    before = scorer.partial_fit(rows).ood_score(queries)
+    scorer.partial_fit(torch.full((1, D), 1e20))  # its square is not in float32
+    assert torch.equal(scorer.ood_score(queries), before)
 
 
 def test_random_scores_are_uniform_follow_the_seed_and_restart_on_reset():

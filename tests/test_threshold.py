@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import math
 
 import numpy as np
 import pytest
@@ -61,6 +62,64 @@ def test_the_window_threshold_is_numpys_order_statistic_of_the_newest_scores(p, 
     assert threshold.threshold == expected
 
 
+class Lists:
+    """The three thresholds as lists, in exact arithmetic: p and eta are binary fractions."""
+
+    def __init__(self, name: str, p: float, n: int, min_samples: int, eta: float) -> None:
+        self.name, self.p, self.n, self.eta = name, p, n, eta
+        self.min_samples = n if name == "fixed" else min_samples
+        self.level, self.seen, self.finite = p, 0, []
+        self.flagged = self.judged = 0
+
+    def limit(self) -> float:
+        if self.seen < self.min_samples:
+            return NAN
+        window = sorted(self.finite[-self.n :])
+        rank = math.floor(len(window) * self.level)
+        return -INF if rank < 0 else INF if rank >= len(window) else window[rank]
+
+    def update(self, scores: list[float]) -> None:
+        if self.name == "fixed":
+            scores = scores[: max(0, self.n - self.seen)]
+        finite = [s for s in scores if math.isfinite(s)]
+        if self.name == "tracking" and self.seen >= self.min_samples:
+            self.flagged += sum(s > self.limit() for s in finite)
+            self.judged += len(finite)
+            self.level = self.p + self.eta * (self.flagged - (1 - self.p) * self.judged)
+        self.finite += finite
+        self.seen += len(scores)
+
+
+score = st.one_of(st.integers(-4, 4), st.sampled_from([NAN, INF, -INF, 0.5])).map(float)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    name=st.sampled_from(NAMES),
+    p=st.sampled_from([0.25, 0.5, 0.875]),
+    n=st.integers(2, 16),
+    min_samples=st.integers(1, 16),
+    eta=st.sampled_from([1.0, 0.25, 2**-6]),
+    batches=st.lists(st.lists(score, max_size=20), min_size=1, max_size=12),
+)
+def test_any_stream_in_any_batches_gives_what_lists_give(name, p, n, min_samples, eta, batches):
+    min_samples = min(n, min_samples)
+    threshold = make(name, percentile=p, n=n, min_samples=min_samples, eta=eta)
+    model = Lists(name, p, n, min_samples, eta)
+    for batch in batches:
+        limit = model.limit()
+        assert float(threshold.threshold) == limit or (math.isnan(limit) and not threshold.ready)
+        scores = torch.tensor(batch, dtype=torch.float32)
+        assert threshold.is_ood(scores).tolist() == [s > limit for s in batch]
+        threshold.update(scores)
+        model.update(batch)
+    if isinstance(threshold, TrackingThreshold):
+        assert (threshold.n_judged, threshold.level) == (model.judged, model.level)
+        if model.judged:
+            error = abs(model.flagged / model.judged - (1 - p))
+            assert float(threshold.rate_bound) == pytest.approx(error, rel=1e-6)
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     window=st.lists(st.integers(-9, 9), min_size=16, max_size=16),
@@ -109,21 +168,45 @@ def test_scores_that_are_not_finite_are_neither_learnt_nor_flagged_as_nan(name):
     torch.testing.assert_close(after, before, rtol=0, atol=0, equal_nan=True)
 
 
-@settings(max_examples=30, deadline=None)
+STREAMS = {
+    "drifting up": lambda t: stream(len(t)) + 0.05 * t,  # 5 standard deviations per 100 samples
+    "drifting down": lambda t: stream(len(t)) - 0.05 * t,
+    "constant": lambda t: torch.ones(len(t)),
+    "two values": lambda t: (stream(len(t)) > 1).float(),
+    "rounded": lambda t: stream(len(t)).round(),
+    "jumping": lambda t: stream(len(t)) + 100 * ((t // 300) % 2),
+    "growing": lambda t: 1.02**t,
+}
+
+
+@settings(max_examples=40, deadline=None)
 @given(
-    batch=st.integers(1, 200),
-    p=st.sampled_from([0.8, 0.95]),
-    eta=st.sampled_from([0.005, 0.05]),
-    drift=st.sampled_from([-0.05, 0.05]),  # 5 standard deviations per 100 samples
+    batch=st.integers(5, 200),
+    p=st.sampled_from([0.01, 0.8, 0.95, 0.999]),
+    eta=st.sampled_from([1e-9, 1e-6, 0.005, 0.05, 1.0]),
+    name=st.sampled_from(sorted(STREAMS)),
 )
-def test_the_tracking_flag_rate_has_exactly_the_error_of_its_bound(batch, p, eta, drift):
-    scores = stream(3000) + drift * torch.arange(3000)
+def test_the_tracking_flag_rate_has_exactly_the_error_of_its_bound(batch, p, eta, name):
+    scores = STREAMS[name](torch.arange(2000.0))
     threshold = TrackingThreshold(p, n=64, min_samples=64, eta=eta)
     flags, judged = run(threshold, scores, batch)
     error = abs(flags / judged - (1 - p))
     assert threshold.n_judged == judged
-    assert error == pytest.approx(float(threshold.rate_bound), abs=1e-4)
+    assert error == pytest.approx(float(threshold.rate_bound), rel=1e-4, abs=1e-8)
+    # The level is where the flags have brought it, and never leaves [0, 1] by more than a batch.
+    level = eta * (flags - (1 - p) * judged)
+    assert float(threshold.level) - p == pytest.approx(level, rel=1e-3, abs=1e-6)
     assert error <= (1 + eta * batch) / (eta * judged)
+
+
+def test_a_state_of_before_the_flags_were_counted_goes_on_from_its_level():
+    threshold, loaded = (TrackingThreshold(0.9, 64, 64) for _ in range(2))
+    run(threshold, stream(500), 10)
+    state = threshold.state_dict()
+    excess = state.pop("excess")
+    loaded.load_state_dict(state)
+    assert int(loaded.excess) == pytest.approx(int(excess), rel=1e-3)
+    assert float(loaded.rate_bound) == pytest.approx(float(threshold.rate_bound), rel=1e-3)
 
 
 def test_drift_that_breaks_the_window_does_not_break_tracking():

@@ -6,18 +6,32 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Self
 
 from solo_ood.errors import message
 
+_LARGEST = torch.finfo(torch.float32).max
+LONGEST = 1e15  # of a feature: what float32 can square and sum over a million samples
+
+
+def usable(feats: Tensor, normalize: bool) -> Tensor:
+    """Return ``feats`` (..., D) as float32, L2-normalised on request; useless rows become NaN.
+
+    Useless are those with NaN or Inf, and those longer than ``LONGEST``: one of them would turn
+    the moments of a whole stream into Inf, and its direction into 0.
+    """
+    feats = feats.detach().float()
+    norm = feats.norm(dim=-1, keepdim=True)
+    feats = torch.where(norm < LONGEST, feats, float("nan"))
+    return feats / norm.clamp(min=1e-12) if normalize else feats
+
 
 class Scorer(nn.Module, ABC):
     """A streaming out-of-distribution scorer. **Higher score = more OOD = rarer.**
 
-    ``partial_fit`` learns, ``ood_score`` scores and never changes the state. Rows with NaN or Inf
-    are never learnt and score NaN, which no threshold flags.
+    ``partial_fit`` learns, ``ood_score`` scores and never changes the state. Rows with NaN or Inf,
+    or longer than 1e15, are never learnt and score NaN, which no threshold flags.
 
     Args:
         dim: D, the feature size.
@@ -66,7 +80,8 @@ class Scorer(nn.Module, ABC):
             )
         with torch.no_grad(), torch.autocast(feats.device.type, enabled=False):
             prepared = self._prepare(feats)
-            scores = self._score(prepared, targets).float()
+            # A distance too large for float32 is a large one, not one that no threshold learns.
+            scores = self._score(prepared, targets).float().clamp(max=_LARGEST)
             finite = prepared.isfinite().all(dim=1)
             return torch.where(finite, scores, torch.full_like(scores, float("nan")))
 
@@ -92,8 +107,7 @@ class Scorer(nn.Module, ABC):
                     remedy="Build the scorer with the feature size of this backbone.",
                 )
             )
-        feats = feats.detach().float()
-        return F.normalize(feats, dim=1) if self.normalize else feats
+        return usable(feats, self.normalize)
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"n_fed": self.n_fed}
