@@ -13,7 +13,8 @@ from solo_ood.data.tail import rare_classes, targets_of
 from solo_ood.errors import message
 from solo_ood.exemplars import Exemplars
 from solo_ood.mixing import mix
-from solo_ood.replay import CropStore, RareLoader
+from solo_ood.reading import name_files_in_errors
+from solo_ood.replay import CropStore, RareLoader, with_fresh_rows
 from solo_ood.scorers import ExemplarScorer
 from solo_ood.selection import STATE_KEY, RareSelector
 from solo_ood.teacher import depends_on_mode, eval_feats
@@ -35,6 +36,7 @@ class RareReplay(Base):
                 self.set_up_ood(ood_config)
 
     Batches are ``[indexes (B,), [crops (B, C, H, W), ...], targets (B,)]``, global crops first.
+    An index ``-1 - i`` marks a fresh row in the place of the sample i, which could not be read.
     """
 
     def set_up_ood(self, ood: OODConfig) -> None:
@@ -54,6 +56,15 @@ class RareReplay(Base):
         return self.momentum_backbone
 
     # -- set-up ------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Let the errors of the stream name the file."""
+        super().setup(stage)
+        if self.selector is not None:
+            # No later: asked for the number of steps, by a schedule, the Trainer starts the workers
+            # that hold the dataset.
+            source = getattr(self.trainer.fit_loop, "_data_source", None)
+            name_files_in_errors(getattr(getattr(source, "instance", None), "dataset", None))
 
     def on_train_start(self) -> None:
         """Set the replay up: its loader, the exemplars, which classes the logs count as rare.
@@ -126,8 +137,11 @@ class RareReplay(Base):
         if isinstance(self.replay, CropStore):
             batch = self.replay.number(batch, self.selector.queue.step)
         if rare is not None:
+            unreadable, fresh = rare[0] < 0, batch  # known on the host
             rare = self.trainer.strategy.batch_to_device(rare, self.device)
             batch, n_rare = mix(batch, rare, self.ood.mix.mode), len(rare[0])
+            if unreadable.any():
+                batch = with_fresh_rows(batch, fresh, unreadable)
         loss = super().training_step(batch, batch_idx)
         self._select(batch, n_rare)
         self._teacher_feats.clear()

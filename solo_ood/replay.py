@@ -2,38 +2,47 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import random
-from collections import OrderedDict
+import warnings
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from multiprocessing.connection import wait
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
+from torch.utils.data._utils import signal_handling
 
 from solo_ood.errors import message
 from solo_ood.rare_queue import RareQueue
+from solo_ood.reading import CollateReasons, Reader, file_of, probe
 
 
 class _QueueSampler(Sampler):
-    """Batches of queued indexes, this process's share of one common draw; ends when too few."""
+    """Batches of queued indexes, this process's share of one common draw; ends when too few.
+
+    What was drawn and has not arrived yet (``unread``) comes first in another iteration, after a
+    worker died: a second draw on one process only would make the queues differ.
+    """
 
     def __init__(self, queue: RareQueue, rows: int, rank: int, world_size: int) -> None:
         self.queue, self.rows, self.rank, self.world_size = queue, rows, rank, world_size
+        self.unread: deque[list[int]] = deque()
 
     def __iter__(self) -> Iterator[list[int]]:
+        yield from list(self.unread)
         while drawn := self.queue.draw(self.rows * self.world_size):
-            yield drawn[self.rank * self.rows : (self.rank + 1) * self.rows]
+            self.unread.append(drawn[self.rank * self.rows : (self.rank + 1) * self.rows])
+            yield self.unread[-1]
 
 
 class RareLoader:
     """Replay through the training dataset: fresh augmentations, read by workers of its own.
 
     Every process draws the same indexes from its copy of the queue and reads its own share, so m
-    is equal on all of them.
+    is equal on all of them. It stays so when a file cannot be read or a worker dies: a sample i
+    that could not be read is a row of NaN with the index ``-1 - i``, for the caller to replace and
+    to tell the other processes, and a warning names it once. Workers are started again.
 
     Args:
         train_loader: the loader whose dataset, collation and pinning are used.
@@ -56,36 +65,123 @@ class RareLoader:
         world_size: int = 1,
     ) -> None:
         dataset: Any = getattr(train_loader, "dataset", None)  # DALI's loaders have none
-        _check_indexed(dataset)
+        self._reader = Reader(dataset, probe(dataset))
+        _discard_missing(queue, len(dataset))
         if num_workers is None:
             share = rows / (train_loader.batch_size or rows)
             num_workers = math.ceil(train_loader.num_workers * share)
-        # A generator of its own: the global RNG must not be used for the workers' seeds.
-        self._loader = DataLoader(
-            dataset,
-            batch_sampler=_QueueSampler(queue, rows, rank, world_size),
+        self._sampler = _QueueSampler(queue, rows, rank, world_size)
+        self._collate = CollateReasons(train_loader.collate_fn)
+        self._arguments: dict[str, Any] = dict(
+            batch_sampler=self._sampler,
             num_workers=num_workers,
-            collate_fn=train_loader.collate_fn,
+            collate_fn=self._collate,
             pin_memory=train_loader.pin_memory,
             worker_init_fn=train_loader.worker_init_fn,
+            # Of its own: the global RNG must not be used for the workers' seeds.
             generator=torch.Generator().manual_seed(rank),
             persistent_workers=num_workers > 0,
             # torch refuses a context without workers
             multiprocessing_context=train_loader.multiprocessing_context if num_workers else None,
         )
+        self._loader = DataLoader(self._reader, **self._arguments)
         self._iterator: Iterator[Any] | None = None
+        self._workers: Sequence[Any] = ()
         self._queue, self._wanted = queue, rows * world_size
+        self._reported: set[int] = set()
 
     def next(self) -> Sequence[Any] | None:
         """Return ``[indexes (m,), [crops], targets (m,)]``, or ``None`` with too few queued."""
-        if self._iterator is None:
-            if not self._queue.holds(self._wanted):
-                return None  # starting the workers for nothing is not free
-            self._iterator = iter(self._loader)
-        batch = next(self._iterator, None)
-        if batch is None:  # the queue ran dry; ask again at the next step
+        waiting = self._sampler.unread or self._queue.holds(self._wanted)
+        if self._iterator is None and not waiting:
+            return None  # starting the workers for nothing is not free
+        fetched = self._fetch()
+        if fetched is None:  # the queue ran dry; ask again at the next step
             self._iterator = None
+            return None
+        self._sampler.unread.popleft()
+        batch, reasons = fetched
+        if reasons:
+            self._report(batch[0], reasons)
         return batch
+
+    def _fetch(self) -> tuple[Any, list[str]] | None:
+        """Return a batch and why which of its rows are blank; start workers again that died."""
+        deaths = 0
+        while True:
+            try:
+                if self._iterator is None:
+                    self._iterator = iter(self._loader)
+                    self._workers = _taken_from_torch(self._iterator)
+                return next(self._iterator, None)
+            except Exception as error:
+                if not self._lost_a_worker():
+                    raise
+                reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            # Out of the handler, whose traceback would keep the old iterator and its workers.
+            deaths += 1
+            self._iterator = None
+            self._loader = DataLoader(self._reader, **self._arguments)
+            warnings.warn(
+                message(
+                    "replay",
+                    expected="living worker processes",
+                    got=f"one that ended ({reason})",
+                    remedy="They are started again and the run goes on. The usual reason is too "
+                    "little memory: lower ood.mix.num_workers or data.num_workers.",
+                ),
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            if deaths > 1 and self._sampler.unread:  # these very rows may be why: leave them out
+                ended = "two workers that ended while they read it, or what they had read ahead"
+                return self._collate(
+                    [(self._reader.blank(index), ended) for index in self._sampler.unread[0]]
+                )
+
+    def _lost_a_worker(self) -> bool:
+        """Whether one has ended, or ends now: its pipes break first."""
+        return bool(self._workers and wait([worker.sentinel for worker in self._workers], 5))
+
+    def _report(self, indexes: torch.Tensor, reasons: list[str]) -> None:
+        """Warn of every sample that could not be read, once."""
+        lost = [-1 - index for index in indexes.tolist() if index < 0]
+        for index, reason in zip(lost, reasons):
+            if index in self._reported:
+                continue
+            self._reported.add(index)
+            warnings.warn(
+                message(
+                    f"training sample {index}, {file_of(self._reader.dataset, index)}",
+                    expected="to read it again",
+                    got=reason,
+                    remedy="The run goes on without it. Repair the file.",
+                ),
+                RuntimeWarning,
+                stacklevel=3,
+            )
+
+
+def with_fresh_rows(
+    mixed: Sequence[Any], batch: Sequence[Any], unreadable: torch.Tensor
+) -> Sequence[Any]:
+    """Put fresh rows where replayed ones could not be read, without changing the indexes.
+
+    With ``mix.mode=replace`` these are the very rows that the replays would have replaced.
+
+    Args:
+        mixed: a batch that ends with m replayed rows; changed in place.
+        batch: the fresh one that it was mixed from.
+        unreadable: (m,) bool, on the host.
+    """
+    rows = len(unreadable)
+    parts = [(mixed[2], batch[2])]
+    parts += zip(*([x] if isinstance(x, torch.Tensor) else x for x in (mixed[1], batch[1])))
+    for row, bad in enumerate(unreadable.tolist()):
+        if bad:
+            for new, fresh in parts:
+                new[row - rows].copy_(fresh[(row - rows) % len(fresh)])
+    return mixed
 
 
 class CropStore:
@@ -136,50 +232,31 @@ class CropStore:
         return [torch.tensor(drawn), crops, torch.stack([target for _, target in samples])]
 
 
-def _check_indexed(dataset: Any) -> None:
-    """Raise unless ``dataset[i]`` is ``(i, crops, target)``, as solo-learn's own datasets are."""
-    remedy = (
-        "Wrap its class in solo-learn's `dataset_with_index`, or keep the crops themselves with "
-        "ood.queue.store=crops."
-    )
-    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
-        raise ValueError(
+def _discard_missing(queue: RareQueue, size: int) -> None:
+    """Take out of the queue what a dataset of ``size`` samples, smaller than before, has not."""
+    missing = [index for index in queue if index >= size]
+    if missing:
+        queue.discard(missing)
+        warnings.warn(
             message(
-                "training dataset",
-                expected="a map-style dataset that can be read by index",
-                got=type(dataset).__name__,
-                remedy=remedy,
-            )
-        )
-    with _global_rng_kept():
-        sample = copy.copy(dataset)[0]  # a copy: h5 files open on first use must not be shared
-    if not (isinstance(sample, (tuple, list)) and len(sample) == 3 and _is_index(sample[0], 0)):
-        got = f"a sample of {len(sample)} parts" if isinstance(sample, (tuple, list)) else sample
-        raise ValueError(
-            message(
-                "training dataset",
-                expected="samples (index, crops, target) whose index is their position",
-                got=got,
-                remedy=remedy,
-            )
+                "queue of the checkpoint",
+                expected=f"indexes of the {size} training samples",
+                got=f"{len(missing)} beyond them, the largest {max(missing)}",
+                remedy="They are dropped. If files were removed, the others may mean other samples "
+                "now; those leave once they are scored again and not rare.",
+            ),
+            RuntimeWarning,
+            stacklevel=3,
         )
 
 
-@contextmanager
-def _global_rng_kept() -> Iterator[None]:
-    """Undo what the augmentations of a probed sample draw from the global generators."""
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(states[0])
-        random.setstate(states[1])
-        np.random.set_state(states[2])
+def _taken_from_torch(iterator: Any) -> Sequence[Any]:
+    """Return the worker processes of ``iterator``, whose deaths torch no longer reports.
 
-
-def _is_index(value: Any, index: int) -> bool:
-    return (
-        isinstance(value, (int, torch.Tensor))
-        and not isinstance(value, bool)
-        and bool(value == index)
-    )
+    It would raise in the handler of SIGCHLD, that is, at any line of the training. Without it,
+    ``next`` finds out within 5 s.
+    """
+    if getattr(iterator, "_worker_pids_set", False):
+        signal_handling._remove_worker_pids(id(iterator))
+        iterator._worker_pids_set = False
+    return getattr(iterator, "_workers", ())

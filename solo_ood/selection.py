@@ -73,7 +73,8 @@ class RareSelector:
         """Take in one batch whose last ``n_rare`` rows are replays.
 
         Args:
-            indexes: (B,) int64 dataset indexes.
+            indexes: (B,) int64 dataset indexes; of replays also -1 - i, for a fresh row in the
+                place of the sample i, which could not be read and leaves the queue.
             feats: (B, D) from ``embed``.
             targets: (B,) int64, -1 for unlabelled.
             n_rare: m, the same on every process.
@@ -139,9 +140,13 @@ class RareSelector:
             ("flagged_rare", is_rare & flagged),
         ):
             self.counts[name] += int(mask.sum())
-        self.counts["replayed"] += len(judged["replayed"])
+        # Every process has gathered these indexes, and sees the same marks of `RareLoader` in them.
+        replayed = judged["replayed"]
+        unreadable = replayed < 0
+        self.counts["replayed"] += int((~unreadable).sum())
         self._last_threshold = float(judged["threshold"])
-        self.queue.discard(judged["replayed"][judged["released"]].tolist())
+        self.queue.discard((-1 - replayed[unreadable]).tolist())
+        self.queue.discard(replayed[judged["released"]].tolist())
         self.queue.push(judged["indexes"][flagged].tolist())
 
     def metrics(self) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -29,37 +30,41 @@ class Recorder(Callback):
         module.selector.step = recorded
 
 
-def main(configs: str, out: str, overrides: list[str]) -> None:
+def model_and_loader(configs: str | Path, overrides: list[str]) -> tuple[Any, Any]:
+    """Build what the config of ``overrides`` describes, with the host that is installed."""
     register()
-    with initialize_config_dir(configs, version_base="1.2"):
+    with initialize_config_dir(str(configs), version_base="1.2"):
         cfg = compose("dino_ood", overrides)
     OmegaConf.set_struct(cfg, False)
     seed_everything(3)
     if host.generation() == "release":
         from solo_ood.host import release
 
-        model, loader = release.build_model(cfg), release.train_loader(cfg)
-    else:
-        from solo.args.pretrain import parse_cfg
-        from solo.data import pretrain_dataloader as data
-        from solo.methods import METHODS
+        return release.build_model(cfg), release.train_loader(cfg)
+    from solo.args.pretrain import parse_cfg
+    from solo.data import pretrain_dataloader as data
+    from solo.methods import METHODS
 
-        cfg = parse_cfg(cfg)
-        model = METHODS[cfg.method](cfg)
-        pipelines = [
-            data.NCropAugmentation(data.build_transform_pipeline("custom", a), a.num_crops)
-            for a in cfg.augmentations
-        ]
-        dataset = data.prepare_datasets(
-            "custom", data.FullTransformPipeline(pipelines), train_data_path=cfg.data.train_path
-        )
-        loader = data.prepare_dataloader(dataset, cfg.optimizer.batch_size, 0)
+    cfg = parse_cfg(cfg)
+    pipelines = [
+        data.NCropAugmentation(data.build_transform_pipeline("custom", a), a.num_crops)
+        for a in cfg.augmentations
+    ]
+    model = METHODS[cfg.method](cfg)
+    dataset = data.prepare_datasets(
+        "custom", data.FullTransformPipeline(pipelines), train_data_path=cfg.data.train_path
+    )
+    return model, data.prepare_dataloader(dataset, cfg.optimizer.batch_size, 0)
+
+
+def main(configs: str, out: str, overrides: list[str]) -> None:
+    model, loader = model_and_loader(configs, overrides)
     recorder = Recorder()
     trainer = Trainer(
         accelerator="cpu",
         devices=2,
         strategy="ddp",
-        max_epochs=cfg.max_epochs,
+        max_epochs=model.max_epochs,
         limit_train_batches=20,
         logger=False,
         enable_checkpointing=False,

@@ -23,6 +23,7 @@ MODULES = (
     "mixing",
     "rare_queue",
     "rare_replay",
+    "reading",
     "replay",
     "ring",
     "scorers/__init__",
