@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from solo.methods.dino import DINO
 from torch import Tensor, nn
 
-from solo_ood import host
+from solo_ood import atomic_checkpoint, host
 from solo_ood.rare_replay import RareReplay
 
 
@@ -20,6 +24,12 @@ class MultiCropDINO(DINO):
         super().__init__(*args, **kwargs)
         if not host.has_multicrop_dino():
             self.dino_loss_func.num_large_crops = self.num_crops
+
+    def on_train_start(self) -> None:
+        super().on_train_start()
+        # The host sets it in on_train_epoch_start, which Lightning leaves out when it resumes
+        # inside an epoch: the teacher's temperature would be that of epoch 0.
+        self.dino_loss_func.epoch = self.current_epoch
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
         """The host's own step; with local crops, its shared step and the paper's loss.
@@ -57,3 +67,30 @@ class DINOOOD(RareReplay, MultiCropDINO):
     @property
     def teacher(self) -> nn.Module:
         return host.teacher(self)
+
+    def setup(self, stage: str) -> None:
+        """Make the checkpoints of this run atomic, before Lightning reads or writes one."""
+        super().setup(stage)
+        atomic_checkpoint.protect(self.trainer.strategy)
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [*super().configure_callbacks(), _TellOfSigterm()]
+
+
+class _TellOfSigterm(Callback):
+    """End a run that SIGTERM stopped with the status 143, as the signal itself would.
+
+    Lightning ends the running step and then the process, with status 0: for a scheduler or a shell
+    script, a run that is complete.
+    """
+
+    def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
+        if isinstance(exception, SIGTERMException):
+            if trainer.is_global_zero:  # not logged: Hydra may have turned the loggers off
+                print(
+                    f"Stopped by SIGTERM in epoch {trainer.current_epoch}, step "
+                    f"{trainer.global_step}. Go on from the newest checkpoint with "
+                    "auto_resume.enabled=True.",
+                    file=sys.stderr,
+                )
+            exception.code = 128 + signal.SIGTERM

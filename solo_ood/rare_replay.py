@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from solo.methods.base import BaseMomentumMethod as Base
 else:
     Base = object
+
+_VERSION = 1  # of what a checkpoint holds under STATE_KEY
 
 
 class RareReplay(Base):
@@ -47,6 +51,7 @@ class RareReplay(Base):
         self.selector: RareSelector | None = None
         self._teacher_feats: list[Tensor] = []
         self._last_batch: Sequence[Any] | None = None
+        self._rng: dict[str, Any] | None = None  # of the checkpoint that is being resumed
         if ood.enabled:
             self.selector = RareSelector(ood, self.features_dim, self.num_classes)
 
@@ -66,6 +71,15 @@ class RareReplay(Base):
             source = getattr(self.trainer.fit_loop, "_data_source", None)
             name_files_in_errors(getattr(getattr(source, "instance", None), "dataset", None))
 
+    def configure_optimizers(self) -> Any:
+        """Go on with the random numbers of the checkpoint, if there is one; the method's own.
+
+        It is the last hook before anybody iterates over the data: a scheduler that counts steps
+        lets Lightning do that in here, for the length of the loader.
+        """
+        self._restore_rng()
+        return super().configure_optimizers()
+
     def on_train_start(self) -> None:
         """Set the replay up: its loader, the exemplars, which classes the logs count as rare.
 
@@ -76,6 +90,11 @@ class RareReplay(Base):
         if self.selector is None:
             return
         trainer = self.trainer
+        # Inside an epoch a resumable loader is where it was, but Lightning has drawn a seed for its
+        # workers since. Its older versions iterate over the data again after this hook.
+        if not trainer.is_last_batch or not hasattr(trainer.fit_loop, "is_resuming"):
+            self._restore_rng()
+        self._rng = None
         self._first_step = int(self.ood.start * trainer.estimated_stepping_batches)
         loader, queue = trainer.train_dataloader, self.selector.queue
         rows = replay_rows(self.ood, self.batch_size, trainer.world_size)
@@ -206,23 +225,67 @@ class RareReplay(Base):
         """Add the detector, the queue and the teacher's momentum to ``checkpoint``."""
         super().on_save_checkpoint(checkpoint)
         # solo-learn does not save the momentum schedule's current value.
-        state: dict[str, Any] = {"cur_tau": float(self.momentum_updater.cur_tau)}
+        tau = float(self.momentum_updater.cur_tau)
+        state: dict[str, Any] = {"version": _VERSION, "cur_tau": tau}
         if self.selector is not None:
             state["selector"] = self.selector.state_dict()
+            state["rng"] = _rng_state()
         checkpoint[STATE_KEY] = state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with the detector and queue of ``checkpoint``; one without them is fine.
 
         Raises:
-            ValueError: if they were saved with another feature size, scorer or threshold.
+            ValueError: if they were saved with another feature size, scorer or threshold, or by an
+                incompatible version.
         """
         super().on_load_checkpoint(checkpoint)
         state = checkpoint.get(STATE_KEY, {})  # a plain DINO checkpoint has none
+        version = state.get("version", _VERSION)  # the first ones did not say it
+        if version != _VERSION:
+            raise ValueError(
+                message(
+                    f"checkpoint, {STATE_KEY!r}",
+                    expected=f"layout version {_VERSION}",
+                    got=version,
+                    remedy="Resume with the version of this package that wrote it, or delete the "
+                    f"key {STATE_KEY!r} from the checkpoint to start its detector afresh.",
+                )
+            )
         if "cur_tau" in state:
             self.momentum_updater.cur_tau = state["cur_tau"]
         if self.selector is not None and "selector" in state:
             self.selector.load_state_dict(state["selector"])
+            self._rng = state.get("rng")
+
+    def _restore_rng(self) -> None:
+        """Draw the shuffles and augmentations that the run would have drawn without a stop.
+
+        Otherwise every resume draws those of the first epoch again. A checkpoint has the state of
+        one process; several keep their own.
+        """
+        if self._rng is not None and self.trainer.world_size == 1:
+            _set_rng_state(self._rng)
+
+
+def _rng_state() -> dict[str, Any]:
+    """The state of the global generators, in types that ``torch.load`` reads in its safe mode."""
+    version, internal, gauss = random.getstate()
+    legacy: Any = np.random.get_state()
+    name, keys, *rest = legacy
+    return {
+        "torch": torch.get_rng_state(),
+        "random": [version, list(internal), gauss],
+        "numpy": [name, keys.tolist(), *rest],
+    }
+
+
+def _set_rng_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    version, internal, gauss = state["random"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
 
 
 def _first_rank_s(x: Tensor) -> Tensor:
