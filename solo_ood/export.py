@@ -40,6 +40,7 @@ def export(checkpoint: Path, out: Path, weights: str = "teacher") -> Path:
                 remedy="Give a checkpoint that main_pretrain.py wrote.",
             )
         )
+    kept["state_dict"] = uncompiled(kept["state_dict"])
     if weights == "teacher":
         kept["state_dict"] = teacher_as_student(kept["state_dict"])
     elif weights != "student":
@@ -95,6 +96,14 @@ def read_args(folder: Path) -> dict[str, Any]:
             remedy="Copy it again from the folder of the run.",
         )
     )
+
+
+def uncompiled(state: dict[str, Any]) -> dict[str, Any]:
+    """Return ``state`` without the ``_orig_mod.`` in the keys of a ``torch.compile``d module.
+
+    With it no network finds its weights, and solo-learn's evaluation ignores what is missing.
+    """
+    return {key.replace("_orig_mod.", ""): value for key, value in state.items()}
 
 
 def teacher_as_student(state: dict[str, Any]) -> dict[str, Any]:

@@ -133,6 +133,9 @@ class RareReplay(Base):
         self.selector.to(self.device)
         # Without BatchNorm and the like, the features of the step itself are those of eval mode.
         self._eval_pass = self.ood.scorer.feats == "eval" and depends_on_mode(self.teacher)
+        # solo-learn starts at 0: resumed with gradients to accumulate, it would update the teacher
+        # after the first batch, before an optimizer step.
+        self.last_step = trainer.global_step
 
     # -- the step ----------------------------------------------------------------------------------
 
@@ -177,7 +180,7 @@ class RareReplay(Base):
         indexes, crops, targets = batch
         feats = self._teacher_feats
         if self._eval_pass:
-            feats = eval_feats(self.teacher, crops[: self.num_large_crops])
+            feats = self._eval_feats(crops[: self.num_large_crops])
         selector = self.selector
         many = self.trainer.world_size > 1
         # A function of the step, so that a resumed run looks at them at the same steps.
@@ -200,14 +203,22 @@ class RareReplay(Base):
         }
         self.log_dict(metrics, batch_size=len(indexes))
 
+    def _eval_feats(self, crops: Sequence[Tensor]) -> list[Tensor]:
+        """Return the teacher's features (B, D) of each crop, in eval mode."""
+        if not getattr(self, "no_channel_last", True):  # the main branch converts its inputs so
+            crops = [crop.to(memory_format=torch.channels_last) for crop in crops]
+        return eval_feats(self.teacher, crops)
+
     def _look_at_exemplars(self, selector: RareSelector) -> None:
         """Embed the exemplars anew, if there are any: the teacher has changed."""
         if self.exemplars is None or not isinstance(selector.scorer, ExemplarScorer):
             return
         crops = self.exemplars.next()[: self.num_large_crops]
+        # They do not come from the train loader, whose batches Lightning converts itself.
+        crops = self.trainer.precision_plugin.convert_input(crops)
         crops = self.trainer.strategy.batch_to_device(crops, self.device)
         parts = zip(*(crop.split(self.batch_size) for crop in crops))
-        feats = torch.cat([selector.embed(eval_feats(self.teacher, part)) for part in parts])
+        feats = torch.cat([selector.embed(self._eval_feats(part)) for part in parts])
         if self.trainer.world_size > 1:
             feats = _first_rank_s(feats)
         if feats.isfinite().all(dim=1).any():  # otherwise the last ones stay

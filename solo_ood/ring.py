@@ -22,7 +22,9 @@ class Ring(nn.Module):
 
     def __init__(self, size: int, *shape: int) -> None:
         super().__init__()
-        self.register_buffer("rows", torch.full((size, *shape), float("nan")))
+        # float32 by name: in true half precision Lightning makes bfloat16 or float16 the default.
+        rows = torch.full((size, *shape), float("nan"), dtype=torch.float32)
+        self.register_buffer("rows", rows)
         self.register_buffer("n_seen", torch.zeros((), dtype=torch.int64))
 
     @property

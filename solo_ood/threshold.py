@@ -33,7 +33,7 @@ class WindowThreshold(nn.Module):
         self.percentile = percentile
         self.min_samples = min_samples
         self.scores = Ring(n)
-        self.register_buffer("level", torch.tensor(float(percentile)))
+        self.register_buffer("level", torch.tensor(percentile, dtype=torch.float32))
         self.n_fed = 0  # a plain int, so that nobody has to ask the device
 
     @property
@@ -52,7 +52,8 @@ class WindowThreshold(nn.Module):
         """The smallest remembered score that more than a share ``level`` of them do not exceed."""
         scores, n = self.scores.rows, self.scores.filled.sum()
         ordered = scores.nan_to_num(nan=float("inf")).sort().values
-        rank = (n * level).floor().long()
+        # Not left to torch's default, which is half precision in a step of Lightning's bf16-true.
+        rank = (n.float() * level).floor().long()
         value = ordered.gather(0, rank.clamp(0, len(scores) - 1).reshape(1)).squeeze(0)
         value = torch.where(rank >= n, torch.full_like(value, float("inf")), value)
         return torch.where(rank < 0, torch.full_like(value, float("-inf")), value)
@@ -120,14 +121,14 @@ class TrackingThreshold(WindowThreshold):
             finite = scores.isfinite()
             flagged = (self.is_ood(scores) & finite).sum()
             self.excess += flagged * _UNIT - finite.sum() * round((1 - self.percentile) * _UNIT)
-            self.level.copy_(self.percentile + self.eta * (self.excess / _UNIT))
+            self.level.copy_(self.percentile + self.eta * (self.excess.float() / _UNIT))
             self.n_judged += finite.sum()
         super().update(scores)
 
     @property
     def rate_bound(self) -> Tensor:
         """() float32, the exact |flag rate - (1 - p)| of all samples judged; NaN before any."""
-        return (self.excess / _UNIT).abs() / self.n_judged
+        return (self.excess.float() / _UNIT).abs() / self.n_judged
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
         level = state.get(f"{prefix}level")

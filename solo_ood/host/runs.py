@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from solo_ood import host, preflight
 from solo_ood.errors import message, unknown_name
 from solo_ood.evaluation.groups import grouped_accuracy, groups_of, members
-from solo_ood.export import existing, read_args
+from solo_ood.export import existing, read_args, uncompiled
 from solo_ood.host import release
 from solo_ood.loading import load
 
@@ -158,12 +158,12 @@ def load_network(checkpoint: Path, weights: str = "student") -> tuple[torch.nn.M
     kwargs = {k: v for k, v in args.items() if k not in ("name", "method", "config")}
     if args.get("method") not in METHODS:
         raise ValueError(unknown_name("method in args.json", args.get("method"), METHODS))
-    state = load(existing(checkpoint)).get("state_dict")
+    state: Any = load(existing(checkpoint)).get("state_dict")
     try:
         # Not load_from_checkpoint: it unpickles, in Lightning before 2.6, and takes arguments of
         # the constructor from the file.
         model = METHODS[args["method"]](**kwargs)
-        model.load_state_dict(state, strict=False)
+        model.load_state_dict(uncompiled(state), strict=False)
         return networks[weights](model), args["crop_size"][0]
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise ValueError(

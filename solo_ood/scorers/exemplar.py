@@ -48,8 +48,8 @@ class ExemplarScorer(MomentsScorer):
         refresh: int = 1,
     ) -> None:
         super().__init__(dim, window, 1.0, ridge, min_samples, normalize, refresh)
-        self.register_buffer("mean_exemplar", torch.full((dim,), float("nan")))
-        self.register_buffer("direction", torch.full((dim,), float("nan")))
+        for name in ("mean_exemplar", "direction"):
+            self.register_buffer(name, torch.full((dim,), float("nan"), dtype=torch.float32))
         # A plain int, as ``n_fed`` is.
         self.n_exemplars = 0
 

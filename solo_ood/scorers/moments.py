@@ -30,9 +30,9 @@ class Moments(nn.Module):
     def __init__(self, dim: int, window: int | None = None) -> None:
         super().__init__()
         self.window = window
-        self.register_buffer("n", torch.zeros(()))
-        self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("scatter", torch.zeros(dim, dim))
+        # float32 by name: in true half precision Lightning makes bfloat16 or float16 the default.
+        for name, shape in (("n", ()), ("mean", (dim,)), ("scatter", (dim, dim))):
+            self.register_buffer(name, torch.zeros(shape, dtype=torch.float32))
 
     @property
     def covariance(self) -> Tensor:
@@ -92,15 +92,15 @@ class MomentsScorer(Scorer):
         super().__init__(dim, min_samples, normalize)
         self.weight, self.ridge, self.refresh = weight, ridge, refresh
         self.moments = Moments(dim, window)
-        self.register_buffer("factor", torch.full((dim, dim), float("nan")))
-        self.register_buffer("center", torch.full((dim,), float("nan")))
+        for name, shape in (("factor", (dim, dim)), ("center", (dim,))):
+            self.register_buffer(name, torch.full(shape, float("nan"), dtype=torch.float32))
         self._updates = 0
 
     @property
     def covariance(self) -> Tensor:
         """(D, D), the regularised covariance of the samples seen."""
         sample = self.moments.covariance
-        eye = torch.eye(self.dim, device=sample.device)
+        eye = torch.eye(self.dim, dtype=sample.dtype, device=sample.device)
         return self.weight * sample + self.ridge * sample.diagonal().sum() * eye
 
     def reset(self) -> Self:
