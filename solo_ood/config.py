@@ -39,7 +39,7 @@ class ScorerConfig:
     # dataset index (int) or the end of an image's path (str)
     exemplars: list[Any] | None = None
     ridge: float = 0.02  # exemplar: in (0, 1e6], added to the covariance, relative to its trace
-    exemplar_every: int = 50  # exemplar: training steps between two embeddings of the exemplars
+    exemplar_every: int = 50  # exemplar: batches between two embeddings of the exemplars
     normalize: bool = True  # L2-normalise features first
     # teacher mode of the scored features: train (free) | eval (+1 forward, if the teacher has
     # BatchNorm or dropout)
@@ -64,7 +64,7 @@ class QueueConfig:
 
     capacity: int = 1024  # indexes held, 1 to 2^20; the oldest leaves first
     max_replays: int | None = 16  # replays after which an index leaves; null = no limit
-    min_age: int = 0  # training steps an index waits before its first replay
+    min_age: int = 0  # batches an index waits before its first replay
     # A re-scored replay leaves the queue when its score is not above this quantile of the stream,
     # in [0, 1): 0 = never for its score, threshold.percentile = about as soon as it is not flagged.
     # null = the strictest level that sustains mix.ratio, see `release_level`.
@@ -88,7 +88,7 @@ class OODConfig:
     """``method_kwargs.ood``: everything that ``dino_ood`` adds to DINO."""
 
     enabled: bool = True  # false = stock DINO, bit for bit (but local crops count)
-    start: float = 0.2  # share of all training steps before scoring starts, in [0, 1)
+    start: float = 0.2  # share of all optimizer steps before scoring starts, in [0, 1)
     seed: int = 0  # of the replay draws and the random control, in [0, 2^63)
     # class ids counted as rare in the logged precision and lift; null = the third of the classes
     # with the fewest samples. Used for reporting only, never for training.
