@@ -13,7 +13,7 @@ OOD = "+method_kwargs.ood."
 SOON = (
     "method_kwargs.ood.scorer.min_samples=8",
     "method_kwargs.ood.threshold.min_samples=8",
-    "method_kwargs.ood.threshold.percentile=0.6",
+    "method_kwargs.ood.threshold.percentile=0.3",
     f"{OOD}queue.release=0",
 )
 

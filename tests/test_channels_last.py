@@ -10,7 +10,7 @@ OOD = "+method_kwargs.ood."
 SOON = (
     "method_kwargs.ood.scorer.min_samples=8",
     "method_kwargs.ood.threshold.min_samples=8",
-    "method_kwargs.ood.threshold.percentile=0.6",
+    "method_kwargs.ood.threshold.percentile=0.3",
     f"{OOD}queue.release=0",
     f"{OOD}scorer.feats=eval",
 )
@@ -60,9 +60,8 @@ def forms(cfg, build, loader, trainer, convert, steps):
 def test_mixed_batches_stay_in_channels_last(mode, store, compose, build, loader, trainer):
     from solo_ood import host
 
-    cfg = compose(*SOON, f"{OOD}mix.mode={mode}", f"{OOD}queue.store={store}")
-    if host.generation() == "checkout":  # otherwise it converts whatever it gets
-        cfg.performance.disable_channel_last = True
+    off = "+performance.disable_channel_last=True"  # a checkout converts whatever it gets
+    cfg = compose(*SOON, f"{OOD}mix.mode={mode}", f"{OOD}queue.store={store}", off)
     model, kept = forms(cfg, build, loader, trainer, convert=True, steps=8)
     model.selector.settle()
     assert model.selector.counts["replayed"] > 0
@@ -84,7 +83,6 @@ def test_the_main_branch_s_own_option_holds_for_the_features_in_eval_mode(
     if host.generation() == "release":
         pytest.skip("solo-learn 1.0.2 has no performance.disable_channel_last")
     for off in (False, True):
-        cfg = compose(*SOON)
-        cfg.performance.disable_channel_last = off
+        cfg = compose(*SOON, f"+performance.disable_channel_last={off}")
         _, kept = forms(cfg, build, loader, trainer, convert=False, steps=2)
         assert all(set(forms) == {not off} for forms in kept.values())

@@ -7,9 +7,11 @@ import math
 import pytest
 import torch
 from lightning.pytorch import seed_everything
+from torch.utils.data import DataLoader, Dataset
 
 from solo_ood.config import OODConfig, ScorerConfig, ThresholdConfig
 from solo_ood.selection import RareSelector
+from solo_ood.threshold import WindowThreshold
 
 OOD = "+method_kwargs.ood."
 SOON = (  # replays from the fifth step on
@@ -78,12 +80,28 @@ def test_training_flags_and_replays(precision, scorer, compose, build, loader, t
     assert level != 0.6 and float(threshold.level) == pytest.approx(level, abs=1e-6)
 
 
+class InFloat32(Dataset):
+    """What a spawned worker reads: torchvision makes images of the process's default dtype."""
+
+    def __init__(self, dataset):
+        self.dataset, self.targets = dataset, dataset.targets
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        index, crops, target = self.dataset[index]
+        return index, [crop.float() for crop in crops], target
+
+
 def test_exemplars_are_embedded_in_true_half_precision(compose, build, loader, trainer):
     exemplars = "method_kwargs.ood.scorer.exemplars=[1,5,30]"
     cfg = compose("ood=exemplar", exemplars, *SOON)
     seed_everything(1)
     model = build(cfg)
-    trainer(max_steps=5, precision="bf16-true").fit(model, loader(cfg))
+    trainer(max_steps=5, precision="bf16-true").fit(
+        model, DataLoader(InFloat32(loader(cfg).dataset), batch_size=8, shuffle=True)
+    )
     model.selector.settle()
     assert model.selector.counts["judged"] > 0 and model.selector.counts["not_finite"] == 0
     assert all(value.dtype == torch.float32 for value in floating(model.selector))
@@ -119,6 +137,17 @@ def test_torch_s_default_dtype_changes_nothing(scorer, threshold):
     assert got.counts == wanted.counts and wanted.counts["flagged"] > 0
     assert list(got.queue) == list(wanted.queue)
     torch.testing.assert_close(state_of(got), state_of(wanted), rtol=0, atol=0, equal_nan=True)
+
+
+def test_a_quantile_is_the_same_by_torch_s_default_dtype():
+    threshold = WindowThreshold(n=1024)
+    threshold.update(torch.arange(1024.0))
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        got = threshold.quantile(0.953)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert got == threshold.quantile(0.953) == 975  # 975.9 is 976 in bfloat16
 
 
 @pytest.mark.parametrize("scorer", ["knn", "mahalanobis"])
