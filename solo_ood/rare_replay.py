@@ -116,6 +116,7 @@ class RareReplay(Base):
                     remedy="Use ood.queue.store=indexes.",
                 )
             )
+        self._most = None if trainer.world_size == 1 else self._largest_batch(loader)
         if self.ood.scorer.exemplars:
             self.exemplars = Exemplars(self.ood.scorer.exemplars, loader, self.ood.mix.num_workers)
         labels = targets_of(getattr(loader, "dataset", None))
@@ -136,6 +137,13 @@ class RareReplay(Base):
         # solo-learn starts at 0: resumed with gradients to accumulate, it would update the teacher
         # after the first batch, before an optimizer step.
         self.last_step = trainer.global_step
+
+    def _largest_batch(self, loader: Any) -> int:
+        """Return the fresh rows of the largest batch of any process."""
+        sized = (loader, getattr(loader, "batch_sampler", None))  # DALI's loaders have none
+        rows = [getattr(x, "batch_size", None) for x in sized] + [self.batch_size]
+        own = torch.tensor(next(filter(None, rows)), device=self.device)
+        return int(self.all_gather(own).max())  # waits, but before the first step only
 
     # -- the step ----------------------------------------------------------------------------------
 
@@ -182,7 +190,9 @@ class RareReplay(Base):
         if self._eval_pass:
             feats = self._eval_feats(crops[: self.num_large_crops])
         selector = self.selector
-        many = self.trainer.world_size > 1
+        most = self._most
+        if most is not None and self.ood.mix.mode == "append":
+            most += n_rare
         # A function of the step, so that a resumed run looks at them at the same steps.
         if selector.queue.step % self.ood.scorer.exemplar_every == 0:
             self._look_at_exemplars(selector)
@@ -191,8 +201,9 @@ class RareReplay(Base):
             selector.embed(feats),
             targets,
             n_rare,
-            gather=(lambda x: self.all_gather(x).flatten(0, 1)) if many else None,
-            agree=_first_rank_s if many else None,
+            gather=None if most is None else lambda x: self.all_gather(x).flatten(0, 1),
+            agree=None if most is None else _first_rank_s,
+            most=most,
         )
         if isinstance(self.replay, CropStore) and self._last_batch is not None:
             self.replay.keep(self._last_batch)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from solo_ood.config import OODConfig, release_level
@@ -69,6 +70,7 @@ class RareSelector:
         n_rare: int = 0,
         gather: Callable[[Tensor], Tensor] | None = None,
         agree: Callable[[Tensor], Tensor] | None = None,
+        most: int | None = None,
     ) -> None:
         """Take in one batch whose last ``n_rare`` rows are replays.
 
@@ -82,9 +84,16 @@ class RareSelector:
                 hold the same scorer, threshold and queue; ``None`` for one process.
             agree: gives every process the first one's scores: on unlike devices they can differ in
                 the last bit, and a queue that differs by one index would end in unequal batches.
+            most: B of the largest batch of any process, the same on all of them: ``gather`` takes
+                equal shapes only, so smaller batches are filled up. ``None`` if all are equal.
+
+        Raises:
+            ValueError: for more rows than ``most``.
         """
         self.settle()
         self.queue.step += 1
+        if most is not None and len(indexes) != most:
+            indexes, feats, targets = _filled_up(indexes, feats, targets, most)
         batch_size = len(indexes)
         if gather is not None:
             indexes, feats, targets = gather(indexes), gather(feats), gather(targets)
@@ -134,7 +143,7 @@ class RareSelector:
         is_rare = torch.isin(judged["targets"], torch.tensor(self.rare_classes, dtype=torch.int64))
         for name, mask in (
             ("judged", finite),
-            ("not_finite", judged["scores"].isnan()),
+            ("not_finite", judged["scores"].isnan() & (judged["indexes"] >= 0)),
             ("flagged", flagged),
             ("rare", is_rare & finite),
             ("flagged_rare", is_rare & flagged),
@@ -226,3 +235,30 @@ class RareSelector:
         self._last_threshold = state["last_threshold"]
         self.rare_classes = list(state["rare_classes"])
         self._pending, self._copied = state["pending"], None
+
+
+def _filled_up(
+    indexes: Tensor, feats: Tensor, targets: Tensor, most: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``most`` rows; those without a sample come first and have the index -1.
+
+    Their features are NaN, so nobody learns, flags or counts them.
+
+    Raises:
+        ValueError: if there are more rows.
+    """
+    missing = most - len(indexes)
+    if missing < 0:
+        raise ValueError(
+            message(
+                "batch of this process",
+                expected=f"at most {most} rows, as every process was told",
+                got=len(indexes),
+                remedy="Set optimizer.batch_size, or the loader's batch_size, to the largest.",
+            )
+        )
+    return (
+        F.pad(indexes, (missing, 0), value=-1),
+        F.pad(feats, (0, 0, missing, 0), value=float("nan")),
+        F.pad(targets, (missing, 0), value=-1),
+    )
