@@ -3,7 +3,7 @@
     torchrun --nproc-per-node=2 processes_run.py FOLDER RUNS
 
 RUNS is JSON: the overrides that all runs have, and a name with options for each run: overrides,
-``padded`` or ``unequal`` batches, a checkpoint to resume from.
+``padded`` or ``unequal`` batches, ``unlike`` devices, a checkpoint to resume from.
 """
 
 from __future__ import annotations
@@ -147,6 +147,9 @@ def run(name: str, folder: Path, tiny: list[str], options: list[str]) -> None:
     model, whole = model_and_loader(CONFIGS, overrides_of(tiny, options))
     for network in (host.student(model), host.teacher(model)):
         network.blocks = network.blocks[:2]  # of 12, for time
+    if "unlike" in options:  # each rounds in its own way
+        score = model.selector.scorer.ood_score
+        model.selector.scorer.ood_score = lambda *given: score(*given) * (1 + 1e-4 * RANK)
     steps = Steps(folder / f"{name}-{WORLD}.ckpt")
     local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     trainer = Trainer(

@@ -28,9 +28,11 @@ def common(n: int, seed: int = 0) -> Tensor:
     return 1 + 0.2 * torch.randn(n, D, generator=torch.Generator().manual_seed(seed))
 
 
-def step(selector: RareSelector, indexes: list[int], feats: Tensor, n_rare: int = 0) -> None:
+def step(
+    selector: RareSelector, indexes: list[int], feats: Tensor, n_rare: int = 0, **processes: Any
+) -> None:
     targets = (torch.tensor(indexes) % 16 == 0).long()  # class 1 is rare
-    selector.step(torch.tensor(indexes), selector.embed([feats]), targets, n_rare)
+    selector.step(torch.tensor(indexes), selector.embed([feats]), targets, n_rare, **processes)
 
 
 def warm(**blocks: Any) -> RareSelector:

@@ -25,10 +25,17 @@ DRY = [
     "padded",
     "method_kwargs.ood.threshold.percentile=0.9",
     f"{OOD}queue.max_replays=1",
-    f"{OOD}scorer.name=mahalanobis",
+    f"{OOD}scorer.name=random",
     f"{OOD}threshold.name=window",
 ]
-UNEQUAL = ["unequal", "unequal", "max_epochs=2"]
+UNEQUAL = [
+    "unequal",
+    "unequal",
+    "unlike",
+    "max_epochs=2",
+    f"{OOD}scorer.name=mahalanobis",
+    "method_kwargs.ood.scorer.n_reference=1024",  # none fades out
+]
 REPLAYED = GLOBAL_BATCH // 4  # on all processes, by mix.ratio
 PROCESSES = (2, 4)
 
@@ -148,7 +155,7 @@ def test_batches_of_unequal_size(processes, records):
     assert rows[1, -1] < rows[1, 0]  # a smaller last batch, on some processes only
     selector = ranks[0]["selector"]
     replayed = sum(len(union(ranks, step)) for step in range(rows.shape[1]))
-    assert int(selector["scorer"]["reference.n_seen"]) == int(rows.sum()) - replayed
+    assert int(selector["scorer"]["moments.n"]) == int(rows.sum()) - replayed
     assert selector["counts"]["replayed"] == replayed > 0
     assert selector["counts"]["not_finite"] == 0
     assert selector["counts"]["judged"] == int(selector["threshold"]["n_judged"]) > 100

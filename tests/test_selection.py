@@ -69,3 +69,25 @@ def test_with_release_0_no_replay_leaves_for_its_score():
 def test_the_embedding_is_the_mean_of_the_normalised_crops():
     crops = [torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 0.5]])]
     torch.testing.assert_close(make(dim=2).embed(crops), torch.tensor([[0.3, 0.9]]))
+
+
+@pytest.mark.parametrize("name", ["knn", "mahalanobis"])
+def test_rows_that_fill_up_a_batch_change_nothing(name):
+    filled, plain = (warm(scorer={"name": name}) for _ in range(2))
+    for t in range(5):
+        indexes, feats = [*range(100, 106), 1, 2], torch.cat((common(6, seed=t), -common(2)))
+        step(filled, indexes, feats, n_rare=2, most=11)
+        step(plain, indexes, feats, n_rare=2)
+    for part in ("scorer", "threshold"):
+        a, b = (dict(getattr(s, part).state_dict()) for s in (filled, plain))
+        assert a.pop("_extra_state") != b.pop("_extra_state")  # how many were fed
+        torch.testing.assert_close(a, b, equal_nan=True)
+    for selector in (filled, plain):
+        selector.settle()
+    assert filled.counts == plain.counts and filled.counts["not_finite"] == 0
+    assert list(filled.queue) == list(plain.queue)
+
+
+def test_a_batch_larger_than_every_process_was_told_is_an_error():
+    with pytest.raises(ValueError, match="at most 7 rows, .* got 8. Set optimizer.batch_size"):
+        step(warm(), list(range(100, 108)), common(B), most=7)
