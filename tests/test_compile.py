@@ -57,15 +57,15 @@ def run(cfg, build, loader, trainer, backend=None, **kwargs):
 @pytest.mark.parametrize("mode", ["replace", pytest.param("append", marks=pytest.mark.long)])
 def test_compiled_run_is_the_same_and_compiles_no_step_anew(mode, compose, build, loader, trainer):
     cfg = compose(*SOON, f"{OOD}mix.mode={mode}")
-    plain, _ = run(cfg, build, loader, trainer, max_steps=8)
-    model, graphs = run(cfg, build, loader, trainer, backend="eager", max_steps=8)
+    plain, _ = run(cfg, build, loader, trainer, max_steps=12)
+    model, graphs = run(cfg, build, loader, trainer, backend="eager", max_steps=12)
     assert model.selector.counts == plain.selector.counts
     assert graphs.replayed[-1] > 0
     assert list(model.selector.queue) == list(plain.selector.queue)
     mine, theirs = model.state_dict(), plain.state_dict()
     assert mine.keys() == theirs.keys()  # `compile` in place changes no key
     assert all(torch.equal(mine[key], theirs[key]) for key in mine)
-    # Student and teacher, each with the first step's shapes; `append` adds the grown batch's.
+    # Those of the first step, student and teacher; `append` adds the grown batch's.
     after = graphs.compiled[1:]
     assert after[0] >= 3
     assert len(set(after)) == (1 if mode == "replace" else 2)
