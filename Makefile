@@ -16,7 +16,7 @@ SHIPPED = losses/test_dino.py methods/test_dino.py methods/test_linear.py utils/
 # Networks this small are trained several times slower by two threads than by one.
 THREADS ?= 1
 
-.PHONY: demo controls benchmark test test-long test-upstream compatibility check install clean
+.PHONY: demo controls bench benchmark test test-long test-upstream compatibility check install clean
 
 demo: install
 	OMP_NUM_THREADS=$(THREADS) PYTHONWARNINGS=ignore sh scripts/demo.sh $(BIN) $(RUNS)
@@ -24,6 +24,11 @@ demo: install
 controls: install
 	$(BIN)/python -W ignore scripts/controls.py --out $(RUNS)/controls
 
+# dino_ood beside stock DINO: what a step costs.
+bench: install
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -W ignore scripts/bench.py --out $(RUNS)/bench
+
+# The scorers beside other libraries.
 benchmark: install
 	$(BIN)/python -m pip install -q '.[benchmark]'
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -W ignore scripts/benchmark_scorers.py

@@ -6,7 +6,6 @@ of them alike. Needs the extra `benchmark` (pytorch-ood, faiss-cpu, pyod).
 
 from __future__ import annotations
 
-import time
 from argparse import ArgumentParser
 from collections.abc import Callable
 
@@ -21,6 +20,7 @@ from pytorch_ood.detector import Mahalanobis as TorchOODMahalanobis
 from scipy.stats import spearmanr
 from sklearn.covariance import ShrunkCovariance
 from sklearn.neighbors import NearestNeighbors
+from timing import medians
 
 from solo_ood.config import ScorerConfig
 from solo_ood.scorers import ExemplarScorer, Scorer, make_scorer
@@ -101,18 +101,6 @@ def others(reference: torch.Tensor, query: torch.Tensor) -> dict[str, tuple[str,
             lambda: gaussian.predict_features(asked).numpy(),
         ),
     }
-
-
-def medians(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Return the median seconds of each call, all of them called in turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(rounds + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            if turn:  # the first is a warm-up
-                seconds[name].append(time.perf_counter() - start)
-    return {name: float(np.median(values)) for name, values in seconds.items()}
 
 
 def agreement(mine: np.ndarray, theirs: np.ndarray) -> str:

@@ -1,0 +1,175 @@
+"""What the parts of ``dino_ood`` take of its step, and whether it waits for replayed crops."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import seed_everything
+from lightning.pytorch.profilers import SimpleProfiler
+
+from solo_ood import rare_replay
+from solo_ood.host import release
+from speed.report import Progress, Row, milliseconds, percent
+from speed.setups import Setup, build_model, config, decoded_loader, synchronise
+from speed.turns import Turns
+
+PARTS = ("embed", "score", "learn", "threshold", "queue", "log", "mix", "replay wait")
+FETCH = "[_TrainingEpochLoop].train_dataloader_next"  # Lightning's name for it
+
+
+class Stopwatch:
+    """Adds up the seconds of calls by part; what a part calls of another counts for the other.
+
+    On a GPU it waits for the device before and after every part, so that work counts where it was
+    asked for. The step itself is then slower than without it.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self.seconds: Counter[str] = Counter()
+        self.each: dict[str, list[float]] = {}
+        self._inner: list[float] = []
+
+    def wrap(self, owner: Any, name: str, part: str) -> None:
+        """Time ``owner.name`` as ``part`` from now on."""
+        setattr(owner, name, self.timed(getattr(owner, name), part))
+
+    def timed(self, call: Callable[..., Any], part: str) -> Callable[..., Any]:
+        """Return ``call``, timed."""
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            synchronise(self.device)
+            start = time.perf_counter()
+            self._inner.append(0.0)
+            try:
+                return call(*args, **kwargs)
+            finally:
+                synchronise(self.device)
+                total = time.perf_counter() - start
+                own = total - self._inner.pop()
+                self.seconds[part] += own
+                self.each.setdefault(part, []).append(own)
+                if self._inner:
+                    self._inner[-1] += total
+
+        return timed
+
+    def clear(self) -> None:
+        """Forget what was timed so far."""
+        self.seconds.clear()
+        self.each.clear()
+
+
+def watch(model: Any, device: str) -> Stopwatch:
+    """Time the parts of a ``dino_ood`` whose training has started."""
+    watch = Stopwatch(device)
+    selector = model.selector
+    watch.wrap(selector, "embed", "embed")
+    watch.wrap(selector.scorer, "ood_score", "score")
+    watch.wrap(selector.scorer, "partial_fit", "learn")
+    for name in ("quantile", "is_ood", "update"):
+        watch.wrap(selector.threshold, name, "threshold")
+    watch.wrap(selector, "settle", "queue")
+    for name in ("draw", "holds"):
+        watch.wrap(selector.queue, name, "queue")
+    watch.wrap(selector, "metrics", "log")
+    if model.replay is not None:
+        watch.wrap(model.replay, "next", "replay wait")
+    _watch_gather(selector, watch)
+    return watch
+
+
+def _watch_gather(selector: Any, watch: Stopwatch) -> None:
+    """Time the gathering of several processes without their waiting for the slowest one."""
+    import torch.distributed as dist
+
+    step = selector.step
+
+    def stepped(*args: Any, gather: Any = None, agree: Any = None) -> None:
+        if gather is not None:
+            collected = watch.timed(gather, "gather")
+            agreed = watch.timed(agree, "gather")
+
+            def gather(x: Any) -> Any:
+                dist.barrier()
+                return collected(x)
+
+            def agree(x: Any) -> Any:
+                dist.barrier()
+                return agreed(x)
+
+        step(*args, gather=gather, agree=agree)
+
+    selector.step = stepped
+
+
+def shares(
+    setup: Setup, arm: str, pictures: Path, device: str, steps: int, progress: Progress
+) -> Row:
+    """Return every part's share of the steps of one arm; means, so that rare work counts."""
+    seed_everything(0, verbose=False)
+    batch, warm = setup.batch_size(device), 8
+    cfg = config(setup, arm, pictures, batch, 0, ["++method_kwargs.ood.mix.num_workers=0"])
+    run = Turns(build_model(cfg), decoded_loader(cfg, 2, device), device, warm + steps)
+    watched = watch(run.model, device)
+    watched.wrap(run.model, "log_dict", "log")
+    mix = rare_replay.mix
+    try:
+        watched.wrap(rare_replay, "mix", "mix")
+        run.take(warm)
+        watched.clear()
+        total = sum(step.wall for step in run.take(steps))
+    finally:
+        rare_replay.mix = mix
+    seconds = dict(watched.seconds)
+    run.close()
+    progress.say(f"parts of {setup.name}, {arm}")
+    row: Row = {"setup": setup.name, "scorer": arm, "step": milliseconds(total / steps)}
+    for part in PARTS:
+        row[part] = percent(seconds.get(part, 0.0) / total)
+    row["all parts"] = percent(sum(seconds.values()) / total)
+    row["_seconds"] = {part: value / steps for part, value in seconds.items()}
+    row["_share"] = sum(seconds.values()) / total
+    return row
+
+
+def waits(
+    setup: Setup,
+    pictures: Path,
+    device: str,
+    workers: tuple[int, int],
+    steps: int,
+    progress: Progress,
+) -> Row:
+    """Return how long the step waits for fresh and for replayed crops, with the host's loader."""
+    seed_everything(0, verbose=False)
+    fresh, replay = workers
+    warm = 8 + 2 * fresh
+    extra = [f"++method_kwargs.ood.mix.num_workers={replay}"]
+    cfg = config(setup, "knn", pictures, setup.batch_size(device), fresh, extra)
+    profiler = SimpleProfiler()
+    loader = release.train_loader(cfg)
+    run = Turns(build_model(cfg), loader, device, warm + steps, profiler=profiler)
+    watched = watch(run.model, device)
+    run.take(warm)
+    watched.clear()
+    before = len(profiler.recorded_durations[FETCH])
+    total = sum(step.wall for step in run.take(steps))
+    fetched = sum(profiler.recorded_durations[FETCH][before:])
+    each = sorted(watched.each["replay wait"])
+    run.close()
+    progress.say(f"waits of {setup.name} with {fresh} + {replay} workers")
+    return {
+        "setup": setup.name,
+        "workers, train + replay": f"{fresh} + {replay}",
+        "step": milliseconds(total / steps),
+        "fresh crops": percent(fetched / total),
+        "replayed crops": percent(sum(each) / total),
+        "median wait": milliseconds(each[len(each) // 2]),
+        "longest": milliseconds(each[-1]),
+        "_steps": steps,
+    }
