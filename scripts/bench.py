@@ -32,8 +32,8 @@ from speed.setups import ARMS, SETUPS, STOCK, Setup, write_pictures
 
 from solo_ood.plugin import register
 
-# Rounds relative to --rounds: a step at 224 pixels takes ten times as long as one at 32.
-EFFORT = {"resnet18 at 32": 1.0, "resnet18 at 224": 0.5, "vit_tiny at 224, 4 x 96": 0.5}
+# Rounds relative to --rounds: a step at 224 pixels takes several times as long as one at 32.
+EFFORT = {"resnet18 at 224": 0.3, "vit_tiny at 224, 4 x 96": 0.3}
 
 
 class Bench:
@@ -57,12 +57,15 @@ class Bench:
     def rounds(self, setup: Setup) -> int:
         return max(3, round(self.args.rounds * EFFORT.get(setup.name, 1.0)))
 
+    def warm(self, setup: Setup) -> int:
+        return 3 if setup.name in EFFORT else 6  # scoring begins at the second, replay at the first
+
     def steps(self) -> None:
         rows: list[Row] = []
         for setup in self.setups:
             rows += steps.compare(
-                setup, list(ARMS), self.pictures, self.device, self.rounds(setup), 6, None,
-                self.progress,
+                setup, list(ARMS), self.pictures, self.device,
+                self.rounds(setup), self.warm(setup), None, self.progress,
             )  # fmt: skip
         title = "Step time, loader excluded (batches made beforehand)"
         self.report.add("steps", title, rows)
@@ -73,13 +76,13 @@ class Bench:
         for setup in self.setups:
             rows += steps.compare(
                 setup, [STOCK, "stock again", "off", "knn"], self.pictures, self.device,
-                max(3, self.rounds(setup) // 3), 6, workers, self.progress,
+                max(3, self.rounds(setup) // 4), self.warm(setup), workers, self.progress,
             )  # fmt: skip
         title = f"Step time, loader included ({workers} worker, and as many of replay)"
         self.report.add("loader", title, rows)
 
     def parts(self) -> None:
-        count = 3 if self.args.quick else 20
+        count = 3 if self.args.quick else 10
         rows = [
             parts.shares(setup, scorer, self.pictures, self.device, count, self.progress)
             for setup in self.setups
@@ -91,8 +94,8 @@ class Bench:
             self.report.add("gather", "Gathering between two processes", [found])
 
     def waits(self) -> None:
-        few = [(0, 0)] if self.args.quick else [(0, 0), (1, 0), (1, 1), (2, 1)]
-        count = 3 if self.args.quick else 15
+        few = [(0, 0)] if self.args.quick else [(0, 0), (1, 1), (2, 1)]
+        count = 3 if self.args.quick else 8
         rows = [
             parts.waits(setup, self.pictures, self.device, workers, count, self.progress)
             for setup in self.setups
@@ -104,8 +107,8 @@ class Bench:
     def memory(self) -> None:
         rows: list[Row] = []
         for setup in self.setups:
-            arms = [STOCK, "off", "knn"] if self.args.quick else list(ARMS)
-            count = 2 if self.args.quick else 6
+            arms = [STOCK, "off", "knn"]
+            count = 2 if self.args.quick else 4
             found = memory.peaks(setup.name, arms, self.device, self.pictures, count)
             rows += [
                 {
@@ -123,7 +126,7 @@ class Bench:
         self.report.add("memory", title, rows)
 
     def growth(self) -> None:
-        rounds = 3 if self.args.quick else 9
+        rounds = 3 if self.args.quick else 5
         rows = growth.growth(self.device, rounds, self.args.quick, self.progress)
         title = "Growth of the selection alone, a step (knn where it does not depend on the scorer)"
         self.report.add("growth", title, rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
+from itertools import islice, takewhile
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ class RareQueue:
         self.capacity = capacity
         self.max_replays = max_replays
         self.min_age = min_age
-        self.step = 0  # the clock; its owner advances it
+        self.step = 0  # the clock; its owner advances it, never back
         self._rng = random.Random(seed)
         self._entries: dict[int, list[int]] = {}  # index -> [step of entry, replays], oldest first
 
@@ -74,10 +75,15 @@ class RareQueue:
 
     def holds(self, n: int) -> bool:
         """Whether ``draw(n)`` would give something."""
-        return 0 < n <= len(self._old_enough())
+        return 0 < n <= self._n_old_enough()
 
     def _old_enough(self) -> list[int]:
-        return [i for i, (at, _) in self._entries.items() if self.step - at >= self.min_age]
+        return list(islice(self._entries, self._n_old_enough()))
+
+    def _n_old_enough(self) -> int:
+        # The young ones stand at the end: no step has to look through the whole queue.
+        ages = (self.step - at for at, _ in reversed(self._entries.values()))
+        return len(self) - sum(1 for _ in takewhile(lambda age: age < self.min_age, ages))
 
     @property
     def mean_age(self) -> float:

@@ -208,11 +208,24 @@ class RareReplay(Base):
         if isinstance(self.replay, CropStore) and self._last_batch is not None:
             self.replay.keep(self._last_batch)
         self._last_batch = batch if isinstance(self.replay, CropStore) else None
-        # Host tensors: a device tensor would have to be copied there and waited for.
-        metrics = {
-            f"ood/{k}": torch.tensor(v, dtype=torch.float32) for k, v in selector.metrics().items()
-        }
-        self.log_dict(metrics, batch_size=len(indexes))
+        if self._logs_are_read():
+            # Host tensors: a device tensor would have to be copied there and waited for.
+            metrics = {
+                f"ood/{k}": torch.tensor(v, dtype=torch.float32)
+                for k, v in selector.metrics().items()
+            }
+            self.log_dict(metrics, batch_size=len(indexes))
+
+    def _logs_are_read(self) -> bool:
+        """Whether loggers take this step's values, or callbacks may, at the end of an epoch.
+
+        Lightning takes up to a millisecond to note a value, more than the scoring, and forgets it
+        at the next step unless it is one of every ``log_every_n_steps``.
+        """
+        trainer = self.trainer
+        every = trainer.log_every_n_steps
+        due = every > 0 and (trainer.global_step + 1) % every == 0
+        return due or trainer.is_last_batch or bool(trainer.fast_dev_run)
 
     def _eval_feats(self, crops: Sequence[Tensor]) -> list[Tensor]:
         """Return the teacher's features (B, D) of each crop, in eval mode."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, Dataset
 
 OOD = "+method_kwargs.ood."
@@ -140,6 +143,41 @@ def test_flag_rate_meets_its_target_within_the_printed_bound(compose, build, loa
     bound = float(selector.threshold.rate_bound)
     assert abs(selector.counts["flagged"] / judged - 0.2) == pytest.approx(bound, abs=1e-4)
     assert bound < 0.1
+
+
+class Metrics(Callback):
+    """Record what there is to log after every batch."""
+
+    def __init__(self):
+        self.values = []
+
+    def setup(self, trainer, module, stage):
+        self.trainer = trainer
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.values.append({f"ood/{k}": v for k, v in module.selector.metrics().items()})
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_loggers_and_callbacks_miss_no_value(
+    accumulated, compose, build, loader, trainer, tmp_path
+):
+    metrics, logger = Metrics(), CSVLogger(tmp_path)
+    run(
+        compose(), build, loader, trainer, [metrics], logger=logger, log_every_n_steps=3,
+        limit_train_batches=10, accumulate_grad_batches=accumulated,
+    )  # fmt: skip
+    rows = list(csv.DictReader((Path(logger.log_dir) / "metrics.csv").open()))
+    logged = [row for row in rows if row["ood/queue_fill"]]
+    assert len(logged) >= 6
+    assert [row["step"] for row in logged] == [r["step"] for r in rows if r["dino_loss_step"]]
+    batches: dict[int, int] = Counter()  # with accumulation, those of one step have its number
+    for step, row in ((int(row["step"]), row) for row in logged):
+        expected = metrics.values[step * accumulated + batches[step]]
+        assert all(float(row[name]) == pytest.approx(value) for name, value in expected.items())
+        batches[step] += 1
+    seen = metrics.trainer.callback_metrics
+    assert all(float(seen[name]) == pytest.approx(v) for name, v in metrics.values[-1].items())
 
 
 def test_nothing_is_scored_before_the_start(compose, build, loader, trainer):

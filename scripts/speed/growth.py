@@ -57,14 +57,13 @@ class Stream:
         self.n_done = 0
 
     def take(self, steps: int) -> None:
-        """Draw, select and collect the metrics, as a training step does."""
+        """Draw and select, as a training step does."""
         for _ in range(steps):
             self.selector.queue.holds(self.rare)
             self.selector.queue.draw(self.rare)
             feats = self.selector.embed(self.feats[self.n_done % 4])
             indexes = self.indexes + self.n_done * self.batch
             self.selector.step(indexes, feats, self.targets, self.rare)
-            self.selector.metrics()
             self.n_done += 1
 
 

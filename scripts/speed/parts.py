@@ -112,7 +112,7 @@ def shares(
 ) -> Row:
     """Return every part's share of the steps of one arm; means, so that rare work counts."""
     seed_everything(0, verbose=False)
-    batch, warm = setup.batch_size(device), 8
+    batch, warm = setup.batch_size(device), 4
     cfg = config(setup, arm, pictures, batch, 0, ["++method_kwargs.ood.mix.num_workers=0"])
     run = Turns(build_model(cfg), decoded_loader(cfg, 2, device), device, warm + steps)
     watched = watch(run.model, device)
@@ -148,7 +148,7 @@ def waits(
     """Return how long the step waits for fresh and for replayed crops, with the host's loader."""
     seed_everything(0, verbose=False)
     fresh, replay = workers
-    warm = 8 + 2 * fresh
+    warm = 4 + 2 * fresh
     extra = [f"++method_kwargs.ood.mix.num_workers={replay}"]
     cfg = config(setup, "knn", pictures, setup.batch_size(device), fresh, extra)
     profiler = SimpleProfiler()

@@ -58,7 +58,7 @@ class Setup:
     size: int  # pixels of the global crops
     local_size: int = 96
     n_local: int = 0
-    batch: int = 8
+    batch: int = 4
     cuda_batch: int = 64
     large_head: bool = True  # solo-learn's defaults; else that of the demo
 

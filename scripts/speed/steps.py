@@ -37,10 +37,10 @@ def compare(
     """
     batch = setup.batch_size(device)
     decoded = workers is None
-    # With workers, turns as long as what they read ahead and as many steps again: only the latter
-    # count, since what was read during the turns of others was free.
-    skip = 0 if not workers else 2 * workers + 1
-    block = 1 if decoded else skip + max(3, skip)
+    # With workers, turns longer than what they read ahead, which they did for free while others had
+    # their turn: the steps after that count.
+    skip = 2 * workers if workers else 0
+    block = 1 if decoded else skip + 3
     steps = warm + rounds * block
     running: dict[str, Turns] = {}
     shared = None

@@ -66,8 +66,8 @@ class Turns(Callback):
         return self._steps
 
     def close(self) -> None:
-        """End the run as Lightning does."""
-        self._left = 1
+        """End the run as Lightning does, with the steps that are left."""
+        self._left = self._options["max_steps"]
         self._go.release()
         self._thread.join()
         if self._error is not None:

@@ -51,8 +51,8 @@ class KNNScorer(Scorer):
 
     def _score(self, feats: Tensor, targets: Tensor | None) -> Tensor:
         rows, filled = self.reference.rows, self.reference.filled
-        similarity = feats @ rows.nan_to_num().T  # (B, N)
-        similarity = similarity.masked_fill(~filled, float("-inf"))
+        # (B, N). Slots never written are NaN in their own columns only.
+        similarity = (feats @ rows.T).masked_fill(~filled, float("-inf"))
         if self.k is not None:
             kth = similarity.topk(self.k, dim=1).values[:, -1]
         else:
