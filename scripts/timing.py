@@ -10,7 +10,10 @@ import numpy as np
 
 
 def in_turns(
-    calls: Mapping[str, Callable[[], object]], rounds: int, seed: int = 0
+    calls: Mapping[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+    seed: int = 0,
 ) -> dict[str, list[float]]:
     """Return the seconds of each call in every round, all of them called in turns.
 
@@ -21,16 +24,21 @@ def in_turns(
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for turn in range(rounds + 1):
         for name in rng.permutation(list(calls)).tolist():
-            start = time.perf_counter()
+            start = clock()
             calls[name]()
             if turn:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 
-def medians(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def medians(
+    calls: Mapping[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
     """Return the median seconds of each call, all of them called in turns."""
-    return {name: float(np.median(values)) for name, values in in_turns(calls, rounds).items()}
+    seconds = in_turns(calls, rounds, clock)
+    return {name: float(np.median(values)) for name, values in seconds.items()}
 
 
 @dataclass(frozen=True)
