@@ -17,7 +17,7 @@ from speed.report import Progress, Row, milliseconds, percent
 from speed.setups import Setup, build_model, config, decoded_loader, synchronise
 from speed.turns import Turns
 
-PARTS = ("embed", "score", "learn", "threshold", "queue", "log", "mix", "replay wait")
+PARTS = ("embed", "score", "learn", "threshold", "queue", "log, rest", "mix", "replay wait")
 FETCH = "[_TrainingEpochLoop].train_dataloader_next"  # Lightning's name for it
 
 
@@ -80,7 +80,8 @@ def watch(model: Any, device: str, clock: Callable[[], float] = time.perf_counte
     watch.wrap(selector, "settle", "queue")
     for name in ("draw", "holds"):
         watch.wrap(selector.queue, name, "queue")
-    watch.wrap(selector, "metrics", "log")
+    # What is left of it when the parts are taken out: logging, at the steps that loggers read.
+    watch.wrap(model, "_select", "log, rest")
     if model.replay is not None:
         watch.wrap(model.replay, "next", "replay wait")
     _watch_gather(selector, watch)
@@ -122,7 +123,6 @@ def shares(
     # Without workers nothing is waited for: on a CPU, what other programs do need not count.
     busy = device == "cpu"
     watched = watch(run.model, device, time.process_time if busy else time.perf_counter)
-    watched.wrap(run.model, "log_dict", "log")
     mix = rare_replay.mix
     try:
         watched.wrap(rare_replay, "mix", "mix")
