@@ -80,7 +80,8 @@ def watch(model: Any, device: str, clock: Callable[[], float] = time.perf_counte
     watch.wrap(selector, "settle", "queue")
     for name in ("draw", "holds"):
         watch.wrap(selector.queue, name, "queue")
-    # What is left of it when the parts are taken out: logging, at the steps that loggers read.
+    # What is left of it when the parts are taken out: logging, at the steps that loggers read, and
+    # the teacher's pass of scorer.feats=eval.
     watch.wrap(model, "_select", "log, rest")
     if model.replay is not None:
         watch.wrap(model.replay, "next", "replay wait")
