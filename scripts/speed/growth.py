@@ -11,7 +11,7 @@ from timing import medians
 from solo_ood.config import OODConfig, parse
 from solo_ood.scorers import ExemplarScorer
 from solo_ood.selection import RareSelector
-from speed.report import Progress, Row, milliseconds
+from speed.report import Progress, Row, duration
 from speed.setups import synchronise
 
 SCORERS = ("knn", "mahalanobis", "exemplar", "random")
@@ -108,7 +108,7 @@ def growth(device: str, rounds: int, small: bool, progress: Progress) -> list[Ro
                 "grows": kind,
                 "scorer": scorer if kind not in ("queue", "steps done") else "–",
             }
-            row["at"] = f"{base:,}: {milliseconds(seconds[str(base)] / STEPS)}"
+            row["at"] = f"{base:,}: {duration(seconds[str(base)] / STEPS)}"
             row["times as long"] = ", ".join(
                 f"{value:,}: {seconds[str(value)] / seconds[str(base)]:.2f}"
                 for value in values

@@ -13,7 +13,7 @@ from lightning.pytorch.profilers import SimpleProfiler
 
 from solo_ood import rare_replay
 from solo_ood.host import release
-from speed.report import Progress, Row, milliseconds, percent
+from speed.report import Progress, Row, duration, percent
 from speed.setups import Setup, build_model, config, decoded_loader, synchronise
 from speed.turns import Turns
 
@@ -135,7 +135,7 @@ def shares(
     seconds = dict(watched.seconds)
     run.close()
     progress.say(f"parts of {setup.name}, {arm}")
-    row: Row = {"setup": setup.name, "scorer": arm, "step": milliseconds(total / steps)}
+    row: Row = {"setup": setup.name, "scorer": arm, "step": duration(total / steps)}
     for part in PARTS:
         row[part] = percent(seconds.get(part, 0.0) / total)
     row["all parts"] = percent(sum(seconds.values()) / total)
@@ -173,10 +173,10 @@ def waits(
     return {
         "setup": setup.name,
         "workers, train + replay": f"{fresh} + {replay}",
-        "step": milliseconds(total / steps),
+        "step": duration(total / steps),
         "fresh crops": percent(fetched / total),
         "replayed crops": percent(sum(each) / total),
-        "median wait": milliseconds(each[len(each) // 2]),
-        "longest": milliseconds(each[-1]),
+        "median wait": duration(each[len(each) // 2]),
+        "longest": duration(each[-1]),
         "_steps": steps,
     }

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from speed.memory import SCRIPTS
-from speed.report import Row, milliseconds, percent
+from speed.report import Row, duration, percent
 
 
 def gathering(setup: str, arm: str, pictures: Path, steps: int) -> Row:
@@ -32,9 +32,9 @@ def gathering(setup: str, arm: str, pictures: Path, steps: int) -> Row:
     return {
         "setup": f"{setup}, 2 processes",
         "scorer": arm,
-        "step": milliseconds(took["step"]),
+        "step": duration(took["step"]),
         "gather": percent(took["gather"] / took["step"]),
-        "gather, per step": milliseconds(took["gather"]),
+        "gather, per step": duration(took["gather"]),
         "_seconds": took,
     }
 

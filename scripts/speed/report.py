@@ -85,9 +85,9 @@ class Report:
                 writer.writerows({k.lstrip("_"): v for k, v in row.items()} for row in rows)
 
 
-def milliseconds(seconds: float) -> str:
-    """Return ``seconds`` as a text in ms with three digits."""
-    return f"{1000 * seconds:.3g} ms"
+def duration(seconds: float) -> str:
+    """Return ``seconds`` as a text with three digits, in ms below one second."""
+    return f"{seconds:.3g} s" if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
 def percent(share: float) -> str:

@@ -11,7 +11,7 @@ from lightning.pytorch import seed_everything
 from timing import paired_ratio
 
 from solo_ood.host import release
-from speed.report import Progress, Row, milliseconds
+from speed.report import Progress, Row, duration
 from speed.setups import STOCK, Setup, build_model, config, decoded_loader
 from speed.turns import Step, Turns, interleaved
 
@@ -79,7 +79,7 @@ def _row(
     row: Row = {
         "setup": setup.name,
         "arm": arm,
-        "step": milliseconds(float(np.median(of(arm, "wall")))),
+        "step": duration(float(np.median(of(arm, "wall")))),
         "time / stock": str(wall),
         "_ratio": wall.median,
         "_low": wall.low,
