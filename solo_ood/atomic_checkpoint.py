@@ -69,8 +69,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read ``path``, on the CPU; remove what killed processes left unfinished beside it.
 
-        No code of the file runs, with any version of Lightning (2.4 and 2.5 trust all files),
-        unless ``weights_only=False`` says so.
+        No code of a local file runs, with any version of Lightning (2.4 and 2.5 trust all files),
+        unless ``weights_only=False`` says so. Other places are left to Lightning.
 
         Raises:
             ValueError: if the file is cut off, or holds more than tensors and plain values.
@@ -121,7 +121,7 @@ def write(content: memoryview, path: Path) -> None:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove temporary files whose process has died; where locks do not work they stay."""
-    for path in folder.glob(f".*{SUFFIX}"):
+    for path in folder.glob(f".{'[0-9a-f]' * 32}{SUFFIX}"):
         with suppress(OSError), open(path, "rb+") as file:
             if _lock(file.fileno(), wait=False):
                 path.unlink()

@@ -223,8 +223,7 @@ class RareReplay(Base):
         at the next step unless it is one of every ``log_every_n_steps``.
         """
         trainer = self.trainer
-        every = trainer.log_every_n_steps
-        due = every > 0 and (trainer.global_step + 1) % every == 0
+        due = trainer._logger_connector.should_update_logs
         return due or trainer.is_last_batch or bool(trainer.fast_dev_run)
 
     def _eval_feats(self, crops: Sequence[Tensor]) -> list[Tensor]:
@@ -291,7 +290,10 @@ class RareReplay(Base):
             self.momentum_updater.cur_tau = state["cur_tau"]
         if self.selector is not None and "selector" in state:
             self.selector.load_state_dict(state["selector"])
-            self._rng = state.get("rng")
+            # Not for a model that is only evaluated, or trained afresh from here with a new seed.
+            trainer = self._trainer
+            resumes = trainer is not None and trainer.state.fn == "fit"
+            self._rng = state.get("rng") if resumes else None
 
     def _restore_rng(self) -> None:
         """Draw the shuffles and augmentations that the run would have drawn without a stop.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,13 @@ class Reader(Dataset):
         if name == "dataset" or name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # It may keep opened files there.
+        if name in ("dataset", "_zero", "_blank", "_target"):
+            super().__setattr__(name, value)
+        else:
+            setattr(self.dataset, name, value)
 
     def __getitem__(self, index: int) -> tuple[Sequence[Any], str | None]:
         try:
@@ -115,16 +122,16 @@ def _first_readable(dataset: Any) -> tuple[int, Any]:
 class _NamingFiles:
     """An image loader whose errors name the file; PIL's "image file is truncated" does not."""
 
-    def __init__(self, loader: Callable[[str], Any]) -> None:
+    def __init__(self, loader: Callable[..., Any]) -> None:
         self.loader = loader
 
-    def __call__(self, path: str) -> Any:
+    def __call__(self, path: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            return self.loader(path)
+            return self.loader(path, *args, **kwargs)
         except Exception as error:
             raise RuntimeError(
                 message(
-                    path,
+                    str(path),
                     expected="a readable image",
                     got=f"{type(error).__name__}: {error}",
                     remedy="Repair or replace the file and resume from the last checkpoint. "
@@ -137,7 +144,8 @@ def name_files_in_errors(dataset: Any) -> None:
     """Let the errors of an ImageFolder name the file; to be called before workers hold it."""
     loader = getattr(dataset, "loader", None)
     if callable(loader) and not isinstance(loader, _NamingFiles):
-        dataset.loader = _NamingFiles(loader)
+        with suppress(AttributeError):  # of a property that cannot be set
+            dataset.loader = _NamingFiles(loader)
 
 
 def file_of(dataset: Any, index: int) -> str:
@@ -146,7 +154,7 @@ def file_of(dataset: Any, index: int) -> str:
         if hasattr(dataset, "samples"):
             return str(dataset.samples[index][0])
         return str(Path(dataset.root) / dataset.images[index])
-    except (AttributeError, IndexError, TypeError):
+    except Exception:  # of whatever dataset it is
         return "of no known file"
 
 

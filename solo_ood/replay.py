@@ -28,12 +28,21 @@ class _QueueSampler(Sampler):
     def __init__(self, queue: RareQueue, rows: int, rank: int, world_size: int) -> None:
         self.queue, self.rows, self.rank, self.world_size = queue, rows, rank, world_size
         self.unread: deque[list[int]] = deque()
+        # The queue ran dry: no process draws before what was drawn has arrived.
+        self.ended = False
 
     def __iter__(self) -> Iterator[list[int]]:
         yield from list(self.unread)
-        while drawn := self.queue.draw(self.rows * self.world_size):
-            self.unread.append(drawn[self.rank * self.rows : (self.rank + 1) * self.rows])
+        while self.draw():
             yield self.unread[-1]
+
+    def draw(self) -> bool:
+        """Draw one batch more, unless the queue ran dry."""
+        drawn = [] if self.ended else self.queue.draw(self.rows * self.world_size)
+        self.ended = not drawn
+        if drawn:
+            self.unread.append(drawn[self.rank * self.rows : (self.rank + 1) * self.rows])
+        return bool(drawn)
 
 
 class RareLoader:
@@ -97,7 +106,7 @@ class RareLoader:
             return None  # starting the workers for nothing is not free
         fetched = self._fetch()
         if fetched is None:  # the queue ran dry; ask again at the next step
-            self._iterator = None
+            self._iterator, self._sampler.ended = None, False
             return None
         self._sampler.unread.popleft()
         batch, reasons = fetched
@@ -120,7 +129,7 @@ class RareLoader:
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
             # Out of the handler, whose traceback would keep the old iterator and its workers.
             deaths += 1
-            self._iterator = None
+            self._iterator, self._workers = None, ()
             self._loader = DataLoader(self._reader, **self._arguments)
             warnings.warn(
                 message(
@@ -134,6 +143,7 @@ class RareLoader:
                 stacklevel=3,
             )
             if deaths > 1 and self._sampler.unread:  # these very rows may be why: leave them out
+                self._sampler.draw()  # as the loader does when a batch arrives
                 ended = "two workers that ended while they read it, or what they had read ahead"
                 return self._collate(
                     [(self._reader.blank(index), ended) for index in self._sampler.unread[0]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
 import re
@@ -16,6 +17,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, seed_everything
 from torch.utils.data import DataLoader, get_worker_info
+from torchvision.datasets.folder import default_loader
 
 from solo_ood.config import parse
 from solo_ood.rare_queue import RareQueue
@@ -504,13 +506,120 @@ def test_rows_that_kill_their_reader_twice_are_left_out(whole, images):
     assert "sample 5" in said.texts[-1] and "got two workers that ended while" in said.texts[-1]
 
 
+def two_ranks(whole, loaders, **kwargs):
+    """The replay of two processes, each with its dataset and its copy of one queue."""
+    queues = [queue_of(range(16), seed=1, **kwargs) for _ in range(2)]
+    replays = []
+    for rank, queue in enumerate(queues):
+        dataset = copy.copy(whole.dataset)
+        dataset.loader = loaders[rank]
+        train = DataLoader(dataset, batch_size=8, collate_fn=whole.collate_fn)
+        replays.append(RareLoader(train, queue, 2, 1, rank, world_size=2))
+    return queues, replays
+
+
+def assert_in_step(queues, batches):
+    """Both replay or none does, and then different rows; their queues are the same."""
+    first, second = ([] if batch is None else batch[0].tolist() for batch in batches)
+    assert len(first) == len(second) and not set(first) & set(second)
+    one, other = (queue.state_dict() for queue in queues)
+    assert one["rng"] == other["rng"] and one["indexes"].tolist() == other["indexes"].tolist()
+    assert one["entries"].tolist() == other["entries"].tolist()
+
+
+def test_processes_draw_alike_when_a_worker_of_one_dies_as_the_queue_runs_dry(whole):
+    queues, replays = two_ranks(whole, [whole.dataset.loader] * 2, max_replays=1)
+    for queue in queues:
+        queue.discard(range(8, 16))
+    drawn = 0
+    for step in range(8):
+        if step == 1:  # all is drawn, one batch is still on its way
+            for worker in replays[0]._workers:
+                os.kill(worker.pid, signal.SIGKILL)
+            time.sleep(0.5)
+        batches = [replay.next() for replay in replays]
+        assert_in_step(queues, batches)
+        drawn += batches[0] is not None
+        for queue in queues:
+            queue.push(range(20, 32) if step == 0 else [])  # full again before that one is there
+    assert drawn == 2 + 3
+
+
+def test_processes_draw_alike_when_a_row_kills_its_reader_twice(whole, images):
+    bad = queue_of(range(16), seed=1).draw(4)[0]
+    loader = whole.dataset.loader
+    queues, replays = two_ranks(whole, [Crashing(loader, images[bad]), loader])
+    blank = 0
+    for step in range(12):
+        batches = [replay.next() for replay in replays]
+        marks = [-1 - index for index in batches[0][0].tolist() if index < 0]
+        blank += bool(marks)
+        assert_in_step(queues, batches)
+        for queue in queues:  # as the selectors of both do
+            queue.discard(marks)
+            queue.push([16 + 2 * step, 17 + 2 * step])
+    assert blank >= 1 and bad not in queues[0]
+
+
+def test_no_more_workers_is_an_error_of_the_system(whole, kill_workers, monkeypatch):
+    queue = queue_of([1, 2], max_replays=1)
+    replay = RareLoader(whole, queue, 2, 1)
+    assert replay.next() is not None and replay.next() is None
+    kill_workers()
+    queue.push([3, 4])
+
+    def refuse():
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        replay.next()
+
+
 def test_worker_init_functions_find_the_dataset(whole):
-    whole.worker_init_fn = check_dataset
-    assert RareLoader(whole, queue_of([1, 2]), 2, 1).next() is not None
+    whole.worker_init_fn = open_images
+    whole.dataset.loader = only_here  # workers open what they read themselves, as h5 files
+    assert min(RareLoader(whole, queue_of([1, 2]), 2, 1).next()[0].tolist()) == 1
 
 
-def check_dataset(worker):
-    assert len(get_worker_info().dataset.samples) == 48
+def open_images(worker):
+    dataset = get_worker_info().dataset
+    assert len(dataset.samples) == 48
+    dataset.loader = default_loader
+
+
+def only_here(path):
+    """Read an image in the main process, but not in a worker."""
+    assert get_worker_info() is None
+    return default_loader(path)
+
+
+@pytest.mark.parametrize("kind", ["keyword", "property"])
+def test_datasets_with_another_kind_of_loader_train_as_before(kind, whole, prepared, trainer):
+    class Grey(type(whole.dataset)):
+        def __getitem__(self, index):
+            path, target = self.samples[index]
+            crops = self.transform(self.loader(path, mode="L").convert("RGB"))
+            return index, crops, target
+
+    class Fixed(type(whole.dataset)):
+        loader = property(lambda self: default_loader, lambda self, value: self.refuse(value))
+
+        def refuse(self, value):
+            if hasattr(self, "samples"):
+                raise AttributeError("can't set attribute")
+
+    model, train = prepared()
+    train.dataset.__class__ = {"keyword": Grey, "property": Fixed}[kind]
+    if kind == "keyword":
+        train.dataset.loader = grey
+    fitter = trainer(max_epochs=1)
+    fitter.fit(model, train)
+    assert fitter.global_step == 5
+
+
+def grey(path, mode):
+    return default_loader(path).convert(mode)
 
 
 # -- several processes -------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import Popen
 
 import processes_run
 import pytest
@@ -42,21 +43,25 @@ PROCESSES = (2, 4)
 
 def torchrun(processes: int, nodes: int, folder: Path, tiny: list[str], *runs: list[str]) -> None:
     """Start the runs by torchrun, with a launcher for each node on this machine; none may hang."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = 0  # torchrun's own choice, which launchers on several nodes cannot know
+    if nodes > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
     command = [
         *(sys.executable, "-W", "ignore", "-m", "torch.distributed.run"),
         *(f"--nnodes={nodes}", f"--nproc-per-node={processes // nodes}"),
         *("--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "--local-addr=127.0.0.1"),
         *(processes_run.__file__, str(folder), json.dumps([tiny, *runs])),
     ]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    launchers = [subprocess.Popen(command, **pipes) for _ in range(nodes)]
+    files = [folder / f"launcher-{node}.txt" for node in range(nodes)]
+    launchers = []
+    for file in files:
+        with file.open("w") as errors:
+            launchers.append(Popen(command, stdout=subprocess.DEVNULL, stderr=errors))
     try:
-        for launcher in launchers:
-            _, errors = launcher.communicate(timeout=400)
-            assert launcher.returncode == 0, errors[-5000:]
+        for launcher, file in zip(launchers, files):
+            assert launcher.wait(timeout=400) == 0, file.read_text()[-5000:]
     finally:
         for launcher in launchers:
             launcher.terminate()  # it ends its processes
