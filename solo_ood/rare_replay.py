@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +15,7 @@ from solo_ood.exemplars import Exemplars
 from solo_ood.mixing import mix
 from solo_ood.reading import name_files_in_errors
 from solo_ood.replay import CropStore, RareLoader, with_fresh_rows
+from solo_ood.rng import rng_state, set_rng_state
 from solo_ood.scorers import ExemplarScorer
 from solo_ood.selection import STATE_KEY, RareSelector
 from solo_ood.teacher import depends_on_mode, eval_feats
@@ -263,7 +262,7 @@ class RareReplay(Base):
         state: dict[str, Any] = {"version": _VERSION, "cur_tau": tau}
         if self.selector is not None:
             state["selector"] = self.selector.state_dict()
-            state["rng"] = _rng_state()
+            state["rng"] = rng_state()
         checkpoint[STATE_KEY] = state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -302,27 +301,7 @@ class RareReplay(Base):
         one process; several keep their own.
         """
         if self._rng is not None and self.trainer.world_size == 1:
-            _set_rng_state(self._rng)
-
-
-def _rng_state() -> dict[str, Any]:
-    """The state of the global generators, in types that ``torch.load`` reads in its safe mode."""
-    version, internal, gauss = random.getstate()
-    legacy: Any = np.random.get_state()
-    name, keys, *rest = legacy
-    return {
-        "torch": torch.get_rng_state(),
-        "random": [version, list(internal), gauss],
-        "numpy": [name, keys.tolist(), *rest],
-    }
-
-
-def _set_rng_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    version, internal, gauss = state["random"]
-    random.setstate((version, tuple(internal), gauss))
-    name, keys, *rest = state["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+            set_rng_state(self._rng)
 
 
 def _first_rank_s(x: Tensor) -> Tensor:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from solo_ood.errors import message
+from solo_ood.rng import rng_state, set_rng_state
 
 PROBES = 8  # samples tried before a dataset counts as unreadable
 
@@ -167,13 +166,11 @@ def _blank(crop: torch.Tensor) -> torch.Tensor:
 @contextmanager
 def _global_rng_kept() -> Iterator[None]:
     """Undo what the augmentations of a probed sample draw from the global generators."""
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    state = rng_state()
     try:
         yield
     finally:
-        torch.set_rng_state(states[0])
-        random.setstate(states[1])
-        np.random.set_state(states[2])
+        set_rng_state(state)
 
 
 def _is_index(value: Any, index: int) -> bool:

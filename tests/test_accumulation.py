@@ -6,16 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, seed_everything
+from short_runs import SOON, SaveAfterFirstEpoch
 from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, Dataset
 
 OOD = "+method_kwargs.ood."
-SOON = (
-    "method_kwargs.ood.scorer.min_samples=8",
-    "method_kwargs.ood.threshold.min_samples=8",
-    "method_kwargs.ood.threshold.percentile=0.3",
-    f"{OOD}queue.release=0",
-)
 
 
 class Fixed(Dataset):
@@ -121,15 +116,6 @@ def test_two_batches_are_one_of_twice_the_size(compose, build, trainer):
         torch.testing.assert_close(halves[key], gradient, rtol=1e-3, atol=1e-6, msg=key)
     torch.testing.assert_close(embedded_in_halves, embedded, rtol=1e-4, atol=1e-5)
     assert len(embedded) == 16
-
-
-class SaveAfterFirstEpoch(Callback):
-    def __init__(self, path):
-        self.path = path
-
-    def on_train_epoch_end(self, trainer, module):
-        if trainer.current_epoch == 0:
-            trainer.save_checkpoint(self.path)
 
 
 def test_resumed_run_equals_the_uninterrupted_one(compose, build, trainer, tmp_path):

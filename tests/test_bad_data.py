@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback, seed_everything
+from short_runs import SaveAfterFirstEpoch
 from torch.utils.data import DataLoader, get_worker_info
 from torchvision.datasets.folder import default_loader
 
@@ -229,15 +230,6 @@ def test_the_first_samples_may_be_unreadable(images, compose, loader):
     damage(images[7], "empty")
     with pytest.raises(ValueError, match="a readable sample among the first 8, got Unidentified"):
         RareLoader(whole, queue_of([9, 12]), 2)
-
-
-class SaveAfterFirstEpoch(Callback):
-    def __init__(self, path):
-        self.path = path
-
-    def on_train_epoch_end(self, trainer, module):
-        if trainer.current_epoch == 0:
-            trainer.save_checkpoint(self.path)
 
 
 @pytest.mark.parametrize("fault", ["file", "worker"])

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import short_runs
 import torch
 from lightning.pytorch import Callback, seed_everything
 
 OOD = "+method_kwargs.ood."
-SOON = (
-    "method_kwargs.ood.scorer.min_samples=8",
-    "method_kwargs.ood.threshold.min_samples=8",
-    "method_kwargs.ood.threshold.percentile=0.3",
-    f"{OOD}queue.release=0",
-    f"{OOD}scorer.feats=eval",
-)
+SOON = (*short_runs.SOON, f"{OOD}scorer.feats=eval")
 
 
 class ChannelsLast(Callback):

@@ -6,17 +6,12 @@ import json
 import shutil
 
 import pytest
+import short_runs
 import torch
 from lightning.pytorch import Callback, seed_everything
 
 OOD = "+method_kwargs.ood."
-SOON = (  # replays from the fifth step on
-    "method_kwargs.ood.scorer.min_samples=8",
-    "method_kwargs.ood.threshold.min_samples=8",
-    "method_kwargs.ood.threshold.percentile=0.3",
-    f"{OOD}queue.release=0",
-    f"{OOD}scorer.feats=eval",  # both modes of the teacher
-)
+SOON = (*short_runs.SOON, f"{OOD}scorer.feats=eval")  # both modes of the teacher
 
 
 @pytest.fixture(autouse=True)

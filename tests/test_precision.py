@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from lightning.pytorch import seed_everything
+from short_runs import SOON
 from torch.utils.data import DataLoader, Dataset
 
 from solo_ood.config import OODConfig, ScorerConfig, ThresholdConfig
@@ -14,12 +15,6 @@ from solo_ood.selection import RareSelector
 from solo_ood.threshold import WindowThreshold
 
 OOD = "+method_kwargs.ood."
-SOON = (  # replays from the fifth step on
-    "method_kwargs.ood.scorer.min_samples=8",
-    "method_kwargs.ood.threshold.min_samples=8",
-    "method_kwargs.ood.threshold.percentile=0.6",
-    f"{OOD}queue.release=0",
-)
 HALF = ("bf16-mixed", "bf16-true")
 
 
@@ -76,8 +71,8 @@ def test_training_flags_and_replays(precision, scorer, compose, build, loader, t
     assert math.isfinite(fitter.callback_metrics["dino_loss_step"])
     assert all(value.isfinite().all() for value in model.state_dict().values())
     # A level rounded to bfloat16 would stand still while the flag rate is off.
-    level = 0.6 + threshold.eta * int(threshold.excess) / 2**32
-    assert level != 0.6 and float(threshold.level) == pytest.approx(level, abs=1e-6)
+    level = 0.3 + threshold.eta * int(threshold.excess) / 2**32
+    assert level != 0.3 and float(threshold.level) == pytest.approx(level, abs=1e-6)
 
 
 class InFloat32(Dataset):

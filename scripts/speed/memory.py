@@ -5,34 +5,22 @@ Run as ``python -m speed.memory SETUP ARM DEVICE PICTURES STEPS``, it prints the
 
 from __future__ import annotations
 
-import os
 import resource
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parents[1]
+from speed.children import printed_by
 
 
 def peaks(
     setup: str, arms: Sequence[str], device: str, pictures: Path, steps: int
 ) -> dict[str, int]:
     """Return the bytes that each arm adds at its peak to a process that has the data and torch."""
-    path = os.pathsep.join([str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    result = {}
-    for arm in arms:
-        command = ["-m", "speed.memory", setup, arm, device, str(pictures), str(steps)]
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", *command],
-            env={**os.environ, "PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)}:\n{done.stderr[-2000:]}")
-        result[arm] = int(done.stdout.split()[-1])
-    return result
+    return {
+        arm: int(printed_by("speed.memory", setup, arm, device, pictures, steps).split()[-1])
+        for arm in arms
+    }
 
 
 def _peak(device: str) -> int:

@@ -6,29 +6,17 @@ Run as ``python -m speed.processes SETUP ARM PICTURES STEPS``, it prints them as
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import time
 from pathlib import Path
 
-from speed.memory import SCRIPTS
+from speed.children import printed_by
 from speed.report import Row, duration, percent
 
 
 def gathering(setup: str, arm: str, pictures: Path, steps: int) -> Row:
     """Return what gathering takes of a step on two gloo processes of this machine."""
-    path = os.pathsep.join([str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = ["-m", "speed.processes", setup, arm, str(pictures), str(steps)]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", *command],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(command)}:\n{done.stderr[-2000:]}")
-    took = json.loads(done.stdout.splitlines()[-1])
+    took = json.loads(printed_by("speed.processes", setup, arm, pictures, steps))
     return {
         "setup": f"{setup}, 2 processes",
         "scorer": arm,

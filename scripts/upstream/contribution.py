@@ -26,6 +26,7 @@ MODULES = (
     "reading",
     "replay",
     "ring",
+    "rng",
     "scorers/__init__",
     "scorers/base",
     "scorers/controls",
