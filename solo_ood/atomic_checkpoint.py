@@ -18,7 +18,7 @@ from solo_ood.loading import load
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a module, for the type checker
 
 SUFFIX = ".partial"
 

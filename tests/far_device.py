@@ -59,7 +59,7 @@ class Far(torch.Tensor):
         return far
 
     @property
-    def device(self) -> torch.device:  # type: ignore[override]
+    def device(self) -> torch.device:  # type: ignore[override]  # an attribute in torch's stubs
         return DEVICE
 
     def tolist(self) -> list[Any]:  # torch's own would refuse any subclass

@@ -219,6 +219,7 @@ def difference(mine: Any, theirs: Any, where: str = "") -> str | None:
 
 
 def _serve() -> None:
+    # Unused here: for the children, which find them imported.
     import lightning.pytorch  # noqa: F401
     import solo.methods  # noqa: F401
 

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from speed.children import printed_by
 from speed.report import Row, duration, percent
@@ -41,7 +42,9 @@ def main() -> None:
         watched: Stopwatch
         started = 0.0
 
-        def on_train_batch_start(self, trainer, module, batch, batch_idx):  # type: ignore
+        def on_train_batch_start(
+            self, trainer: Any, module: Any, batch: Any, batch_idx: int
+        ) -> None:
             if batch_idx == 0:
                 self.watched = watch(module, "cpu")
             if batch_idx == warm:
