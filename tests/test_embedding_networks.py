@@ -33,7 +33,12 @@ def lite0():
 
 @pytest.mark.parametrize(
     "stage, dim, patches",
-    [("last", 320, (6, 320)), ("pooled", 1280, (6, 320)), ("-2", 112, (24, 112)), ("1", 24, None)],
+    [
+        ("last", 320, (2, 3, 320)),
+        ("pooled", 1280, (2, 3, 320)),
+        ("-2", 112, (4, 6, 112)),
+        ("1", 24, None),
+    ],
 )
 def test_stages_of_an_efficientnet(lite0, stage, dim, patches):
     embedder = make_embedder(lite0, stage, patches=patches is not None)
@@ -43,7 +48,7 @@ def test_stages_of_an_efficientnet(lite0, stage, dim, patches):
     if patches:
         assert feats["patches"].shape == (2, *patches)
     if patches and stage != "pooled":
-        assert torch.allclose(feats["patches"].mean(dim=1), feats["pooled"], atol=1e-5)
+        assert torch.allclose(feats["patches"].mean(dim=(1, 2)), feats["pooled"], atol=1e-5)
     assert embedder.mean == embedder.std == (0.5, 0.5, 0.5)
     assert embedder.note == "245 of 245 tensors by order (other names)"
 
@@ -112,13 +117,14 @@ def test_official_dino_name_and_file(tmp_path):
     with torch.no_grad():
         tokens = network.forward_features(images(48, 80))
     assert torch.allclose(feats["pooled"], tokens[:, 0], atol=1e-5)
-    assert torch.allclose(feats["patches"], tokens[:, 1:], atol=1e-5)
+    assert feats["patches"].shape[1:3] == (3, 5)
+    assert torch.allclose(feats["patches"].flatten(1, 2), tokens[:, 1:], atol=1e-5)
     assert torch.equal(make_embedder(spec, "pooled")(images(48, 80))["pooled"], feats["pooled"])
     assert (embedder.name, embedder.multiple) == ("dino_vits16:full:teacher", 16)
     assert embedder.mean == IMAGENET  # timm's default for this architecture is another
     assert make_embedder(f"{spec}:student").fingerprint != embedder.fingerprint
     middle = make_embedder(spec, "-2", patches=True)(images(48, 80))
-    assert torch.allclose(middle["patches"].mean(dim=1), middle["pooled"], atol=1e-5)
+    assert torch.allclose(middle["patches"].mean(dim=(1, 2)), middle["pooled"], atol=1e-5)
     assert not torch.allclose(middle["patches"], feats["patches"], atol=1e-2)
 
 

@@ -52,6 +52,7 @@ def test_driving_data_are_fitted_on_train_and_tested_on_val(streets):
     assert (layout_of(streets), len(fit), len(test)) == ("bdd", 5, 2)
     assert fit.by_pixels and fit.left_out == {}
     assert [path.name for path in fit.paths] == [f"{n}.jpg" for n in range(5)]
+    assert [path.name for path in fit.masks] == [f"{n}_train_id.png" for n in range(5)]
     person = fit.shares[:, fit.classes.index("person")]
     np.testing.assert_allclose(person, np.arange(5) / 6, rtol=1e-6)
     assert fit.labels.tolist() == [0, 0, 0, 0, 11]  # 3 of 6 rows: a tie goes to the lower id
@@ -65,6 +66,7 @@ def test_images_without_a_usable_mask_are_left_out_and_named(streets):
     (masks / "4_train_id.png").unlink()
     fit, test = read_splits(streets, max_unreadable=0.5)
     assert [path.name for path in fit.paths] == ["0.jpg", "2.jpg"]
+    assert [path.name for path in fit.masks] == ["0_train_id.png", "2_train_id.png"]
     assert fit.shares[:, 11].tolist() == pytest.approx([0, 2 / 6])
     assert fit.left_out == {
         "image without a mask": ["4.jpg"],
@@ -156,7 +158,7 @@ SPLITS = ("train", "val", "fit", "test", "train")
         ("", r"list.csv: expected a header .* got 0 rows"),
         ("path,label\n", "list.csv: expected a header .* got 0 rows"),
         ("pictures/a.jpg,cat\npictures/b.jpg,cat\n", "expected a header .* got 1 rows"),
-        ("path,label\npictures/a.jpg,cat\n,dog\nb.jpg\n", r"got none in line 3 \(and 1 more\)"),
+        ("path,label\npictures/a.jpg,cat\n,dog\nb.jpg\n", r"got not all .* line 3 \(and 1 more\)"),
         ("path,label,split\na.jpg,cat,tain\n", r"list.csv, column split: .* got \['tain'\]"),
         ("path,label,split\na.jpg,cat,val\n", "column split: expected train, fit .at least one"),
         ("path,label,split\na.jpg,cat,train\nb.jpg,dog\n", "column split: .*None.*train"),

@@ -26,6 +26,7 @@ class Split:
             one-hot where an image has one label.
         classes: C names.
         by_pixels: whether the shares come from masks.
+        masks: the N files they come from, if so.
         left_out: files without which the split goes on, by reason.
     """
 
@@ -33,6 +34,7 @@ class Split:
     shares: np.ndarray
     classes: tuple[str, ...]
     by_pixels: bool = False
+    masks: tuple[Path, ...] = ()
     left_out: dict[str, list[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -51,8 +53,12 @@ class Split:
         gone = [path.name for row, path in enumerate(self.paths) if row not in kept]
         if reason and gone:
             left_out.setdefault(reason, []).extend(gone)
-        paths = tuple(self.paths[row] for row in indexes)
-        return replace(self, paths=paths, shares=self.shares[indexes], left_out=left_out)
+        paths, masks = (
+            tuple(files[row] for row in indexes) if files else ()
+            for files in (self.paths, self.masks)
+        )
+        shares = self.shares[indexes]
+        return replace(self, paths=paths, masks=masks, shares=shares, left_out=left_out)
 
     def caption(self, row: int) -> str:
         """Return the labels of one image in a few words: the largest classes first."""
@@ -201,7 +207,7 @@ def _read_folder(root: Path) -> Split:
 def _read_bdd(root: Path, name: str, max_unreadable: float) -> Split:
     paths, masks, left_out = bdd.pair(root, name)
     shares, bad = bdd.pixel_shares(masks, f"masks of {name}")
-    split = Split(tuple(paths), shares, bdd.CLASSES, by_pixels=True, left_out=left_out)
+    split = Split(tuple(paths), shares, bdd.CLASSES, True, tuple(masks), left_out)
     readable = np.array([str(mask) not in bad for mask in masks])
     if (~readable).mean() > max_unreadable:
         first = next(iter(bad))
@@ -218,36 +224,46 @@ def _read_bdd(root: Path, name: str, max_unreadable: float) -> Split:
     return replace(split.keep(readable), left_out=left_out)
 
 
-def _read_csv(path: Path) -> tuple[Split, Split | None]:
+def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Return the rows of a CSV with a header; these columns have a value in each of them.
+
+    Raises:
+        ValueError: for a file that is no CSV in UTF-8, has no rows, or lacks a column or a value.
+    """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark
             rows = list(csv.DictReader(file))
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(
             message(
                 path.name, expected="a CSV in UTF-8", got=str(error), remedy="Save it as UTF-8."
             )
         ) from error
-    columns = set(rows[0]) if rows else set()
-    if not {"path", "label"} <= columns:
+    known = set(rows[0]) if rows else set()
+    if not known.issuperset(columns):
         raise ValueError(
             message(
                 f"{path.name}",
-                expected="a header with the columns path and label, and one row an image",
-                got=f"{len(rows)} rows with the columns {sorted(map(str, columns))}",
-                remedy="Write `path,label` (and `split`, if you have one) into its first line.",
+                expected=f"a header with the columns {', '.join(columns)}, and one row or more",
+                got=f"{len(rows)} rows with the columns {sorted(map(str, known))}",
+                remedy=f"Write `{','.join(columns)}` into its first line.",
             )
         )
-    incomplete = [n for n, row in enumerate(rows, 2) if not row["path"] or not row["label"]]
+    incomplete = [n for n, row in enumerate(rows, 2) if not all(row[one] for one in columns)]
     if incomplete:
         raise ValueError(
             message(
                 f"{path.name}",
-                expected="a path and a label in every row",
-                got=f"none in line {incomplete[0]} (and {len(incomplete) - 1} more)",
+                expected=f"{', '.join(columns)} in every row",
+                got=f"not all of them in line {incomplete[0]} (and {len(incomplete) - 1} more)",
                 remedy="Fill or remove these lines.",
             )
         )
+    return rows
+
+
+def _read_csv(path: Path) -> tuple[Split, Split | None]:
+    rows = read_csv(path, ("path", "label"))
     classes = tuple(sorted({row["label"] for row in rows}))
     ids = {name: number for number, name in enumerate(classes)}
 
@@ -255,7 +271,7 @@ def _read_csv(path: Path) -> tuple[Split, Split | None]:
         files = tuple(path.parent / row["path"] for row in chosen)
         return Split(files, one_hot([ids[row["label"]] for row in chosen], len(classes)), classes)
 
-    if "split" not in columns:
+    if "split" not in rows[0]:
         return split(rows), None
     unknown = {row["split"] for row in rows} - {*FIT_NAMES, *TEST_NAMES}
     fit = [row for row in rows if row["split"] in FIT_NAMES]

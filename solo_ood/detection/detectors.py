@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from solo_ood.config import ScorerConfig
-from solo_ood.errors import unknown_name
+from solo_ood.errors import message, unknown_name
 from solo_ood.scorers import ExemplarScorer, make_scorer
 
 Value = TypeVar("Value")
@@ -24,7 +24,7 @@ class Rows:
     """Some rows of a memory-mapped array, read one at a time.
 
     Args:
-        array: (N, P, D').
+        array: (N, h, w, D').
         rows: (M,) indexes; ``None`` = all.
     """
 
@@ -39,9 +39,10 @@ class Rows:
         return Rows(self.array, self.rows[rows])
 
     def __iter__(self) -> Iterator[Tensor]:
-        """Yield (P, D') float32 of each row, L2-normalised."""
+        """Yield (h * w, D') float32 of each row, L2-normalised."""
         for row in self.rows:
-            yield F.normalize(torch.from_numpy(self.array[row].astype(np.float32)), dim=1)
+            patches = torch.from_numpy(self.array[row].astype(np.float32))
+            yield F.normalize(patches.flatten(0, 1), dim=1)
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,13 @@ class Feats:
     Attributes:
         pooled: (N, D) float32.
         patches: of N images, or ``None``.
+        regions: (N, h * w) float32 in [0, 1], the share of each patch that shows what matters; of
+            exemplars only, or ``None``.
     """
 
     pooled: np.ndarray
     patches: Rows | None = None
+    regions: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.pooled)
@@ -78,7 +82,8 @@ class Detector:
         fit: returns the function that scores.
         exemplars: whether it needs exemplars.
         patches: whether it needs patch features.
-        learns: whether the number of fit samples matters.
+        regions: whether it needs to know where in the exemplars what matters is.
+        learns: whether it looks at the fit split; if not, it has seen none of its images.
         seeded: whether two fits on the same samples differ.
     """
 
@@ -86,6 +91,7 @@ class Detector:
     fit: Fit
     exemplars: bool = False
     patches: bool = False
+    regions: bool = False
     learns: bool = True
     seeded: bool = False
 
@@ -216,10 +222,58 @@ def _exemplar_cosine(feats: Feats, seed: int) -> Score:
     return score
 
 
+def _exemplar_regions(feats: Feats, seed: int) -> Score:
+    """Share of an image's patches that look like the regions of the exemplars, in [0, 1].
+
+    A logistic regression tells the exemplars' patches inside the regions from those outside, each
+    patch counting by its share of both; the score is the mean probability of an image's patches.
+    Linear classifiers of patch features are how self-supervised networks are judged on
+    segmentation (Oquab et al., 2023, arXiv:2304.07193).
+    """
+
+    def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
+        given = _given(exemplars)
+        rows = torch.cat(list(_given(given.patches))).numpy()
+        inside = _given(given.regions).ravel()
+        model = _linear_classifier(rows, inside)
+        weights = torch.from_numpy(model.coef_[0].astype(np.float32))
+        bias = float(model.intercept_[0])
+        areas = [torch.sigmoid(patches @ weights + bias).mean() for patches in _given(test.patches)]
+        return torch.stack(areas).numpy()
+
+    return score
+
+
+def _linear_classifier(rows: np.ndarray, inside: np.ndarray) -> Any:
+    """Return a logistic regression of rows (M, D') that belong by ``inside`` (M,) to class 1.
+
+    Raises:
+        ValueError: if only one class is there.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    if not 0 < inside.sum() < len(inside):
+        raise ValueError(
+            message(
+                "regions of the exemplars",
+                expected="patches that show what matters, and others",
+                got="only others" if inside.sum() == 0 else "none of the others",
+                remedy="Name exemplars that show it beside something else.",
+            )
+        )
+    weights = np.concatenate([inside, 1 - inside])
+    labels = np.arange(len(weights)) < len(inside)
+    counts = weights > 0
+    both = np.concatenate([rows, rows])[counts]
+    return LogisticRegression(max_iter=1000).fit(both, labels[counts], weights[counts])
+
+
 def _given(value: Value | None) -> Value:
-    """Return what ``Detector.patches`` or ``Detector.exemplars`` asked for."""
+    """Return what ``Detector`` asked for by ``patches``, ``exemplars`` or ``regions``."""
     if value is None:
-        raise TypeError("a detector was called without the patches or exemplars that it declares")
+        raise TypeError(
+            "a detector was called without the patches, exemplars or regions that it declares"
+        )
     return value
 
 
@@ -242,5 +296,13 @@ DETECTORS = {
         Detector("exemplar", _scorer("exemplar"), exemplars=True),
         Detector("exemplar-logistic", _exemplar_logistic, exemplars=True),
         Detector("exemplar-cosine", _exemplar_cosine, exemplars=True),
+        Detector(
+            "exemplar-regions",
+            _exemplar_regions,
+            exemplars=True,
+            patches=True,
+            regions=True,
+            learns=False,
+        ),
     )
 }

@@ -45,11 +45,21 @@ class Task:
         test: of the test split; ``None`` = score every image of the fit split by a detector that
             was fitted on the other folds.
         rare: (fit, test) bool (N,) by definition.
+        regions: returns which patches of fit images (E,) show what matters by a definition, in
+            [0, 1] and (E, h * w); for detectors that ask for it.
     """
 
     fit: Feats
     test: Feats | None
     rare: dict[RareDefinition, tuple[np.ndarray, np.ndarray]]
+    regions: Callable[[RareDefinition, np.ndarray], np.ndarray] | None = None
+
+    def exemplars(self, rows: np.ndarray, definition: RareDefinition, regions: bool) -> Feats:
+        """Return the features of these fit images (E,), with their ``regions`` if asked for."""
+        feats = self.fit[rows]
+        if not regions or self.regions is None:
+            return feats
+        return replace(feats, regions=self.regions(definition, rows))
 
 
 @dataclass
@@ -166,13 +176,16 @@ def score(
             fits = plan.repeats if varies else 1
             for repeat in range(fits):
                 models = _fit(detector, task, size, plan, plan.seed + repeat)
-                shared = None if detector.exemplars else models.score(None)
+                shared = None if detector.exemplars else models.score()
                 for definition, (rare, _) in task.rare.items():
                     scores[definition].n_fit = models.n_fit if detector.learns else None
                     for held_out, test in (
                         [shared]
                         if shared
-                        else [models.score(rows) for rows in _draws(rare, plan, repeat, fits)]
+                        else [
+                            models.score(rows, task.exemplars(rows, definition, detector.regions))
+                            for rows in _draws(rare, plan, repeat, fits)
+                        ]
                     ):
                         scores[definition].held_out.append(held_out)
                         scores[definition].test.append(test)
@@ -231,10 +244,16 @@ class _Models:
     n_fit: int
     block: int
 
-    def score(self, exemplars: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        """Return held-out scores of the fit split and those of the test split."""
+    def score(
+        self, exemplars: np.ndarray | None = None, feats: Feats | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return held-out scores of the fit split and those of the test split.
+
+        Args:
+            exemplars: their rows in the fit split (E,).
+            feats: what the detector may see of them.
+        """
         fit = self.task.fit
-        feats = None if exemplars is None else fit[exemplars]
         every = np.full(len(fit), np.nan)
         for rows, model in self.folds:
             every[rows] = model(fit[rows], feats)
@@ -255,6 +274,9 @@ def _fit(detector: Detector, task: Task, size: int | None, plan: Plan, seed: int
     """
     rng = np.random.default_rng(seed)
     n = len(task.fit)
+    if not detector.learns:  # then all scores are held out
+        model = detector.fit(task.fit, seed)
+        return _Models(task, model, [(np.arange(n), model)], n, plan.block)
     chosen = np.arange(n)
     if size is not None and task.test is not None:
         chosen = np.sort(rng.choice(n, size, replace=False))

@@ -38,6 +38,7 @@ class DetectOptions:
     image_size: int | None = None
     detectors: Sequence[str] = DEFAULT_DETECTORS
     exemplars: Sequence[str] = ()
+    boxes: Path | None = None
     poster: bool = False
     projection: str = "pca"
     thumbnails: bool = False
@@ -62,6 +63,7 @@ examples:
   solo-ood detect BDD --rare person+bicycle rider --embedder dino_vits16:FILE
   solo-ood detect IMAGEFOLDER --imbalance 100 --cross-fit --embedder resnet18:FILE
   solo-ood detect BDD --rare rider --exemplars 12 57 train/a1.jpg --embedder CKPT
+  solo-ood detect BDD --rare rider --detectors exemplar-regions --embedder dino_vits16:FILE
 """
 
 
@@ -111,10 +113,17 @@ def add_arguments(command: ArgumentParser) -> None:
         default=list(DEFAULT_DETECTORS),
         choices=[*DETECTORS, "all"],
         metavar="NAME",
-        help=f"{', '.join(DETECTORS)}, or all (default: all but patch-knn)",
+        help=f"{', '.join(DETECTORS)}, or all (default: those that need no patches)",
     )
     add(
         "--exemplars", nargs="+", default=(), metavar="IMAGE", help="paths or indexes: what matters"
+    )
+    add(
+        "--boxes",
+        type=Path,
+        metavar="CSV",
+        help="path,left,top,right,bottom (pixels): its images are the exemplars, the boxes their "
+        "regions for exemplar-regions; default: the pixels of the classes in their masks",
     )
     add("--n-exemplars", type=_count, default=plan.n_exemplars, help="drawn if none are named")
     add("--draws", type=_count, default=plan.draws, help="of exemplars (default: %(default)s)")
@@ -159,7 +168,6 @@ def add_arguments(command: ArgumentParser) -> None:
 
 def options_of(args: Namespace, command: str) -> DetectOptions:
     """Return the options that were given on the command line."""
-    names = tuple(DETECTORS) if "all" in args.detectors else tuple(args.detectors)
     plan = Plan(
         sizes=tuple(args.sizes),
         percentiles=tuple(sorted(set(args.percentiles), reverse=True)),
@@ -172,7 +180,7 @@ def options_of(args: Namespace, command: str) -> DetectOptions:
         seed=args.seed,
     )
     same = {f.name: getattr(args, f.name) for f in fields(DetectOptions) if f.name in args}
-    same |= {"detectors": names, "embedders": args.embedder, "plan": plan, "command": command}
+    same |= {"embedders": args.embedder, "plan": plan, "command": command}
     same |= {"each_split": args.base_rate_of == "each"}
     same |= {"cache": args.cache or cache_folder() / "embeddings"}
     return DetectOptions(**same)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -12,10 +13,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from solo_ood.data.images import Split, layout_of, long_tailed, read_splits
 from solo_ood.data.rare import RareDefinition, define
 from solo_ood.detection import table
-from solo_ood.detection.detectors import Detector, Feats, Rows, detector
+from solo_ood.detection.detectors import DETECTORS, Detector, Feats, Rows, detector
 from solo_ood.detection.measure import Plan, Row, Task, check, measure, score
 from solo_ood.detection.options import DEFAULT_SIZES, DetectOptions
 from solo_ood.detection.pictures import check_projection
+from solo_ood.detection.regions import Box, Regions, read_boxes
 from solo_ood.detection.report import Measured, write
 from solo_ood.embedding.extract import Embedded, ExtractConfig, common_size, embed
 from solo_ood.embedding.networks import make_embedder
@@ -36,10 +38,13 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
         ValueError: for bad data, options, networks or weights.
     """
     _check_output(options)
-    detectors = [detector(name) for name in dict.fromkeys(options.detectors)]
     fit, test, notes = _read(options)
     definitions = _definitions(options, fit, test)
-    plan = replace(options.plan, exemplars=_exemplar_rows(options.exemplars, fit))
+    boxes = None if options.boxes is None else read_boxes(options.boxes, fit)
+    detectors = _detectors(options.detectors, bool(fit.masks or boxes), notes)
+    plan = replace(options.plan, exemplars=_exemplar_rows(options.exemplars, boxes, fit))
+    if boxes is None and plan.exemplars and any(one.regions for one in detectors):
+        _check_masks(fit, plan.exemplars, definitions)
     empty = Feats(np.zeros((len(fit), 1), dtype=np.float32))
     rare = _rare(definitions, fit, test)
     check(Task(empty, None if test is None else empty, rare), plan, detectors)
@@ -70,7 +75,8 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
         _distinct([one.name for one in embedders]), embedders, embedded
     ):
         show(f"scoring {name}")
-        result = _measure(name, fit_feats, test_feats, fit, definitions, plan, detectors, show)
+        task = _task(fit_feats, test_feats, definitions, boxes)
+        result = _measure(name, task, fit_feats, test_feats, fit, plan, detectors, show)
         results.append(result)
         notes += [f"{name}: {one.note}", *_left_out(result.fit, f"fit, {name}")]
         notes += _left_out(result.test, f"test, {name}") if test_feats else []
@@ -84,19 +90,31 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     return rows
 
 
+def _task(
+    fit: Embedded,
+    test: Embedded | None,
+    definitions: Sequence[RareDefinition],
+    boxes: dict[Path, list[Box]] | None,
+) -> Task:
+    """Return what is measured with one network."""
+    rare = _rare(definitions, fit.split, test.split if test else None)
+    regions = None
+    if fit.patches is not None:
+        regions = Regions(fit.split, fit.size, fit.patches.shape[1:3], boxes).of
+    return Task(_feats(fit), _feats(test) if test else None, rare, regions)
+
+
 def _measure(
     name: str,
+    task: Task,
     fit: Embedded,
     test: Embedded | None,
     asked: Split,
-    definitions: Sequence[RareDefinition],
     plan: Plan,
     detectors: Sequence[Detector],
     show: Callable[[str], None],
 ) -> Measured:
     """Return the results with one network; ``asked`` is the fit split with all its images."""
-    rare = _rare(definitions, fit.split, test.split if test else None)
-    task = Task(_feats(fit), _feats(test) if test else None, rare)
     kept = {path: row for row, path in enumerate(fit.split.paths)}
     if plan.exemplars is not None:
         gone = [asked.paths[row].name for row in plan.exemplars if asked.paths[row] not in kept]
@@ -116,7 +134,7 @@ def _measure(
         row
         for definition, collected in scores.items()
         for one in collected
-        for row in measure(one, rare[definition][1], plan, name, definition.name)
+        for row in measure(one, task.rare[definition][1], plan, name, definition.name)
     ]
     return Measured(name, task, fit.split, (test or fit).split, scores, measured)
 
@@ -169,6 +187,44 @@ def _read(options: DetectOptions) -> tuple[Split, Split | None, list[str]]:
     return fit, test, notes
 
 
+def _detectors(names: Sequence[str], has_regions: bool, notes: list[str]) -> list[Detector]:
+    """Return the detectors that were asked for; ``all`` leaves out what the data cannot give.
+
+    Raises:
+        ValueError: for an unknown name, or one that needs regions where there are none.
+    """
+    every = "all" in names
+    chosen = [detector(name) for name in (DETECTORS if every else dict.fromkeys(names))]
+    without = [one.name for one in chosen if one.regions and not has_regions]
+    if without and not every:
+        raise ValueError(
+            message(
+                f"--detectors {without[0]}",
+                expected="exemplars with regions: masks (BDD100K's layout) or --boxes",
+                got="images of one label, without boxes",
+                remedy="Draw boxes around what matters in the exemplars and give --boxes FILE.csv.",
+            )
+        )
+    notes += [f"{name} left out: neither masks nor --boxes" for name in without]
+    return [one for one in chosen if one.name not in without]
+
+
+def _check_masks(
+    fit: Split, exemplars: Sequence[int], definitions: Sequence[RareDefinition]
+) -> None:
+    """Raise ``ValueError`` if the masks of the exemplars hold nothing of a definition."""
+    for definition in definitions:
+        if not fit.shares[np.ix_(exemplars, definition.class_ids)].any():
+            raise ValueError(
+                message(
+                    f"exemplars of {definition.name}",
+                    expected="its pixels in at least one of their masks",
+                    got=f"none in {', '.join(fit.paths[row].name for row in exemplars[:3])}",
+                    remedy="Name images that show it, or leave out exemplar-regions.",
+                )
+            )
+
+
 def _definitions(options: DetectOptions, fit: Split, test: Split | None) -> list[RareDefinition]:
     names = options.rare or (() if fit.by_pixels else ("tail",))
     if not names:
@@ -190,8 +246,21 @@ def _rare(
     return {d: (d.of(fit), d.of(fit) if test is None else d.of(test, True)) for d in definitions}
 
 
-def _exemplar_rows(given: Sequence[str], fit: Split) -> tuple[int, ...] | None:
-    """Return the rows of the fit split that indexes and paths name."""
+def _exemplar_rows(
+    given: Sequence[str], boxes: dict[Path, list[Box]] | None, fit: Split
+) -> tuple[int, ...] | None:
+    """Return the rows of the fit split that indexes and paths name, or that have boxes."""
+    if boxes is not None:
+        if given:
+            raise ValueError(
+                message(
+                    "--exemplars",
+                    expected="none beside --boxes, whose images are the exemplars",
+                    got=", ".join(given),
+                    remedy="Leave out one of the two.",
+                )
+            )
+        return tuple(row for row, path in enumerate(fit.paths) if path in boxes)
     parsed = [int(text) if text.isdigit() else text for text in given]
     return tuple(rows_of(parsed, len(fit), fit.paths, "--exemplars")) or None
 

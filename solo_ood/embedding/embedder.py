@@ -80,7 +80,7 @@ class Embedder(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Return ``pooled`` (B, D) and, if built with them, ``patches`` (B, P, D'), float32.
+        """Return ``pooled`` (B, D) and, if built with them, ``patches`` (B, h, w, D'), float32.
 
         Args:
             images: (B, 3, H, W), normalised with ``mean`` and ``std``.
@@ -92,7 +92,7 @@ class Embedder(nn.Module):
         pooled, maps = self._features(images)
         feats = {"pooled": pooled.float()}
         if self.patches:
-            feats["patches"] = maps.flatten(2).transpose(1, 2).float()
+            feats["patches"] = maps.permute(0, 2, 3, 1).float()
         return feats
 
     def _features(self, images: Tensor) -> tuple[Tensor, Any]:

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,16 @@ class Embedded:
     Attributes:
         split: without the images that could not be read or embedded.
         pooled: (N, D) float32.
-        patches: (M, P, D') float16 of all M >= N images, mapped from the disk; or ``None``.
+        patches: (M, h, w, D') float16 of all M >= N images, mapped from the disk; or ``None``.
         rows: (N,) indexes of the split's images among these M.
+        size: H and W (pixels) to which they were scaled and cut.
     """
 
     split: Split
     pooled: np.ndarray
     patches: np.ndarray | None
     rows: np.ndarray
+    size: tuple[int, int]
 
 
 def embed(
@@ -67,8 +70,7 @@ def embed(
 ) -> Embedded:
     """Return the features of ``split``, from the cache where they are there.
 
-    All images are scaled until they cover ``size`` (H, W), then its middle is cut out; ``None`` =
-    that of ``common_size``.
+    ``size`` (H, W): see ``covered``; ``None`` = that of ``common_size``.
 
     Raises:
         ValueError: if rows are missing from a cache that several nodes do not share; if more than
@@ -80,7 +82,7 @@ def embed(
         example = embedder(torch.zeros(1, 3, *size))
     dtypes = {"pooled": "float32", "patches": "float16"}
     shapes = {kind: (tuple(feats.shape[1:]), dtypes[kind]) for kind, feats in example.items()}
-    key = store_key(split.paths, root, embedder.fingerprint, f"{transform} {sorted(shapes)}")
+    key = store_key(split.paths, root, embedder.fingerprint, f"{transform} {shapes}")
     facts = {"network": embedder.name, "weights": embedder.note, "transform": transform}
     describe(cfg.cache / key, {**facts, "data": what})
     store = EmbeddingStore(cfg.cache / key, shapes, len(split))
@@ -94,7 +96,19 @@ def embed(
         trainer = _trainer(cfg, _Progress(f"{embedder.name}: {what}", len(todo)))
         trainer.predict(_Writer(embedder, store), loader, return_predictions=False)
         trainer.strategy.barrier()  # the other processes may still be writing
-    return _checked(split, store, cfg.max_unreadable, what)
+    kept, rows = _checked(split, store, cfg.max_unreadable, what)
+    pooled = np.asarray(store.arrays["pooled"])[rows]
+    return Embedded(kept, pooled, store.arrays.get("patches"), rows, size)
+
+
+def covered(image: Image.Image, size: tuple[int, int], resample: int) -> Image.Image:
+    """Return the image, scaled until it covers ``size`` (H, W, pixels), and cut to its middle."""
+    from torchvision.transforms.functional import center_crop
+
+    height, width = size
+    scale = max(height / image.height, width / image.width)
+    scaled = (max(width, int(image.width * scale)), max(height, int(image.height * scale)))
+    return center_crop(image.resize(scaled, resample), list(size))
 
 
 class _Images(Dataset):
@@ -107,18 +121,11 @@ class _Images(Dataset):
         self.size = size
         self.transform = transforms.Compose(
             [
-                self._cover,
-                transforms.CenterCrop(size),
+                partial(covered, size=size, resample=Image.Resampling.BICUBIC),
                 transforms.ToTensor(),
                 transforms.Normalize(embedder.mean, embedder.std),
             ]
         )
-
-    def _cover(self, image: Image.Image) -> Image.Image:
-        height, width = self.size
-        scale = max(height / image.height, width / image.width)
-        scaled = (max(width, int(image.width * scale)), max(height, int(image.height * scale)))
-        return image.resize(scaled, Image.Resampling.BICUBIC)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -220,7 +227,9 @@ def common_size(split: Split, embedder: Embedder, side: int) -> tuple[int, int]:
     )
 
 
-def _checked(split: Split, store: EmbeddingStore, limit: float, what: str) -> Embedded:
+def _checked(
+    split: Split, store: EmbeddingStore, limit: float, what: str
+) -> tuple[Split, np.ndarray]:
     """Leave out unreadable images and features that are not finite; raise for too many."""
     status = np.asarray(store.status)
     if (status == MISSING).any():
@@ -247,7 +256,4 @@ def _checked(split: Split, store: EmbeddingStore, limit: float, what: str) -> Em
             )
     kept = split.keep(readable, "image not readable")
     kept = kept.keep(finite[readable], "features not finite")
-    rows = np.flatnonzero(readable & finite)
-    return Embedded(
-        kept, np.asarray(store.arrays["pooled"])[rows], store.arrays.get("patches"), rows
-    )
+    return kept, np.flatnonzero(readable & finite)

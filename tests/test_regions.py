@@ -1,0 +1,96 @@
+"""Where in an exemplar what matters is: masks and boxes on the grid of the patches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from solo_ood.data.images import read_splits
+from solo_ood.data.rare import RareDefinition
+from solo_ood.detection.regions import Regions, read_boxes
+
+PERSON = RareDefinition("person", (11,), 0.1, 0.1)
+BOTH = RareDefinition("person+bicycle", (11, 18), 0.1, 0.1)
+HEIGHT, WIDTH = 48, 64
+
+
+@pytest.fixture
+def streets(tmp_path: Path) -> Path:
+    """BDD100K's layout; a person left above and a bicycle right below in some of the images."""
+    for split in ("train", "val"):
+        images = tmp_path / "images" / "10k" / split
+        masks = tmp_path / "labels" / "sem_seg" / "masks" / split
+        images.mkdir(parents=True)
+        masks.mkdir(parents=True)
+        for number in range(3):
+            ids = np.zeros((HEIGHT, WIDTH), np.uint8)
+            if number:
+                ids[:12, : 8 * number] = 11
+                ids[-6:, -16:] = 18
+            Image.fromarray(ids).save(masks / f"{number}.png")
+            Image.new("RGB", (WIDTH, HEIGHT)).save(images / f"{number}.jpg")
+    return tmp_path
+
+
+def test_a_patch_counts_by_the_share_of_its_pixels_that_matter(streets):
+    split = read_splits(streets)[0]
+    regions = Regions(split, (HEIGHT, WIDTH), (4, 4))  # patches of 12 x 16 pixels
+    found = regions.of(BOTH, np.array([2, 1, 0]))
+    expected = np.zeros((3, 4, 4))
+    expected[0, 0, 0], expected[1, 0, 0] = 1, 0.5
+    expected[:2, 3, 3] = 0.5
+    assert found.shape == (3, 16) and found.dtype == np.float32
+    np.testing.assert_allclose(found, expected.reshape(3, 16), atol=1e-6)
+    person = regions.of(PERSON, [2])
+    assert person[0, 0] == 1 and person.sum() == 1  # without the bicycle
+
+
+def test_masks_are_scaled_and_cut_like_the_images(streets):
+    split = read_splits(streets)[0]
+    # Doubled to 96 x 128, then 96 x 96 of the middle: 16 pixels less on the left and the right.
+    found = Regions(split, (96, 96), (4, 6)).of(BOTH, [2])[0].reshape(4, 6)
+    expected = np.zeros((4, 6))
+    expected[0, 0] = 1  # 32 pixels wide, 16 are cut off
+    expected[3, 5] = 0.5
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_boxes_are_the_same_as_masks_of_their_pixels(streets):
+    (streets / "boxes.csv").write_text(
+        "path,left,top,right,bottom,note\ntrain/2.jpg,0,0,16,12,a\n2.jpg,48,42,64,48,b\n"
+        "1.jpg,0,0,8,12,c\n1.jpg,48,42,64,48,d\n"
+    )
+    split = read_splits(streets)[0]
+    boxes = read_boxes(streets / "boxes.csv", split)
+    assert {path.name: len(found) for path, found in boxes.items()} == {"2.jpg": 2, "1.jpg": 2}
+    for size, grid in (((HEIGHT, WIDTH), (4, 4)), ((96, 96), (4, 6)), ((30, 40), (3, 5))):
+        by_mask, by_box = Regions(split, size, grid), Regions(split, size, grid, boxes)
+        np.testing.assert_array_equal(by_box.of(PERSON, [1, 2]), by_mask.of(BOTH, [1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("lines", "error"),
+    [
+        ("path,left,top,right\n1.jpg,0,0,8\n", "boxes.csv: expected a header .* bottom"),
+        ("path,left,top,right,bottom\n1.jpg,0,0,8,\n", "boxes.csv: expected .* in every row"),
+        ("path,left,top,right,bottom\n9.jpg,0,0,8,8\n", "boxes.csv, line 2, '9.jpg': expected the"),
+        ("path,left,top,right,bottom\n1.jpg,8,0,8,8\n", "line 2: .* got left 8, top 0, right 8"),
+        ("path,left,top,right,bottom\n1.jpg,0,9,8,8\n", "line 2: expected 0 <= left"),
+        ("path,left,top,right,bottom\n1.jpg,-1,0,8,8\n", "line 2: .* in pixels of 1.jpg"),
+        ("path,left,top,right,bottom\n1.jpg,0,0,65,8\n", "left < right <= 64 and .* <= 48"),
+        ("path,left,top,right,bottom\n1.jpg,0,0,8,49\n", "line 2: expected 0 <= left"),
+        ("path,left,top,right,bottom\n1.jpg,0,0,8,8\n1.jpg,a,0,8,8\n", "line 3: .* got left a"),
+    ],
+)
+def test_boxes_that_cannot_be_used_are_an_error_that_names_the_line(streets, lines, error):
+    (streets / "boxes.csv").write_text(lines)
+    with pytest.raises(ValueError, match=error):
+        read_boxes(streets / "boxes.csv", read_splits(streets)[0])
+
+
+def test_a_list_of_boxes_that_is_not_there_is_an_error(streets):
+    with pytest.raises(ValueError, match="none.csv: expected a CSV in UTF-8, got .*No such file"):
+        read_boxes(streets / "none.csv", read_splits(streets)[0])
