@@ -62,8 +62,9 @@ def test_driving_data_end_to_end(streets, tmp_path, capsys):
     assert {row["detector"] for row in rows} == set(DETECTORS)
     assert {row["n_fit"] for row in rows} == {"", "32", "60"}  # 1024 is left out, with a note
     assert {float(row["base_rate"]) for row in rows} == {0.2}
-    best = max(float(row["auroc"]) for row in rows if row["detector"] == "exemplar")
-    assert best > 0.95  # ten red boxes are enough to find the others
+    for name in ("exemplar", "exemplar-regions"):
+        best = max(float(row["auroc"]) for row in rows if row["detector"] == name)
+        assert best > 0.95  # ten red boxes are enough to find the others
     said = capsys.readouterr().out
     assert "N = 1024 left out: the fit split has 60" in said
     assert str(out / "report.html") in said
@@ -146,6 +147,14 @@ def test_broken_files_are_named_counted_and_left_out(streets, tmp_path, capsys):
         ),
         (["--rare", "person", "--n-exemplars", "13"], "expected at least 13 rare images .* got 12"),
         (["--rare", "person", "--sizes", "1024"], "fit split: expected at least .* got 60"),
+        (
+            ["--rare", "person", "--exemplars", "1", "--detectors", "all"],
+            "exemplars of person: expected its pixels .* got none in 001.jpg",
+        ),
+        (
+            ["--rare", "person", "--boxes", "no.csv"],
+            "no.csv: expected a CSV in UTF-8, got .*No such",
+        ),
         (["--rare", "tail"], "--rare tail: expected images of one label"),
         (["--rare", "person", "--imbalance", "10"], "--imbalance: expected images of one label"),
     ],
@@ -240,6 +249,54 @@ def test_exemplars_are_named_by_path_or_index(streets, tmp_path):
     ]
     assert tables[0] == tables[1]
     assert {row["repeats"] for row in tables[0]} == {"1"}
+
+
+def listed(streets: Path) -> Path:
+    """Write a list of the same pictures, whose labels say what is in them but not where."""
+    lines = ["path,label,split"]
+    for split in ("train", "val"):
+        for path in sorted((streets / "images" / "10k" / split).iterdir()):
+            label = "person" if int(path.stem) % 5 == 0 else "none"
+            lines.append(f"images/10k/{split}/{path.name},{label},{split}")
+    (streets / "list.csv").write_text("\n".join(lines))
+    return streets / "list.csv"
+
+
+def test_boxes_say_where_in_the_exemplars_what_matters_is(streets, tmp_path):
+    boxes = [f"train/{number:03d}.jpg,20,20,36,44" for number in (0, 5, 10, 15)]
+    (tmp_path / "boxes.csv").write_text("\n".join(["path,left,top,right,bottom", *boxes]))
+    names = [
+        "--rare",
+        "person",
+        "--detectors",
+        "exemplar-regions",
+        "--boxes",
+        f"{tmp_path}/boxes.csv",
+    ]
+    (by_box,) = run(listed(streets), tmp_path / "boxes", *names, "--percentiles", "0.8")
+    assert (by_box["repeats"], by_box["n_fit"]) == ("1", "") and float(by_box["auroc"]) > 0.95
+    names[-2:] = ["--exemplars", "0", "5", "10", "15"]
+    (by_mask,) = run(streets, tmp_path / "masks", *names, "--percentiles", "0.8")
+    assert by_mask["auroc"] == by_box["auroc"] and by_mask["threshold"] == by_box["threshold"]
+
+
+def test_regions_without_masks_or_boxes_are_an_error_unless_all_detectors_are_asked(
+    streets, tmp_path, capsys
+):
+    arguments = ["--rare", "person", "--percentiles", "0.8", "--sizes", "all", "--detectors"]
+    with pytest.raises(SystemExit, match="--detectors exemplar-regions: expected .* or --boxes"):
+        run(listed(streets), tmp_path / "out", *arguments, "exemplar-regions")
+    assert not any(tmp_path.iterdir())
+    rows = run(listed(streets), tmp_path / "out", *arguments, "all")
+    assert {row["detector"] for row in rows} == {*DETECTORS} - {"exemplar-regions"}
+    assert "exemplar-regions left out: neither masks nor --boxes" in capsys.readouterr().out
+
+
+def test_exemplars_are_named_once(streets, tmp_path):
+    (tmp_path / "boxes.csv").write_text("path,left,top,right,bottom\n000.jpg,20,20,36,44\n")
+    arguments = ["--rare", "person", "--boxes", f"{tmp_path}/boxes.csv", "--exemplars", "5"]
+    with pytest.raises(SystemExit, match="--exemplars: expected none beside --boxes.* got 5"):
+        run(streets, tmp_path / "out", *arguments)
 
 
 def test_two_processes_share_the_work(streets, tmp_path):

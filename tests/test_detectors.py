@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from scipy.spatial.distance import cdist
+from scipy.special import expit
 from sklearn.covariance import shrunk_covariance
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
@@ -14,18 +18,21 @@ from sklearn.preprocessing import normalize
 from solo_ood.detection import detectors
 from solo_ood.detection.detectors import DETECTORS, Detector, Feats, Rows, detector
 
-D, P = 8, 6  # features; patches of an image
+D, GRID = 8, (2, 3)  # features; rows and columns of patches
 UNSUPERVISED = [one for one in DETECTORS.values() if one.learns and not one.exemplars]
 WITH_EXEMPLARS = [one for one in DETECTORS.values() if one.exemplars]
+WHOLE_EXEMPLARS = [one for one in WITH_EXEMPLARS if not one.regions]
 
 
 def cone(n: int, seed: int = 0, sign: float = 1.0) -> Feats:
-    """n images around the direction of ones (or minus ones), their patches, too."""
+    """n images around the direction of ones (or minus ones); of their patches the first is."""
     rng = np.random.default_rng(seed)
     pooled = (sign + 0.3 * rng.normal(size=(n, D))).astype(np.float32)
-    patches = (1 + 0.3 * rng.normal(size=(n, P, D))).astype(np.float16)
-    patches[:, 0] *= sign  # one odd patch is enough
-    return Feats(pooled, Rows(patches))
+    patches = (1 + 0.3 * rng.normal(size=(n, *GRID, D))).astype(np.float16)
+    patches[:, 0, 0] *= sign  # one odd patch is enough
+    regions = np.zeros((n, GRID[0] * GRID[1]), np.float32)
+    regions[:, 0] = 0.75
+    return Feats(pooled, Rows(patches), regions)
 
 
 def scored(one: Detector, fit: Feats, test: Feats, exemplars: Feats | None = None, seed: int = 0):
@@ -46,7 +53,7 @@ def test_what_is_unlike_the_stream_scores_higher(one):
     assert scored(one, fit, odd).min() > scored(one, fit, usual).max()
 
 
-@each(WITH_EXEMPLARS)
+@each(WHOLE_EXEMPLARS)
 def test_ten_exemplars_find_what_is_nearer_to_the_stream_than_the_others(one):
     rng = np.random.default_rng(0)
     pooled = 2 + rng.normal(size=(600, 32)) * np.geomspace(3, 0.3, 32)
@@ -105,18 +112,19 @@ def test_scikit_learns_detectors_are_its_own_with_the_sign_turned(seed):
 
 def test_patch_knn_is_the_mean_distance_of_the_most_unusual_tenth_of_the_patches():
     rng = np.random.default_rng(0)
-    fit, test = (Rows(rng.normal(size=(n, 20, D)).astype(np.float16)) for n in (12, 5))
+    fit, test = (Rows(rng.normal(size=(n, 4, 5, D)).astype(np.float16)) for n in (12, 5))
     blank = np.zeros((12, 1), np.float32)
     found = scored(detector("patch-knn"), Feats(blank, fit), Feats(blank[:5], test))
     memory = fit.array.reshape(-1, D).astype(np.float32)
     for row, score in enumerate(found):
-        nearest = cdist(test.array[row].astype(np.float32), memory, "cosine").min(axis=1)
+        patches = test.array[row].reshape(-1, D).astype(np.float32)
+        nearest = cdist(patches, memory, "cosine").min(axis=1)
         assert score == pytest.approx(np.sort(nearest)[-2:].mean(), abs=1e-4)
 
 
 def test_the_patch_memory_is_bounded_and_every_image_may_be_in_it(monkeypatch):
     monkeypatch.setattr(detectors, "PATCH_MEMORY", 5)
-    fit = Feats(np.zeros((8, 1), np.float32), Rows(np.eye(8, dtype=np.float16)[:, None]))
+    fit = Feats(np.zeros((8, 1), np.float32), Rows(np.eye(8, dtype=np.float16)[:, None, None]))
     held = np.array(
         [scored(detector("patch-knn"), fit, fit, seed=seed) < 0.5 for seed in range(30)]
     )
@@ -130,12 +138,69 @@ def test_exemplar_cosine_is_the_cosine_to_the_mean_of_the_unit_exemplars():
     np.testing.assert_allclose(scores, 1 - expected[:, 0], atol=1e-6)
 
 
-@each(WITH_EXEMPLARS)
+@each(WHOLE_EXEMPLARS)
 def test_exemplars_that_are_given_twice_or_longer_rank_the_images_the_same(one):
     fit, test, exemplars = cone(100), cone(30, seed=1), cone(4, seed=2)
     twice = Feats(np.tile(exemplars.pooled, (2, 1)) * 7)
     both = [scored(one, fit, test, given) for given in (exemplars, twice)]
     assert np.corrcoef(*both)[0, 1] > 0.9999
+
+
+def objects(n: int, share: float, seed: int) -> Feats:
+    """n images of 6 x 8 patches; in ``share`` of them an object, a direction of its own, hides.
+
+    What surrounds it varies much more from image to image than it does.
+    """
+    rng = np.random.default_rng(seed)
+    scale = np.where(np.arange(D) == 0, 0.4, 1)
+    patches = scale * rng.normal(size=(n, 1, 1, D)) + 0.3 * rng.normal(size=(n, 6, 8, D))
+    regions = np.zeros((n, 6, 8), np.float32)
+    for row in np.flatnonzero(rng.random(n) < share):
+        y, x = rng.integers(5), rng.integers(7)
+        regions[row, y : y + 2, x : x + 2] = 1
+        patches[row, y : y + 2, x : x + 2, 0] += 3
+    pooled = patches.mean(axis=(1, 2)).astype(np.float32)
+    return Feats(pooled, Rows(patches.astype(np.float16)), regions.reshape(n, -1))
+
+
+def test_regions_find_small_objects_that_whole_images_hide():
+    test, exemplars = objects(300, 0.3, seed=0), objects(10, 1.0, seed=1)
+    truth = test.regions.any(axis=1)
+    test = Feats(test.pooled, test.patches)  # only exemplars have regions
+
+    def auroc(name: str, given: Feats) -> float:
+        return roc_auc_score(truth, scored(detector(name), test, test, given))
+
+    assert auroc("exemplar-regions", exemplars) > 0.85
+    assert max(auroc(one.name, exemplars) for one in WHOLE_EXEMPLARS) < 0.7
+    elsewhere = replace(exemplars, regions=np.roll(exemplars.regions, 20, axis=1))
+    assert auroc("exemplar-regions", elsewhere) < 0.6
+
+
+def test_the_score_by_regions_is_the_mean_probability_of_patches_that_count_by_their_shares():
+    test, exemplars = objects(9, 0.5, seed=0), objects(3, 1.0, seed=1)
+    exemplars.regions[:, :10] = np.linspace(0, 0.9, 10)
+    rows = np.concatenate([normalize(p) for p in exemplars.patches])
+    inside = exemplars.regions.ravel().astype(np.float64)
+
+    # Each patch once for either class, with weights that may be 0, minimised by hand.
+    def loss(w: np.ndarray) -> float:
+        logits = rows @ w[:-1] + w[-1]
+        fit = inside * np.logaddexp(0, -logits) + (1 - inside) * np.logaddexp(0, logits)
+        return 0.5 * w[:-1] @ w[:-1] + fit.sum()
+
+    w = minimize(loss, np.zeros(D + 1)).x
+    expected = [expit(normalize(p) @ w[:-1] + w[-1]).mean() for p in test.patches]
+    found = scored(detector("exemplar-regions"), test, test, exemplars)
+    np.testing.assert_allclose(found, expected, rtol=0.01)
+
+
+@pytest.mark.parametrize(("share", "got"), [(0.0, "only others"), (1.0, "none of the others")])
+def test_regions_that_hold_nothing_or_everything_are_an_error(share, got):
+    exemplars = cone(4)
+    exemplars.regions[:] = share
+    with pytest.raises(ValueError, match=f"regions of the exemplars: .* got {got}"):
+        scored(detector("exemplar-regions"), cone(20), cone(3), exemplars)
 
 
 @each(WITH_EXEMPLARS)
@@ -145,7 +210,9 @@ def test_a_fitted_model_takes_other_exemplars_each_time(one):
     first, other = model(test, here), model(test, there)
     assert not np.allclose(first, other)
     np.testing.assert_array_equal(model(test, here), first)
-    with pytest.raises(TypeError, match="without the patches or exemplars that it declares"):
+    with pytest.raises(
+        TypeError, match="without the patches, exemplars or regions that it declares"
+    ):
         model(test, None)
 
 
@@ -175,11 +242,12 @@ def test_eight_fit_samples_are_enough(one):
 
 
 def test_patches_are_read_row_by_row_as_unit_vectors():
-    array = np.random.default_rng(0).normal(size=(5, P, D)).astype(np.float16)
+    array = np.random.default_rng(0).normal(size=(5, *GRID, D)).astype(np.float16)
     rows = Rows(array)[np.array([4, 1, 3])][np.array([2, 0])]
     assert len(rows) == 2 and rows.array is array  # no copy
     for patches, row in zip(rows, (3, 4)):
-        np.testing.assert_allclose(patches, normalize(array[row].astype(np.float32)), rtol=1e-5)
+        expected = normalize(array[row].reshape(-1, D).astype(np.float32))
+        np.testing.assert_allclose(patches, expected, rtol=1e-5)
     subset = Feats(np.arange(5.0)[:, None], Rows(array))[np.array([3, 0])]
     assert (len(subset), subset.pooled[:, 0].tolist()) == (2, [3, 0])
     assert subset.patches.rows.tolist() == [3, 0]

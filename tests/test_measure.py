@@ -149,6 +149,40 @@ def test_exemplars_are_drawn_among_the_rare_fit_images_of_each_definition():
     assert len(drawn) == 12 and len(spy.fits) == 6  # exemplars need no new fit
 
 
+def test_what_learns_nothing_is_fitted_once_and_has_seen_no_image():
+    spy, given = Spy(), task(50, 20)
+    (scores,) = score(given, [spy.detector(learns=False)], QUICK)[RARE]
+    assert len(spy.fits) == 1 and len(scores.held_out[0]) == 50
+    spy = Spy()
+    (scores,) = score(task(50, None), [spy.detector(learns=False)], QUICK)[RARE]
+    assert len(spy.fits) == 1 and len(scores.test[0]) == 50
+
+
+@pytest.mark.parametrize("regions", [True, False])
+def test_regions_are_those_of_the_exemplars_by_each_definition_and_only_for_who_asks(regions):
+    given, seen = task(50, 20), []
+
+    def fit(feats: Feats, seed: int):
+        def scores(test: Feats, exemplars: Feats) -> np.ndarray:
+            assert test.regions is None
+            seen.append((exemplars.pooled[:, 0].astype(int), exemplars.regions))
+            return test.pooled[:, 1]
+
+        return scores
+
+    given = replace(given, regions=lambda one, rows: 1000 * one.class_ids[0] + rows[:, None])
+    score(given, [Detector("spy", fit, exemplars=True, regions=regions, learns=False)], QUICK)
+    assert len(seen) == 2 * 2 * QUICK.draws  # two definitions, two splits
+    if not regions:
+        assert all(found is None for _, found in seen)
+        return
+    rare, other = (set(np.flatnonzero(given.rare[one][0])) for one in (RARE, OTHER))
+    for number, (rows, found) in enumerate(seen):
+        is_other = number >= len(seen) // 2
+        np.testing.assert_array_equal(found[:, 0], rows + 1000 * is_other)
+        assert set(rows) <= (other if is_other else rare)
+
+
 def test_given_exemplars_are_used_for_every_definition():
     spy, given = Spy(), task(50, 20)
     found = score(given, [spy.detector(exemplars=True)], replace(QUICK, exemplars=(4, 9)))
