@@ -11,7 +11,7 @@ import json
 import sys
 import warnings
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -43,6 +43,7 @@ from solo_ood.scorers import ExemplarScorer, KNNScorer, MahalanobisScorer
 ORDERS = (0, 1, 2)  # permutations of the classes
 TUNED = ("car", "fence", "pole", "sidewalk", "sky", "vegetation", "car+fence", "pole+sidewalk")
 FINAL = ("person", "bicycle", "person+bicycle", "sign")  # never used to choose anything
+PHASES = ("dev", "final", "final, clips held out")
 N_EXEMPLARS, DRAWS = 10, 20
 
 
@@ -494,14 +495,14 @@ def exemplar_numbers(feats: Feats, rare: np.ndarray, names: list[str]) -> Number
     for fit, test in halves:
         stream, pool = Stream(feats[fit], feats[test]), fit[rare[fit]]
         for name in names:
-            scores = [SUPERVISED[name](stream, feats.pooled[rows]) for rows in _draws(pool)]
+            scores = [SUPERVISED[name](stream, feats.pooled[rows]) for rows in draws_of(pool)]
             found[name].append([quality(rare[test], one, 0.05) for one in scores])
     return {name: np.mean(numbers, axis=0).tolist() for name, numbers in found.items()}
 
 
-def _draws(pool: np.ndarray) -> list[np.ndarray]:
+def draws_of(pool: np.ndarray, count: int = N_EXEMPLARS) -> list[np.ndarray]:
     rngs = [np.random.default_rng(draw) for draw in range(DRAWS)]
-    return [rng.choice(pool, min(N_EXEMPLARS, len(pool)), replace=False) for rng in rngs]
+    return [rng.choice(pool, min(count, len(pool)), replace=False) for rng in rngs]
 
 
 def table(title: str, columns: dict[str, Numbers], metrics: dict[str, int]) -> str:
@@ -553,38 +554,46 @@ def long_tail_tables(name: str, tails: list[Split], feats: Feats, of: Split, arg
         print("\n".join(a + b.split("|", 2)[2] for a, b in zip(lifts, means)) + "\n", flush=True)
 
 
+def read_camvid(root: Path) -> tuple[Split, int]:
+    """Return the frames of both splits, and how many of them are to be fitted on."""
+    fit, test = (one for one in read_splits(root) if one is not None)
+    shares = np.concatenate([fit.shares, test.shares])
+    paths, masks = fit.paths + test.paths, fit.masks + test.masks
+    return replace(fit, paths=paths, masks=masks, shares=shares), len(fit)
+
+
+def camvid_tasks(
+    both: Split, n_fit: int, phase: str
+) -> Iterator[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]]:
+    """Yield the rows to fit on, those to test on, and the rare rows (N,) by definition."""
+    official = np.arange(len(both)) < n_fit
+    sequences = np.array([path.name.split("_")[0] for path in both.paths])
+    held_out = [(sequences != name, sequences == name) for name in sorted(set(sequences))]
+    splits = held_out if phase == PHASES[2] else [(official, ~official)]
+    for masks in splits + held_out if phase == PHASES[0] else splits:
+        fit, test = (np.flatnonzero(mask) for mask in masks)
+        rares = {}
+        for definition in TUNED if phase == PHASES[0] else FINAL:
+            ids = [both.classes.index(one) for one in definition.split("+")]
+            rare = np.zeros(len(both), dtype=bool)
+            for rows in (fit, test):
+                share = both.shares[rows][:, ids].sum(axis=1)
+                rare[rows] = share > np.quantile(share, 1 - POSTER_BASE_RATE)
+            if rare[fit].sum() >= N_EXEMPLARS and rare[test].sum() >= 5:
+                rares[definition] = rare
+        yield fit, test, rares
+
+
 def camvid_tables(both: Split, n_fit: int, variants: dict[str, Feats], args: Any) -> None:
     """Study driving frames: tune on some classes and on whole sequences, check on others."""
-    shares, official = both.shares, np.arange(len(both)) < n_fit
-    sequences = np.array([path.name.split("_")[0] for path in both.paths])
-    standard = [(official, ~official)]
-    held_out = [(sequences != name, sequences == name) for name in sorted(set(sequences))]
-    phases = {
-        "dev": (TUNED, standard + held_out),
-        "final": (FINAL, standard),
-        "final, clips held out": (FINAL, held_out),
-    }
-
-    def rare_of(definition: str, masks: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        ids = [both.classes.index(one) for one in definition.split("+")]
-        rare = np.zeros(len(shares), dtype=bool)
-        for mask in masks:
-            share = shares[mask][:, ids].sum(axis=1)
-            rare[mask] = share > np.quantile(share, 1 - POSTER_BASE_RATE)
-        return rare
 
     def numbers(feats: Feats, phase: str, names: list[str]) -> Numbers:
         found: dict[str, list[list[list[float]]]] = {name: [] for name in names}
-        definitions, splits = phases[phase]
-        for masks in splits:
-            fit, test = (np.flatnonzero(mask) for mask in masks)
+        for fit, test, rares in camvid_tasks(both, n_fit, phase):
             streams = [Stream(feats[fit], feats[test], seed) for seed in range(args.seeds)]
             plain = {n: [UNSUPERVISED[n](x) for x in streams] for n in names if n in UNSUPERVISED}
-            for definition in definitions:
-                rare = rare_of(definition, masks)
-                if rare[fit].sum() < N_EXEMPLARS or rare[test].sum() < 5:
-                    continue
-                draws = _draws(fit[rare[fit]])
+            for rare in rares.values():
+                draws = draws_of(fit[rare[fit]])
                 for name in names:
                     detect = {**SUPERVISED, **IMAGES_ONLY}.get(name)
                     scores = plain.get(name) or [
@@ -595,7 +604,7 @@ def camvid_tables(both: Split, n_fit: int, variants: dict[str, Feats], args: Any
 
     base, *others = variants.items()
     columns: dict[str, dict[str, Numbers]] = {"unsupervised": {}, "10 exemplars": {}}
-    for phase in phases:
+    for phase in PHASES:
         for kind, names in (
             ("unsupervised", list(UNSUPERVISED)),
             ("10 exemplars", [*SUPERVISED, *IMAGES_ONLY]),
@@ -639,10 +648,7 @@ def main(args: Namespace) -> None:
         pooled = Feats(features(split, args.cifar, 128).pooled)
         long_tail_tables("CIFAR-10-LT", tails, pooled, split, args)
     if "camvid" in args.data:
-        fit, test = (one for one in read_splits(args.camvid) if one is not None)
-        both = replace(
-            fit, paths=fit.paths + test.paths, shares=np.concatenate([fit.shares, test.shares])
-        )
+        both, n_fit = read_camvid(args.camvid)
         at = {side: features(both, args.camvid, side) for side in (224, 360, 512)}
         early = normalize(features(both, args.camvid, 360, "3").pooled) / 2
         joined = {
@@ -650,7 +656,7 @@ def main(args: Namespace) -> None:
             "224 + 360 + 512 px": Feats(np.hstack([normalize(one.pooled) for one in at.values()])),
             "an earlier stage beside it": Feats(np.hstack([early, normalize(at[512].pooled)])),
         }
-        camvid_tables(both, len(fit), joined, args)
+        camvid_tables(both, n_fit, joined, args)
 
 
 if __name__ == "__main__":

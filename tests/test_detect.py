@@ -70,6 +70,7 @@ def test_driving_data_end_to_end(streets, tmp_path, capsys):
     assert str(out / "report.html") in said
     page = (out / "report.html").read_text()
     assert "DINO-BDD100K" in page and "0.221<" in page  # the poster's last row
+    assert (out / "maps-1-person-exemplar-regions.jpg").is_file()
     kinds = {path.suffix for path in out.iterdir()}
     assert kinds == {".png", ".jpg", ".csv", ".json", ".md", ".html"}
     assert json.loads((out / "table.json").read_text())["rows"][0]["detector"] == "random"

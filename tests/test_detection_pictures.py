@@ -178,6 +178,26 @@ def _last(one: Scores):
     return lambda row: -one.test[0][row]
 
 
+def test_maps_lie_over_the_images_as_the_network_saw_them(tmp_path):
+    pixels = np.zeros((40, 80, 3), np.uint8)
+    pixels[:, 40:] = 200
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    one = np.zeros((2, 3))
+    one[1, 2] = 1
+    paths, captions = [tmp_path / "a.png"] * 5, [f"#{row}" for row in range(5)]
+    figure = drawn(pictures.maps([one] * 5, paths, (20, 30), captions, "title"), tmp_path)
+    images = [axis.images for axis in figure.axes]
+    assert [len(layers) for layers in images] == [2] * 5 + [0] * 3  # four in a row
+    below, above = images[0]
+    assert below.get_array().shape == (20, 30)
+    # 40 x 80 becomes 20 x 40, of which 5 columns are cut off on either side.
+    assert below.get_array()[:, :13].max() < 20 and below.get_array()[:, 17:].min() > 180
+    np.testing.assert_allclose(above.get_alpha(), 0.8 * one)
+    left, right, bottom, top = above.get_extent()
+    assert (right - left, bottom - top) == (30, 20)
+    assert [axis.get_title() for axis in figure.axes[:5]] == captions
+
+
 def test_a_sheet_of_few_images_shows_none_twice(tmp_path):
     one, rare = scores_of(7)
     paths = image_files(tmp_path, 7)

@@ -223,25 +223,31 @@ def _exemplar_cosine(feats: Feats, seed: int) -> Score:
 
 
 def _exemplar_regions(feats: Feats, seed: int) -> Score:
-    """Share of an image's patches that look like the regions of the exemplars, in [0, 1].
-
-    A logistic regression tells the exemplars' patches inside the regions from those outside, each
-    patch counting by its share of both; the score is the mean probability of an image's patches.
-    Linear classifiers of patch features are how self-supervised networks are judged on
-    segmentation (Oquab et al., 2023, arXiv:2304.07193).
-    """
+    """Mean of ``region_maps``: the share of an image that looks like the regions, in [0, 1]."""
 
     def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
-        given = _given(exemplars)
-        rows = torch.cat(list(_given(given.patches))).numpy()
-        inside = _given(given.regions).ravel()
-        model = _linear_classifier(rows, inside)
-        weights = torch.from_numpy(model.coef_[0].astype(np.float32))
-        bias = float(model.intercept_[0])
-        areas = [torch.sigmoid(patches @ weights + bias).mean() for patches in _given(test.patches)]
-        return torch.stack(areas).numpy()
+        return np.array([float(one.mean()) for one in region_maps(test, exemplars)])
 
     return score
+
+
+def region_maps(images: Feats, exemplars: Feats | None) -> Iterator[Tensor]:
+    """Yield of each image how likely its patches look like the exemplars' regions: (h * w,).
+
+    A logistic regression tells the exemplars' patches inside the regions from those outside, each
+    patch counting by its share of both. Linear classifiers of patch features are how
+    self-supervised networks are judged on segmentation (Oquab et al., 2023, arXiv:2304.07193).
+
+    Raises:
+        ValueError: if the regions hold nothing, or all of the exemplars.
+    """
+    given = _given(exemplars)
+    rows = torch.cat(list(_given(given.patches))).numpy()
+    model = _linear_classifier(rows, _given(given.regions).ravel())
+    weights = torch.from_numpy(model.coef_[0].astype(np.float32))
+    bias = float(model.intercept_[0])
+    for patches in _given(images.patches):
+        yield torch.sigmoid(patches @ weights + bias)
 
 
 def _linear_classifier(rows: np.ndarray, inside: np.ndarray) -> Any:

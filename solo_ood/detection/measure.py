@@ -184,7 +184,7 @@ def score(
                         if shared
                         else [
                             models.score(rows, task.exemplars(rows, definition, detector.regions))
-                            for rows in _draws(rare, plan, repeat, fits)
+                            for rows in draws(rare, plan, repeat, fits)
                         ]
                     ):
                         scores[definition].held_out.append(held_out)
@@ -297,7 +297,7 @@ def _fit(detector: Detector, task: Task, size: int | None, plan: Plan, seed: int
     return _Models(task, whole, folds, len(chosen), plan.block)
 
 
-def _draws(rare: np.ndarray, plan: Plan, repeat: int, repeats: int) -> list[np.ndarray]:
+def draws(rare: np.ndarray, plan: Plan, repeat: int, repeats: int) -> list[np.ndarray]:
     """Return the rows of the exemplars of each draw that belongs to this repeat."""
     if plan.exemplars is not None:
         return [np.array(plan.exemplars)]

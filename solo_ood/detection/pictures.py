@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from PIL import Image
 
 from solo_ood import plots
 from solo_ood.detection.measure import Scores
+from solo_ood.embedding.extract import covered
 from solo_ood.errors import message, unknown_name
 
 PROJECTIONS = ("pca", "tsne", "umap")
@@ -158,8 +160,7 @@ def sheet(
     one: Scores, paths: Sequence[Path], captions: Sequence[str], rare: np.ndarray, title: str
 ) -> Figure:
     """Draw the images with the 24 highest and the 24 lowest scores of the first repeat."""
-    known = np.flatnonzero(~np.isnan(one.test[0]))  # exemplars have no score
-    order = known[np.argsort(-one.test[0][known], kind="stable")]
+    order = highest(one, len(rare))
     few = min(24, len(order) // 2)
     rows = np.concatenate([order[:few], order[len(order) - few :]])
     return plots.contact_sheet(
@@ -168,6 +169,48 @@ def sheet(
         rare[rows].tolist(),
         f"{title}: {few} highest scores, then the {few} lowest; red: rare",
     )
+
+
+def maps(
+    shown: Sequence[np.ndarray],
+    paths: Sequence[Path],
+    size: tuple[int, int],
+    captions: Sequence[str],
+    title: str,
+) -> Figure:
+    """Draw where in each image a detector sees what matters, from clear (0) to red (1).
+
+    Args:
+        shown: a map (h, w) in [0, 1] of each image.
+        paths: the images.
+        size: H and W (pixels) to which they were scaled and cut.
+        captions: of the images.
+        title: of the figure.
+    """
+    columns = min(4, len(shown))
+    rows = -(-len(shown) // columns)
+    width = 3.2
+    height = width * size[0] / size[1] + 0.3
+    figure = Figure(figsize=(width * columns, height * rows + 0.4), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, one, path, caption in zip(axes, shown, paths, captions):
+        with Image.open(path) as image:
+            axis.imshow(covered(image.convert("L"), size, Image.Resampling.BICUBIC), cmap="gray")
+        extent = (-0.5, size[1] - 0.5, size[0] - 0.5, -0.5)
+        axis.imshow(
+            np.ones_like(one), extent=extent, cmap="Reds", vmin=0, vmax=1.4, alpha=0.8 * one
+        )
+        axis.set_title(caption, fontsize=8)
+    figure.suptitle(title)
+    return figure
+
+
+def highest(one: Scores, count: int) -> np.ndarray:
+    """Return the rows of the highest scores of the first repeat, the highest first."""
+    known = np.flatnonzero(~np.isnan(one.test[0]))  # exemplars have no score
+    return known[np.argsort(-one.test[0][known], kind="stable")][:count]
 
 
 def _name(one: Scores) -> str:

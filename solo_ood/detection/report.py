@@ -12,21 +12,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from solo_ood import plots
 from solo_ood.data.images import Split
 from solo_ood.data.rare import RareDefinition
 from solo_ood.detection import pictures, table
-from solo_ood.detection.measure import Row, Scores, Task
+from solo_ood.detection.detectors import DETECTORS, region_maps
+from solo_ood.detection.measure import Plan, Row, Scores, Task, draws
 from solo_ood.detection.options import DetectOptions
 from solo_ood.detection.page import Page
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The results with one network."""
+    """The results with one network.
+
+    Attributes:
+        size: H and W (pixels) to which the images were scaled and cut.
+        plan: with the exemplars' rows among the images that could be embedded.
+    """
 
     name: str
+    size: tuple[int, int]
+    plan: Plan
     task: Task
     fit: Split
     test: Split
@@ -118,6 +127,10 @@ def _draw(
                 f"{one.detector}: most and least rare by its scores, with their share or class"
             )
             add(drawn, f"images{suffix}-{one.detector}.jpg", caption)  # photographs
+            if DETECTORS[one.detector].regions:
+                drawn = _maps(first, one, definition, captions)
+                caption = f"{one.detector}: where it sees what the exemplars' regions show, in red"
+                add(drawn, f"maps{suffix}-{one.detector}.jpg", caption)
     means = [row for row in rows if row.definition.startswith("mean of ")]
     if means:
         page.heading("Mean over the definitions")
@@ -127,6 +140,25 @@ def _draw(
         page.text("Base rate, flag rate and lift follow from its numbers.")
         page.table(table.markdown(table.poster_rows()))
     page.save(out / "report.html")
+
+
+def _maps(
+    result: Measured, one: Scores, definition: RareDefinition, captions: Sequence[str]
+) -> Figure:
+    """Draw where the regions of the first exemplars are seen in the images that score highest."""
+    task, rows = result.task, pictures.highest(one, 12)
+    exemplars = draws(task.rare[definition][0], result.plan, 0, 1)[0]
+    images = (task.test or task.fit)[rows]
+    assert images.patches is not None  # a detector by regions has them
+    grid = images.patches.array.shape[1:3]
+    found = region_maps(images, task.exemplars(exemplars, definition, regions=True))
+    return pictures.maps(
+        [seen.reshape(grid).numpy() for seen in found],
+        [result.test.paths[row] for row in rows],
+        result.size,
+        [captions[row] for row in rows],
+        f"{one.detector}: the highest scores",
+    )
 
 
 def _largest(scores: Sequence[Scores]) -> list[Scores]:

@@ -136,7 +136,7 @@ def _measure(
         for one in collected
         for row in measure(one, task.rare[definition][1], plan, name, definition.name)
     ]
-    return Measured(name, task, fit.split, (test or fit).split, scores, measured)
+    return Measured(name, fit.size, plan, task, fit.split, (test or fit).split, scores, measured)
 
 
 def _check_output(options: DetectOptions) -> None:
