@@ -185,7 +185,8 @@ def test_maps_lie_over_the_images_as_the_network_saw_them(tmp_path):
     one = np.zeros((2, 3))
     one[1, 2] = 1
     paths, captions = [tmp_path / "a.png"] * 5, [f"#{row}" for row in range(5)]
-    figure = drawn(pictures.maps([one] * 5, paths, (20, 30), captions, "title"), tmp_path)
+    rare = np.array([True, False, True, False, False])
+    figure = drawn(pictures.maps([one] * 5, paths, (20, 30), captions, rare, "title"), tmp_path)
     images = [axis.images for axis in figure.axes]
     assert [len(layers) for layers in images] == [2] * 5 + [0] * 3  # four in a row
     below, above = images[0]
@@ -196,6 +197,7 @@ def test_maps_lie_over_the_images_as_the_network_saw_them(tmp_path):
     left, right, bottom, top = above.get_extent()
     assert (right - left, bottom - top) == (30, 20)
     assert [axis.get_title() for axis in figure.axes[:5]] == captions
+    assert [color_of(axis.title) == RED for axis in figure.axes[:5]] == rare.tolist()
 
 
 def test_a_sheet_of_few_images_shows_none_twice(tmp_path):

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from PIL import Image
@@ -176,6 +177,7 @@ def maps(
     paths: Sequence[Path],
     size: tuple[int, int],
     captions: Sequence[str],
+    rare: np.ndarray,
     title: str,
 ) -> Figure:
     """Draw where in each image a detector sees what matters, from clear (0) to red (1).
@@ -185,6 +187,7 @@ def maps(
         paths: the images.
         size: H and W (pixels) to which they were scaled and cut.
         captions: of the images.
+        rare: (N,) bool; the captions of these are red.
         title: of the figure.
     """
     columns = min(4, len(shown))
@@ -195,14 +198,13 @@ def maps(
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
-    for axis, one, path, caption in zip(axes, shown, paths, captions):
+    for axis, one, path, caption, is_rare in zip(axes, shown, paths, captions, rare):
         with Image.open(path) as image:
             axis.imshow(covered(image.convert("L"), size, Image.Resampling.BICUBIC), cmap="gray")
         extent = (-0.5, size[1] - 0.5, size[0] - 0.5, -0.5)
-        axis.imshow(
-            np.ones_like(one), extent=extent, cmap="Reds", vmin=0, vmax=1.4, alpha=0.8 * one
-        )
-        axis.set_title(caption, fontsize=8)
+        red = np.broadcast_to(to_rgb("red"), (*one.shape, 3))
+        axis.imshow(red, extent=extent, alpha=0.8 * one)
+        axis.set_title(caption, fontsize=8, color=plots.RARE if is_rare else "black")
     figure.suptitle(title)
     return figure
 

@@ -157,7 +157,8 @@ def _maps(
         [result.test.paths[row] for row in rows],
         result.size,
         [captions[row] for row in rows],
-        f"{one.detector}: the highest scores",
+        task.rare[definition][1][rows],
+        f"{one.detector}: where it sees {definition.name} in the highest scores; red caption: rare",
     )
 
 
