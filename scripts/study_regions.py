@@ -90,7 +90,7 @@ def main(args: Namespace) -> None:
     names = [f"{n} exemplars, {kind}" for n in COUNTS for kind in ("whole", "boxes", "masks")]
     columns = {}
     for phase in PHASES:
-        file = args.out / "results" / f"regions, {phase}.json"
+        file = args.out / "results" / f"regions, {phase}, {embedder.fingerprint[:8]}.json"
         columns[phase] = resumed(file, names, partial(numbers, found, n_fit, phase))
     print("\n" + table("camvid", columns, {"AUROC": 1, "lift": 0}))
 

@@ -17,7 +17,12 @@ from PIL import Image
 
 from solo_ood.cli import main
 from solo_ood.data.digits import digits_lt
+from solo_ood.data.images import read_splits
+from solo_ood.data.rare import define
 from solo_ood.detection.detectors import DETECTORS
+from solo_ood.detection.run import task_of
+from solo_ood.embedding.extract import ExtractConfig, embed
+from solo_ood.embedding.networks import make_embedder
 from solo_ood.embedding.store import EmbeddingStore
 
 NETWORK = "resnet18:random"
@@ -149,13 +154,15 @@ def test_broken_files_are_named_counted_and_left_out(streets, tmp_path, capsys):
         (["--rare", "person", "--n-exemplars", "13"], "expected at least 13 rare images .* got 12"),
         (["--rare", "person", "--sizes", "1024"], "fit split: expected at least .* got 60"),
         (
-            ["--rare", "person", "--exemplars", "1", "--detectors", "all"],
-            "exemplars of person: expected its pixels .* got none in 001.jpg",
+            ["--rare", "person", "--exemplars", "1", "--detectors", "exemplar-regions"],
+            "exemplars of person: expected what matters .* got none in 001.jpg",
         ),
         (
             ["--rare", "person", "--boxes", "no.csv"],
-            "no.csv: expected a CSV in UTF-8, got .*No such",
+            "no.csv: expected a CSV, got .*No such",
         ),
+        (["--rare", "person", "--boxes", "no.csv", "--exemplars", "5"], "got 1 and 1 exemplars"),
+        (["--rare", "person", "sky", "--boxes", "no.csv", "--min-share", ".1"], "sky, fit split"),
         (["--rare", "tail"], "--rare tail: expected images of one label"),
         (["--rare", "person", "--imbalance", "10"], "--imbalance: expected images of one label"),
     ],
@@ -285,19 +292,63 @@ def test_regions_without_masks_or_boxes_are_an_error_unless_all_detectors_are_as
     streets, tmp_path, capsys
 ):
     arguments = ["--rare", "person", "--percentiles", "0.8", "--sizes", "all", "--detectors"]
-    with pytest.raises(SystemExit, match="--detectors exemplar-regions: expected .* or --boxes"):
+    with pytest.raises(SystemExit, match="--detectors: expected masks .* or --boxes"):
         run(listed(streets), tmp_path / "out", *arguments, "exemplar-regions")
     assert not any(tmp_path.iterdir())
     rows = run(listed(streets), tmp_path / "out", *arguments, "all")
     assert {row["detector"] for row in rows} == {*DETECTORS} - {"exemplar-regions"}
-    assert "exemplar-regions left out: neither masks nor --boxes" in capsys.readouterr().out
-
-
-def test_exemplars_are_named_once(streets, tmp_path):
+    assert "left out: there are neither masks nor --boxes" in capsys.readouterr().out
     (tmp_path / "boxes.csv").write_text("path,left,top,right,bottom\n000.jpg,20,20,36,44\n")
-    arguments = ["--rare", "person", "--boxes", f"{tmp_path}/boxes.csv", "--exemplars", "5"]
-    with pytest.raises(SystemExit, match="--exemplars: expected none beside --boxes.* got 5"):
-        run(streets, tmp_path / "out", *arguments)
+    given = ["--boxes", f"{tmp_path}/boxes.csv"]
+    run(listed(streets), tmp_path / "knn", *arguments, "knn", *given)
+    assert "the boxes themselves are for exemplar-regions only" in capsys.readouterr().out
+
+
+def test_regions_that_the_network_does_not_see_are_an_error_before_any_work(
+    streets, tmp_path, capsys
+):
+    (tmp_path / "boxes.csv").write_text("path,left,top,right,bottom\n000.jpg,0,20,4,44\n")
+    given = ["--rare", "person", "--boxes", f"{tmp_path}/boxes.csv", "--percentiles", "0.8"]
+    square = "mixer_s32_224:random"  # 8 columns of the 64 are cut off on either side
+    detectors = ["--detectors", "exemplar-regions"]
+    with pytest.raises(SystemExit, match="middle that the network sees .224 x 224.* in 000.jpg"):
+        run(streets, tmp_path / "out", *given, *detectors, network=square)
+    assert {path.name for path in tmp_path.iterdir()} == {"boxes.csv"}
+    run(streets, tmp_path / "out", *given, *detectors)  # which sees all of it
+    rows = run(
+        streets, tmp_path / "all", *given, "--sizes", "all", "--detectors", "all", network=square
+    )
+    assert "exemplar-regions" not in {row["detector"] for row in rows}
+    assert "exemplar-regions left out: exemplars of person" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("network", ["resnet18:random", "vit_tiny_patch16_224:random"])
+def test_regions_lie_on_the_patches_that_show_them(streets, tmp_path, network):
+    """On a grid that is wider than high: what is in a corner is in the patch of that corner."""
+    data = tmp_path / "data"
+    shutil.copytree(streets, data)
+    for image in (data / "images" / "10k").rglob("*.jpg"):
+        rare = int(image.stem) % 5 == 0
+        pixels, mask = np.full((64, 128, 3), 110, np.uint8), np.zeros((64, 128), np.uint8)
+        pixels[-32:, :32] = (250, 20, 20) if rare else 110
+        mask[-32:, :32] = 11 if rare else 0
+        mask[0, 64 + int(image.stem) % 2] = 10
+        Image.fromarray(pixels).save(image, quality=95)
+        Image.fromarray(mask).save(
+            data / "labels/sem_seg/masks" / image.parent.name / f"{image.stem}.png"
+        )
+    fit = read_splits(data)[0]
+    embedder = make_embedder(network, patches=True)
+    found = embed(fit, embedder, ExtractConfig(tmp_path, 64, num_workers=0), data, "fit")
+    (definition,) = [define("person", fit)]
+    regions = task_of(found, None, [definition], None).regions
+    assert found.size == (64, 128) and found.patches.shape[1] < found.patches.shape[2]
+    shares = regions(definition, np.array([0]))[0, :, 0].reshape(found.patches.shape[1:3])
+    patches = found.patches.astype(np.float32)
+    change = np.linalg.norm(patches[0] - patches[1], axis=2)  # a rare picture, and one without
+    inside = shares > 0.5
+    assert inside.any() and change[inside].mean() > 2 * change[~inside].mean()
+    assert np.unravel_index(change.argmax(), change.shape) in map(tuple, np.argwhere(inside))
 
 
 def test_two_processes_share_the_work(streets, tmp_path):

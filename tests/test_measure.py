@@ -170,7 +170,7 @@ def test_regions_are_those_of_the_exemplars_by_each_definition_and_only_for_who_
 
         return scores
 
-    given = replace(given, regions=lambda one, rows: 1000 * one.class_ids[0] + rows[:, None])
+    given = replace(given, regions=lambda one, rows: 1000 * one.class_ids[0] + rows[:, None, None])
     score(given, [Detector("spy", fit, exemplars=True, regions=regions, learns=False)], QUICK)
     assert len(seen) == 2 * 2 * QUICK.draws  # two definitions, two splits
     if not regions:
@@ -179,7 +179,7 @@ def test_regions_are_those_of_the_exemplars_by_each_definition_and_only_for_who_
     rare, other = (set(np.flatnonzero(given.rare[one][0])) for one in (RARE, OTHER))
     for number, (rows, found) in enumerate(seen):
         is_other = number >= len(seen) // 2
-        np.testing.assert_array_equal(found[:, 0], rows + 1000 * is_other)
+        np.testing.assert_array_equal(found[:, 0, 0], rows + 1000 * is_other)
         assert set(rows) <= (other if is_other else rare)
 
 
@@ -190,12 +190,13 @@ def test_given_exemplars_are_used_for_every_definition():
     assert [len(found[one][0].test) for one in (RARE, OTHER)] == [1, 1]
 
 
+@pytest.mark.parametrize("learns", [True, False])
 @pytest.mark.parametrize("n_test", [200, None])
-def test_exemplars_count_neither_for_the_threshold_nor_as_found(n_test):
+def test_exemplars_count_neither_for_the_threshold_nor_as_found(n_test, learns):
     given, exemplars = task(60, n_test), (3, 5, 8)
     given.rare[RARE][0][list(exemplars)] = True
     plan = replace(QUICK, exemplars=exemplars)
-    (scores,) = score(given, [Spy().detector(exemplars=True)], plan)[RARE]
+    (scores,) = score(given, [Spy().detector(exemplars=True, learns=learns)], plan)[RARE]
     assert len(scores.held_out[0]) == 57 and max(scores.thresholds(0.999)) < 1e8
     rare = given.rare[RARE][1]
     judged = np.delete(rare, exemplars) if n_test is None else rare
@@ -204,6 +205,14 @@ def test_exemplars_count_neither_for_the_threshold_nor_as_found(n_test):
     for row in rows_of(scores, given, plan):
         assert row.metrics["base_rate"].value == pytest.approx(judged.mean())
         assert row.metrics["auroc"].value < 0.8  # the exemplars are not its hits
+
+
+@pytest.mark.parametrize("learns", [True, False])
+def test_neighbours_of_exemplars_in_their_block_do_not_count_either(learns):
+    given, plan = task(60, None), replace(QUICK, exemplars=(3, 27), block=5)
+    (scores,) = score(given, [Spy().detector(exemplars=True, learns=learns)], plan)[RARE]
+    unknown = np.flatnonzero(np.isnan(scores.test[0])).tolist()
+    assert unknown == [*range(5), *range(25, 30)] and len(scores.held_out[0]) == 50
 
 
 def test_a_row_holds_the_metrics_of_the_scores_at_its_threshold_and_a_tie_is_not_flagged():

@@ -21,7 +21,8 @@ def masks(n: int, seed: int = 0, empty: float = 0.0, scale: float = 1.0) -> Spli
     shares = np.zeros((n, 4), dtype=np.float32)
     shares[:, 1:3] = scale * rng.uniform(0.01, 0.4, (n, 2)) * (rng.random((n, 2)) >= empty)
     shares[:, 0] = 1 - shares.sum(axis=1)
-    return Split(tuple(map(Path, map(str, range(n)))), shares, CLASSES, by_pixels=True)
+    paths = tuple(map(Path, map(str, range(n))))
+    return Split(paths, shares, CLASSES, masks=paths)
 
 
 def labelled(labels: list[int]) -> Split:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
+from solo_ood.data.bdd import VOID
 from solo_ood.data.images import read_splits
 from solo_ood.data.rare import RareDefinition
 from solo_ood.detection.regions import Regions, read_boxes
@@ -42,16 +44,49 @@ def test_a_patch_counts_by_the_share_of_its_pixels_that_matter(streets):
     expected = np.zeros((3, 4, 4))
     expected[0, 0, 0], expected[1, 0, 0] = 1, 0.5
     expected[:2, 3, 3] = 0.5
-    assert found.shape == (3, 16) and found.dtype == np.float32
-    np.testing.assert_allclose(found, expected.reshape(3, 16), atol=1e-6)
-    person = regions.of(PERSON, [2])
+    assert found.shape == (3, 16, 2) and found.dtype == np.float32
+    np.testing.assert_allclose(found[..., 0], expected.reshape(3, 16), atol=1e-6)
+    np.testing.assert_allclose(found.sum(axis=2), 1, atol=1e-6)
+    person = regions.of(PERSON, [2])[..., 0]
     assert person[0, 0] == 1 and person.sum() == 1  # without the bicycle
+
+
+def test_void_pixels_are_neither_what_matters_nor_what_does_not(streets):
+    split = read_splits(streets)[0]
+    with Image.open(split.masks[2]) as mask:
+        ids = np.array(mask)
+    ids[:, 32:48] = VOID
+    ids[:6, :16] = VOID
+    Image.fromarray(ids).save(split.masks[2])
+    found = Regions(split, (HEIGHT, WIDTH), (4, 4)).of(PERSON, [2])[0].reshape(4, 4, 2)
+    np.testing.assert_allclose(found[:, 2], 0)
+    np.testing.assert_allclose(found[0, 0], (0.5, 0), atol=1e-6)
+    np.testing.assert_allclose(found[1:, :2], np.broadcast_to((0, 1), (3, 2, 2)))
+
+
+def test_shares_are_those_of_all_pixels_at_any_scale(streets):
+    split, rng = read_splits(streets)[0], np.random.default_rng(0)
+    ids = rng.choice([0, 11], size=(HEIGHT, WIDTH)).astype(np.uint8)
+    Image.fromarray(ids).save(split.masks[1])
+    (found,) = Regions(split, (18, 24), (2, 2)).of(PERSON, [1])  # 2.67 pixels become one
+    quarters = (ids == 11).reshape(2, HEIGHT // 2, 2, WIDTH // 2).mean(axis=(1, 3))
+    np.testing.assert_allclose(found[:, 0], quarters.ravel(), atol=0.01)
+
+
+def test_a_mask_of_another_shape_than_its_image_is_an_error_that_names_it(streets):
+    split = read_splits(streets)[0]
+    half = Image.new("L", (WIDTH // 2, HEIGHT // 2), 11)  # a smaller one of the same shape is fine
+    half.save(split.masks[1])
+    assert (Regions(split, (HEIGHT, WIDTH), (1, 1)).of(PERSON, [1]) == [1, 0]).all()
+    Image.new("L", (HEIGHT, HEIGHT)).save(split.masks[1])
+    with pytest.raises(ValueError, match="mask of 1.jpg: .* 48 x 64 pixels .* got 48 x 48"):
+        Regions(split, (HEIGHT, WIDTH), (1, 1)).of(PERSON, [1])
 
 
 def test_masks_are_scaled_and_cut_like_the_images(streets):
     split = read_splits(streets)[0]
     # Doubled to 96 x 128, then 96 x 96 of the middle: 16 pixels less on the left and the right.
-    found = Regions(split, (96, 96), (4, 6)).of(BOTH, [2])[0].reshape(4, 6)
+    found = Regions(split, (96, 96), (4, 6)).of(BOTH, [2])[0, :, 0].reshape(4, 6)
     expected = np.zeros((4, 6))
     expected[0, 0] = 1  # 32 pixels wide, 16 are cut off
     expected[3, 5] = 0.5
@@ -69,6 +104,15 @@ def test_boxes_are_the_same_as_masks_of_their_pixels(streets):
     for size, grid in (((HEIGHT, WIDTH), (4, 4)), ((96, 96), (4, 6)), ((30, 40), (3, 5))):
         by_mask, by_box = Regions(split, size, grid), Regions(split, size, grid, boxes)
         np.testing.assert_array_equal(by_box.of(PERSON, [1, 2]), by_mask.of(BOTH, [1, 2]))
+
+
+def test_a_box_holds_every_pixel_that_it_touches(streets):
+    split = read_splits(streets)[0]
+    (streets / "boxes.csv").write_text("path,left,top,right,bottom\n1.jpg,2.2,7.9,2.9,8.1\n")
+    regions = Regions(split, (HEIGHT, WIDTH), (HEIGHT, WIDTH))
+    boxed = replace(regions, boxes=read_boxes(streets / "boxes.csv", split)).of(PERSON, [1])
+    marked = np.argwhere(boxed[0, :, 0].reshape(HEIGHT, WIDTH)).tolist()
+    assert marked == [[7, 2], [8, 2]]
 
 
 @pytest.mark.parametrize(
@@ -92,5 +136,18 @@ def test_boxes_that_cannot_be_used_are_an_error_that_names_the_line(streets, lin
 
 
 def test_a_list_of_boxes_that_is_not_there_is_an_error(streets):
-    with pytest.raises(ValueError, match="none.csv: expected a CSV in UTF-8, got .*No such file"):
+    with pytest.raises(ValueError, match="none.csv: expected a CSV, got .*No such file"):
         read_boxes(streets / "none.csv", read_splits(streets)[0])
+
+
+def test_a_box_on_an_image_that_cannot_be_read_or_is_stored_turned_is_an_error(streets):
+    split = read_splits(streets)[0]
+    (streets / "boxes.csv").write_text("path,left,top,right,bottom\n1.jpg,0,0,8,8\n")
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", (WIDTH, HEIGHT)).save(split.paths[1], exif=turned)
+    with pytest.raises(ValueError, match="line 2: expected .* upright .* got orientation 6 of 1.j"):
+        read_boxes(streets / "boxes.csv", split)
+    split.paths[1].write_bytes(b"no image")
+    with pytest.raises(ValueError, match="line 2: expected an image, got UnidentifiedImageError"):
+        read_boxes(streets / "boxes.csv", split)

@@ -25,20 +25,23 @@ class Split:
         shares: (N, C) float32, the share of an image's pixels that belong to each class, in [0, 1];
             one-hot where an image has one label.
         classes: C names.
-        by_pixels: whether the shares come from masks.
-        masks: the N files they come from, if so.
+        masks: N files, if the shares come from the pixels of these.
         left_out: files without which the split goes on, by reason.
     """
 
     paths: tuple[Path, ...]
     shares: np.ndarray
     classes: tuple[str, ...]
-    by_pixels: bool = False
     masks: tuple[Path, ...] = ()
     left_out: dict[str, list[str]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def by_pixels(self) -> bool:
+        """Whether the shares come from masks."""
+        return bool(self.masks)
 
     @property
     def labels(self) -> np.ndarray:
@@ -207,7 +210,7 @@ def _read_folder(root: Path) -> Split:
 def _read_bdd(root: Path, name: str, max_unreadable: float) -> Split:
     paths, masks, left_out = bdd.pair(root, name)
     shares, bad = bdd.pixel_shares(masks, f"masks of {name}")
-    split = Split(tuple(paths), shares, bdd.CLASSES, True, tuple(masks), left_out)
+    split = Split(tuple(paths), shares, bdd.CLASSES, tuple(masks), left_out)
     readable = np.array([str(mask) not in bad for mask in masks])
     if (~readable).mean() > max_unreadable:
         first = next(iter(bad))
@@ -233,7 +236,11 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark
             rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise ValueError(
+            message(str(path), expected="a CSV", got=str(error), remedy="Look at the path.")
+        ) from error
+    except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(
             message(
                 path.name, expected="a CSV in UTF-8", got=str(error), remedy="Save it as UTF-8."

@@ -52,8 +52,8 @@ class Feats:
     Attributes:
         pooled: (N, D) float32.
         patches: of N images, or ``None``.
-        regions: (N, h * w) float32 in [0, 1], the share of each patch that shows what matters; of
-            exemplars only, or ``None``.
+        regions: (N, h * w, 2) float32 in [0, 1], the shares of each patch that show what matters
+            and what does not; of exemplars only, or ``None``.
     """
 
     pooled: np.ndarray
@@ -243,32 +243,34 @@ def region_maps(images: Feats, exemplars: Feats | None) -> Iterator[Tensor]:
     """
     given = _given(exemplars)
     rows = torch.cat(list(_given(given.patches))).numpy()
-    model = _linear_classifier(rows, _given(given.regions).ravel())
+    model = _linear_classifier(rows, _given(given.regions).reshape(-1, 2))
     weights = torch.from_numpy(model.coef_[0].astype(np.float32))
     bias = float(model.intercept_[0])
     for patches in _given(images.patches):
         yield torch.sigmoid(patches @ weights + bias)
 
 
-def _linear_classifier(rows: np.ndarray, inside: np.ndarray) -> Any:
-    """Return a logistic regression of rows (M, D') that belong by ``inside`` (M,) to class 1.
+def _linear_classifier(rows: np.ndarray, shares: np.ndarray) -> Any:
+    """Return a logistic regression of rows (M, D') which belong by ``shares`` (M, 2) to 1 and 0.
 
     Raises:
         ValueError: if only one class is there.
     """
     from sklearn.linear_model import LogisticRegression
 
-    if not 0 < inside.sum() < len(inside):
+    matters, others = bool(shares[:, 0].any()), bool(shares[:, 1].any())
+    if not (matters and others):
         raise ValueError(
             message(
                 "regions of the exemplars",
                 expected="patches that show what matters, and others",
-                got="only others" if inside.sum() == 0 else "none of the others",
-                remedy="Name exemplars that show it beside something else.",
+                got="none of the others" if matters else "only others",
+                remedy="Give exemplars that show it, beside something else, in the middle that the "
+                "network sees.",
             )
         )
-    weights = np.concatenate([inside, 1 - inside])
-    labels = np.arange(len(weights)) < len(inside)
+    weights = shares.T.ravel()
+    labels = np.arange(len(weights)) < len(rows)
     counts = weights > 0
     both = np.concatenate([rows, rows])[counts]
     return LogisticRegression(max_iter=1000).fit(both, labels[counts], weights[counts])
@@ -301,7 +303,7 @@ DETECTORS = {
         Detector("patch-knn", _patch_knn, patches=True, seeded=True),
         Detector("exemplar", _scorer("exemplar"), exemplars=True),
         Detector("exemplar-logistic", _exemplar_logistic, exemplars=True),
-        Detector("exemplar-cosine", _exemplar_cosine, exemplars=True),
+        Detector("exemplar-cosine", _exemplar_cosine, exemplars=True, learns=False),
         Detector(
             "exemplar-regions",
             _exemplar_regions,

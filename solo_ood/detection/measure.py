@@ -45,8 +45,8 @@ class Task:
         test: of the test split; ``None`` = score every image of the fit split by a detector that
             was fitted on the other folds.
         rare: (fit, test) bool (N,) by definition.
-        regions: returns which patches of fit images (E,) show what matters by a definition, in
-            [0, 1] and (E, h * w); for detectors that ask for it.
+        regions: returns which patches of fit images (E,) show what matters by a definition, and
+            which do not: (E, h * w, 2) in [0, 1]; for detectors that ask for it.
     """
 
     fit: Feats

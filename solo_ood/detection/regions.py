@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, floor
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageDraw
+from PIL import ExifTags, Image
 
+from solo_ood.data.bdd import VOID
 from solo_ood.data.images import Split, read_csv
 from solo_ood.data.rare import RareDefinition
-from solo_ood.embedding.extract import covered
+from solo_ood.embedding.extract import BROKEN, covered
 from solo_ood.errors import message
 from solo_ood.exemplars import rows_of
 
@@ -38,25 +40,42 @@ class Regions:
     boxes: dict[Path, list[Box]] | None = None
 
     def of(self, definition: RareDefinition, rows: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Return (E, h * w) float32: the share of each patch of ``rows`` (E,) that matters."""
-        inside = [self._inside(row, definition.class_ids) for row in rows]
-        areas = [covered(image, self.size, Image.Resampling.BOX) for image in inside]
-        pixels = torch.from_numpy(np.stack([np.asarray(area) for area in areas])) / 255
-        return F.adaptive_avg_pool2d(pixels, self.grid).flatten(1).numpy()
+        """Return (E, h * w, 2) float32, the shares of each patch of ``rows`` (E,).
 
-    def _inside(self, row: int, class_ids: Sequence[int]) -> Image.Image:
-        """Return what matters as white on black, in the image's own size."""
-        if self.boxes is None:
-            with Image.open(self.split.masks[row]) as mask:
-                inside = np.isin(np.asarray(mask), class_ids)
-            return Image.fromarray(inside.astype(np.uint8) * 255)
+        First what matters, then what does not; void pixels of a mask are neither.
+
+        Raises:
+            ValueError: for a mask that has not the shape of its image.
+        """
+        sides = [side for row in rows for side in self._sides(row, definition.class_ids)]
+        images = (Image.fromarray(side.astype(np.uint8) * 255) for side in sides)
+        areas = [np.asarray(covered(one, self.size, Image.Resampling.BOX)) for one in images]
+        pixels = torch.from_numpy(np.stack(areas)).reshape(len(rows), 2, *self.size) / 255
+        return F.adaptive_avg_pool2d(pixels, self.grid).flatten(2).transpose(1, 2).numpy()
+
+    def _sides(self, row: int, class_ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Return where what matters is and where it is not: bool, in the image's or mask's size."""
         path = self.split.paths[row]
         with Image.open(path) as image:
-            drawn = Image.new("L", image.size)
-        for left, top, right, bottom in self.boxes[path]:
-            # Pillow fills the right and lower edge, too.
-            ImageDraw.Draw(drawn).rectangle((left, top, right - 1, bottom - 1), fill=255)
-        return drawn
+            width, height = image.size
+        if self.boxes is not None:
+            inside = np.zeros((height, width), dtype=bool)
+            for left, top, right, bottom in self.boxes[path]:
+                inside[floor(top) : ceil(bottom), floor(left) : ceil(right)] = True
+            return inside, ~inside
+        with Image.open(self.split.masks[row]) as mask:
+            ids = np.asarray(mask)
+        if abs(ids.shape[1] * height / ids.shape[0] - width) > 1:
+            raise ValueError(
+                message(
+                    f"mask of {path.name}",
+                    expected=f"the shape of its image, {height} x {width} pixels or a multiple",
+                    got=f"{ids.shape[0]} x {ids.shape[1]}",
+                    remedy="Give it the mask that was drawn on it.",
+                )
+            )
+        inside = np.isin(ids, class_ids)
+        return inside, ~inside & (ids != VOID)
 
 
 def read_boxes(path: Path, split: Split) -> dict[Path, list[Box]]:
@@ -68,14 +87,16 @@ def read_boxes(path: Path, split: Split) -> dict[Path, list[Box]]:
 
     Raises:
         ValueError: for a missing column, an image that is not in the split, or a box that is empty
-            or not inside its image.
+            or not inside its image, or an image that cannot be read or is stored turned.
     """
     boxes: dict[Path, list[Box]] = {}
+    known: dict[str, tuple[Path, int, int]] = {}
     for line, row in enumerate(read_csv(path, ("path", *SIDES)), 2):
-        (number,) = rows_of([row["path"]], len(split), split.paths, f"{path.name}, line {line}")
-        image = split.paths[number]
-        with Image.open(image) as opened:
-            width, height = opened.size
+        what = f"{path.name}, line {line}"
+        if row["path"] not in known:
+            (number,) = rows_of([row["path"]], len(split), split.paths, what)
+            known[row["path"]] = (split.paths[number], *_upright_size(split.paths[number], what))
+        image, width, height = known[row["path"]]
         try:
             left, top, right, bottom = (float(row[side]) for side in SIDES)
         except ValueError:
@@ -83,7 +104,7 @@ def read_boxes(path: Path, split: Split) -> dict[Path, list[Box]]:
         if not (0 <= left < right <= width and 0 <= top < bottom <= height):
             raise ValueError(
                 message(
-                    f"{path.name}, line {line}",
+                    what,
                     expected=f"0 <= left < right <= {width} and 0 <= top < bottom <= {height}",
                     got=", ".join(f"{side} {row[side]}" for side in SIDES),
                     remedy=f"Give the box in pixels of {image.name}.",
@@ -91,3 +112,24 @@ def read_boxes(path: Path, split: Split) -> dict[Path, list[Box]]:
             )
         boxes.setdefault(image, []).append((left, top, right, bottom))
     return boxes
+
+
+def _upright_size(path: Path, what: str) -> tuple[int, int]:
+    """Return width and height of an image whose stored pixels are what a viewer shows."""
+    try:
+        with Image.open(path) as image:
+            size, orientation = image.size, image.getexif().get(ExifTags.Base.Orientation, 1)
+    except BROKEN as error:
+        got = f"{type(error).__name__}: {error}"
+        remedy = "Repair the file, or leave its boxes out."
+        raise ValueError(message(what, expected="an image", got=got, remedy=remedy)) from error
+    if orientation != 1:
+        raise ValueError(
+            message(
+                what,
+                expected="an image that is stored upright (EXIF orientation 1)",
+                got=f"orientation {orientation} of {path.name}",
+                remedy="Turn the pixels of the file: it is embedded as it is stored.",
+            )
+        )
+    return size

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +41,14 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     _check_output(options)
     fit, test, notes = _read(options)
     definitions = _definitions(options, fit, test)
-    boxes = None if options.boxes is None else read_boxes(options.boxes, fit)
-    detectors = _detectors(options.detectors, bool(fit.masks or boxes), notes)
+    boxes = _boxes(options, fit, definitions)
+    detectors, left_out = _detectors(options.detectors, bool(fit.masks or boxes))
+    notes += left_out
+    if boxes and not any(one.regions for one in detectors):
+        notes.append(
+            "--boxes name the exemplars; the boxes themselves are for exemplar-regions only"
+        )
     plan = replace(options.plan, exemplars=_exemplar_rows(options.exemplars, boxes, fit))
-    if boxes is None and plan.exemplars and any(one.regions for one in detectors):
-        _check_masks(fit, plan.exemplars, definitions)
     empty = Feats(np.zeros((len(fit), 1), dtype=np.float32))
     rare = _rare(definitions, fit, test)
     check(Task(empty, None if test is None else empty, rare), plan, detectors)
@@ -61,9 +65,18 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     )
     root = options.data if options.data.is_dir() else options.data.parent
     embedders = [make_embedder(spec, options.stage, with_patches) for spec in options.embedders]
+    sizes = [common_size(fit, one, extract.image_size) for one in embedders]
+    if plan.exemplars and any(one.regions for one in detectors):
+        seen = [Regions(fit, size, (1, 1), boxes) for size in dict.fromkeys(sizes)]
+        try:
+            _check_regions(seen, plan.exemplars, definitions)
+        except ValueError as error:
+            if "all" not in options.detectors:
+                raise
+            detectors = [one for one in detectors if not one.regions]
+            notes.append(f"exemplar-regions left out: {error}")
     embedded = []
-    for one in embedders:
-        size = common_size(fit, one, extract.image_size)
+    for one, size in zip(embedders, sizes):
         fit_feats = embed(fit, one, extract, root, "fit", size)
         test_feats = None if test is None else embed(test, one, extract, root, "test", size)
         embedded.append((fit_feats, test_feats))
@@ -75,7 +88,7 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
         _distinct([one.name for one in embedders]), embedders, embedded
     ):
         show(f"scoring {name}")
-        task = _task(fit_feats, test_feats, definitions, boxes)
+        task = task_of(fit_feats, test_feats, definitions, boxes)
         result = _measure(name, task, fit_feats, test_feats, fit, plan, detectors, show)
         results.append(result)
         notes += [f"{name}: {one.note}", *_left_out(result.fit, f"fit, {name}")]
@@ -90,7 +103,7 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     return rows
 
 
-def _task(
+def task_of(
     fit: Embedded,
     test: Embedded | None,
     definitions: Sequence[RareDefinition],
@@ -121,7 +134,7 @@ def _measure(
         if gone:
             raise ValueError(
                 message(
-                    "--exemplars",
+                    "exemplars",
                     expected="images that can be embedded",
                     got=f"{gone[0]}, which could not",
                     remedy="Name another one.",
@@ -187,42 +200,63 @@ def _read(options: DetectOptions) -> tuple[Split, Split | None, list[str]]:
     return fit, test, notes
 
 
-def _detectors(names: Sequence[str], has_regions: bool, notes: list[str]) -> list[Detector]:
-    """Return the detectors that were asked for; ``all`` leaves out what the data cannot give.
+def _detectors(names: Sequence[str], has_regions: bool) -> tuple[list[Detector], list[str]]:
+    """Return the detectors that were asked for, and notes; ``all``: those the data can give.
 
     Raises:
         ValueError: for an unknown name, or one that needs regions where there are none.
     """
     every = "all" in names
     chosen = [detector(name) for name in (DETECTORS if every else dict.fromkeys(names))]
-    without = [one.name for one in chosen if one.regions and not has_regions]
-    if without and not every:
+    if has_regions or not any(one.regions for one in chosen):
+        return chosen, []
+    if not every:
         raise ValueError(
             message(
-                f"--detectors {without[0]}",
-                expected="exemplars with regions: masks (BDD100K's layout) or --boxes",
+                "--detectors",
+                expected="masks (BDD100K's layout) or --boxes for exemplars with regions",
                 got="images of one label, without boxes",
                 remedy="Draw boxes around what matters in the exemplars and give --boxes FILE.csv.",
             )
         )
-    notes += [f"{name} left out: neither masks nor --boxes" for name in without]
-    return [one for one in chosen if one.name not in without]
+    notes = ["exemplar-regions left out: there are neither masks nor --boxes"]
+    return [one for one in chosen if not one.regions], notes
 
 
-def _check_masks(
-    fit: Split, exemplars: Sequence[int], definitions: Sequence[RareDefinition]
+def _check_regions(
+    seen: Sequence[Regions], exemplars: Sequence[int], definitions: Sequence[RareDefinition]
 ) -> None:
-    """Raise ``ValueError`` if the masks of the exemplars hold nothing of a definition."""
-    for definition in definitions:
-        if not fit.shares[np.ix_(exemplars, definition.class_ids)].any():
+    """Raise ``ValueError`` if a network sees nothing of what matters in the exemplars."""
+    for regions, definition in product(seen, definitions):
+        if not regions.of(definition, exemplars)[..., 0].any():
+            names = ", ".join(regions.split.paths[row].name for row in exemplars[:3])
             raise ValueError(
                 message(
                     f"exemplars of {definition.name}",
-                    expected="its pixels in at least one of their masks",
-                    got=f"none in {', '.join(fit.paths[row].name for row in exemplars[:3])}",
-                    remedy="Name images that show it, or leave out exemplar-regions.",
+                    expected="what matters in at least one of them, in the middle that the network "
+                    f"sees ({regions.size[0]} x {regions.size[1]} pixels)",
+                    got=f"none in {names}",
+                    remedy="Give images that show it, or leave out exemplar-regions.",
                 )
             )
+
+
+def _boxes(
+    options: DetectOptions, fit: Split, definitions: Sequence[RareDefinition]
+) -> dict[Path, list[Box]] | None:
+    """Return the boxes that were given, by image."""
+    if options.boxes is None:
+        return None
+    if options.exemplars or len(definitions) > 1:
+        raise ValueError(
+            message(
+                "--boxes",
+                expected="one definition of --rare, whose exemplars they are, and no --exemplars",
+                got=f"{len(definitions)} and {len(options.exemplars)} exemplars",
+                remedy="Measure one definition at a time; the images of the boxes are exemplars.",
+            )
+        )
+    return read_boxes(options.boxes, fit)
 
 
 def _definitions(options: DetectOptions, fit: Split, test: Split | None) -> list[RareDefinition]:
@@ -251,15 +285,6 @@ def _exemplar_rows(
 ) -> tuple[int, ...] | None:
     """Return the rows of the fit split that indexes and paths name, or that have boxes."""
     if boxes is not None:
-        if given:
-            raise ValueError(
-                message(
-                    "--exemplars",
-                    expected="none beside --boxes, whose images are the exemplars",
-                    got=", ".join(given),
-                    remedy="Leave out one of the two.",
-                )
-            )
         return tuple(row for row, path in enumerate(fit.paths) if path in boxes)
     parsed = [int(text) if text.isdigit() else text for text in given]
     return tuple(rows_of(parsed, len(fit), fit.paths, "--exemplars")) or None

@@ -24,7 +24,7 @@ from solo_ood.embedding.store import MISSING, UNREADABLE, EmbeddingStore, descri
 from solo_ood.errors import message
 
 # What Pillow raises for files that are no images, or too large ones.
-_BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class _Images(Dataset):
         try:
             with Image.open(self.paths[row]) as image:
                 return row, self.transform(image.convert("RGB")), True
-        except _BROKEN:
+        except BROKEN:
             return row, torch.zeros(3, *self.size), False
 
 
@@ -215,7 +215,7 @@ def common_size(split: Split, embedder: Embedder, side: int) -> tuple[int, int]:
         try:
             with Image.open(path) as image:
                 width, height = image.size
-        except _BROKEN:
+        except BROKEN:
             continue
         # At odd sizes the strides of a CNN pad one side more than the other: a shift of the map.
         multiple = embedder.multiple if embedder.multiple > 1 else 8
