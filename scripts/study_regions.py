@@ -87,7 +87,11 @@ def main(args: Namespace) -> None:
     cfg = ExtractConfig(args.out / "embeddings", 512, 32, 2, args.accelerator, 1)
     embedder = make_embedder(args.embedder, patches=True)
     found = embed(both, embedder, cfg, args.camvid, "driving frames")
-    names = [f"{n} exemplars, {kind}" for n in COUNTS for kind in ("whole", "boxes", "masks")]
+    names = [
+        f"{n} exemplar{'s' * (n > 1)}, {kind}"
+        for n in COUNTS
+        for kind in ("whole", "boxes", "masks")
+    ]
     columns = {}
     for phase in PHASES:
         file = args.out / "results" / f"regions, {phase}, {embedder.fingerprint[:8]}.json"
