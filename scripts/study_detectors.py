@@ -34,7 +34,8 @@ from solo_ood.data.digits import digits_lt
 from solo_ood.data.images import Split, long_tailed, read_splits
 from solo_ood.data.rare import POSTER_BASE_RATE
 from solo_ood.data.tail import rare_classes
-from solo_ood.detection.detectors import DETECTORS, Feats, Rows
+from solo_ood.detection.detectors import DETECTORS
+from solo_ood.detection.feats import Feats, Rows
 from solo_ood.embedding.extract import ExtractConfig, embed
 from solo_ood.embedding.networks import make_embedder
 from solo_ood.evaluation.ranking import ranking_metrics, top_lift

@@ -30,7 +30,8 @@ from tqdm import tqdm
 
 from solo_ood.data.images import Split
 from solo_ood.data.rare import RareDefinition
-from solo_ood.detection.detectors import Feats, Rows, detector
+from solo_ood.detection.detectors import detector
+from solo_ood.detection.feats import Feats, Rows
 from solo_ood.detection.regions import Box, Regions
 from solo_ood.embedding.extract import Embedded, ExtractConfig, embed
 from solo_ood.embedding.networks import make_embedder

@@ -16,7 +16,8 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from solo_ood.detection import detectors
-from solo_ood.detection.detectors import DETECTORS, Detector, Feats, Rows, detector
+from solo_ood.detection.detectors import DETECTORS, Detector, detector
+from solo_ood.detection.feats import Feats, Rows
 
 D, GRID = 8, (2, 3)  # features; rows and columns of patches
 UNSUPERVISED = [one for one in DETECTORS.values() if one.learns and not one.exemplars]

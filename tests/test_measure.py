@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from solo_ood.data.rare import RareDefinition
-from solo_ood.detection.detectors import Detector, Feats, detector
+from solo_ood.detection.detectors import Detector, detector
+from solo_ood.detection.feats import Feats
 from solo_ood.detection.measure import Plan, Scores, Task, check, measure, score
 from solo_ood.evaluation.ranking import ranking_metrics, threshold_metrics, top_lift
 

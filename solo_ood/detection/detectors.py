@@ -2,69 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from solo_ood.config import ScorerConfig
-from solo_ood.errors import message, unknown_name
+from solo_ood.detection.feats import Feats, given
+from solo_ood.detection.segmentation import region_maps
+from solo_ood.errors import unknown_name
 from solo_ood.scorers import ExemplarScorer, make_scorer
 
-Value = TypeVar("Value")
-
 PATCH_MEMORY = 10_000  # patches kept of the fit split
-
-
-class Rows:
-    """Some rows of a memory-mapped array, read one at a time.
-
-    Args:
-        array: (N, h, w, D').
-        rows: (M,) indexes; ``None`` = all.
-    """
-
-    def __init__(self, array: np.ndarray, rows: np.ndarray | None = None) -> None:
-        self.array = array
-        self.rows = np.arange(len(array)) if rows is None else rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, rows: np.ndarray) -> Rows:
-        return Rows(self.array, self.rows[rows])
-
-    def __iter__(self) -> Iterator[Tensor]:
-        """Yield (h * w, D') float32 of each row, L2-normalised."""
-        for row in self.rows:
-            patches = torch.from_numpy(self.array[row].astype(np.float32))
-            yield F.normalize(patches.flatten(0, 1), dim=1)
-
-
-@dataclass(frozen=True)
-class Feats:
-    """What a detector may look at.
-
-    Attributes:
-        pooled: (N, D) float32.
-        patches: of N images, or ``None``.
-        regions: (N, h * w, 2) float32 in [0, 1], the shares of each patch that show what matters
-            and what does not; of exemplars only, or ``None``.
-    """
-
-    pooled: np.ndarray
-    patches: Rows | None = None
-    regions: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.pooled)
-
-    def __getitem__(self, rows: np.ndarray) -> Feats:
-        return Feats(self.pooled[rows], None if self.patches is None else self.patches[rows])
 
 
 # Scores images (N,); exemplars (E, D) only for a detector that needs some.
@@ -117,7 +68,7 @@ def _scorer(name: str) -> Fit:
 
         def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
             if isinstance(scorer, ExemplarScorer):
-                scorer.set_exemplars(torch.from_numpy(_given(exemplars).pooled))
+                scorer.set_exemplars(torch.from_numpy(given(exemplars).pooled))
             parts = torch.from_numpy(test.pooled).split(4096)  # N x N similarities fill a memory
             return torch.cat([scorer.ood_score(part) for part in parts]).numpy()
 
@@ -177,13 +128,13 @@ def _patch_knn(feats: Feats, seed: int) -> Score:
     images = torch.randperm(len(feats), generator=generator)[:PATCH_MEMORY].numpy()
     drawn = [
         patches[torch.randperm(len(patches), generator=generator)[:per_image]]
-        for patches in _given(feats.patches)[images]
+        for patches in given(feats.patches)[images]
     ]
     memory = torch.cat(drawn)[:PATCH_MEMORY]
 
     def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
         scores = []
-        for patches in _given(test.patches):
+        for patches in given(test.patches):
             distance = 1 - (patches @ memory.T).amax(dim=1)
             unusual = distance.topk(max(1, len(distance) // 10)).values
             scores.append(float(unusual.mean()))
@@ -203,7 +154,7 @@ def _exemplar_logistic(feats: Feats, seed: int) -> Score:
     stream = _unit(feats.pooled)
 
     def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
-        positive = _unit(_given(exemplars).pooled)
+        positive = _unit(given(exemplars).pooled)
         rows = np.concatenate([positive, stream])
         labels = np.arange(len(rows)) < len(positive)
         model = LogisticRegression(class_weight="balanced", max_iter=2000).fit(rows, labels)
@@ -216,7 +167,7 @@ def _exemplar_cosine(feats: Feats, seed: int) -> Score:
     """Cosine to the mean exemplar: the simple baseline, which ignores the stream."""
 
     def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
-        mean = _unit(_given(exemplars).pooled).mean(axis=0, keepdims=True)
+        mean = _unit(given(exemplars).pooled).mean(axis=0, keepdims=True)
         return (_unit(test.pooled) @ _unit(mean).T)[:, 0]
 
     return score
@@ -229,60 +180,6 @@ def _exemplar_regions(feats: Feats, seed: int) -> Score:
         return np.array([float(one.mean()) for one in region_maps(test, exemplars)])
 
     return score
-
-
-def region_maps(images: Feats, exemplars: Feats | None) -> Iterator[Tensor]:
-    """Yield of each image how likely its patches look like the exemplars' regions: (h * w,).
-
-    A logistic regression tells the exemplars' patches inside the regions from those outside, each
-    patch counting by its share of both. Linear classifiers of patch features are how
-    self-supervised networks are judged on segmentation (Oquab et al., 2023, arXiv:2304.07193).
-
-    Raises:
-        ValueError: if the regions hold nothing, or all of the exemplars.
-    """
-    given = _given(exemplars)
-    rows = torch.cat(list(_given(given.patches))).numpy()
-    model = _linear_classifier(rows, _given(given.regions).reshape(-1, 2))
-    weights = torch.from_numpy(model.coef_[0].astype(np.float32))
-    bias = float(model.intercept_[0])
-    for patches in _given(images.patches):
-        yield torch.sigmoid(patches @ weights + bias)
-
-
-def _linear_classifier(rows: np.ndarray, shares: np.ndarray) -> Any:
-    """Return a logistic regression of rows (M, D') which belong by ``shares`` (M, 2) to 1 and 0.
-
-    Raises:
-        ValueError: if only one class is there.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    matters, others = bool(shares[:, 0].any()), bool(shares[:, 1].any())
-    if not (matters and others):
-        raise ValueError(
-            message(
-                "regions of the exemplars",
-                expected="patches that show what matters, and others",
-                got="none of the others" if matters else "only others",
-                remedy="Give exemplars that show it, beside something else, in the middle that the "
-                "network sees.",
-            )
-        )
-    weights = shares.T.ravel()
-    labels = np.arange(len(weights)) < len(rows)
-    counts = weights > 0
-    both = np.concatenate([rows, rows])[counts]
-    return LogisticRegression(max_iter=1000).fit(both, labels[counts], weights[counts])
-
-
-def _given(value: Value | None) -> Value:
-    """Return what ``Detector`` asked for by ``patches``, ``exemplars`` or ``regions``."""
-    if value is None:
-        raise TypeError(
-            "a detector was called without the patches, exemplars or regions that it declares"
-        )
-    return value
 
 
 def _unit(feats: np.ndarray) -> np.ndarray:

@@ -9,7 +9,8 @@ import numpy as np
 from sklearn.model_selection import KFold
 
 from solo_ood.data.rare import RareDefinition
-from solo_ood.detection.detectors import Detector, Feats, Score
+from solo_ood.detection.detectors import Detector, Score
+from solo_ood.detection.feats import Feats
 from solo_ood.errors import message
 from solo_ood.evaluation.ranking import (
     Interval,

@@ -18,10 +18,11 @@ from solo_ood import plots
 from solo_ood.data.images import Split
 from solo_ood.data.rare import RareDefinition
 from solo_ood.detection import pictures, table
-from solo_ood.detection.detectors import DETECTORS, region_maps
+from solo_ood.detection.detectors import DETECTORS
 from solo_ood.detection.measure import Plan, Row, Scores, Task, draws
 from solo_ood.detection.options import DetectOptions
 from solo_ood.detection.page import Page
+from solo_ood.detection.segmentation import region_maps
 
 
 @dataclass(frozen=True)

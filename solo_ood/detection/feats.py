@@ -1,0 +1,70 @@
+"""What a detector may look at: pooled features, patches, and which patches matter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Value = TypeVar("Value")
+
+
+class Rows:
+    """Some rows of a memory-mapped array, read one at a time.
+
+    Args:
+        array: (N, h, w, D').
+        rows: (M,) indexes; ``None`` = all.
+    """
+
+    def __init__(self, array: np.ndarray, rows: np.ndarray | None = None) -> None:
+        self.array = array
+        self.rows = np.arange(len(array)) if rows is None else rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: np.ndarray) -> Rows:
+        return Rows(self.array, self.rows[rows])
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Yield (h * w, D') float32 of each row, L2-normalised."""
+        for row in self.rows:
+            patches = torch.from_numpy(self.array[row].astype(np.float32))
+            yield F.normalize(patches.flatten(0, 1), dim=1)
+
+
+@dataclass(frozen=True)
+class Feats:
+    """What a detector may look at.
+
+    Attributes:
+        pooled: (N, D) float32.
+        patches: of N images, or ``None``.
+        regions: (N, h * w, 2) float32 in [0, 1], the shares of each patch that show what matters
+            and what does not; of exemplars only, or ``None``.
+    """
+
+    pooled: np.ndarray
+    patches: Rows | None = None
+    regions: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.pooled)
+
+    def __getitem__(self, rows: np.ndarray) -> Feats:
+        return Feats(self.pooled[rows], None if self.patches is None else self.patches[rows])
+
+
+def given(value: Value | None) -> Value:
+    """Return what ``Detector`` asked for by ``patches``, ``exemplars`` or ``regions``."""
+    if value is None:
+        raise TypeError(
+            "a detector was called without the patches, exemplars or regions that it declares"
+        )
+    return value
