@@ -625,7 +625,8 @@ def main(args: Namespace) -> None:
     warnings.filterwarnings("ignore", category=UserWarning)
     warnings.filterwarnings("ignore", ".*onverge.*")
 
-    args.results = args.out / "results"
+    # By weights: another network's results are not to be taken for these.
+    args.results = args.out / "results" / Path(args.embedder).stem
 
     def features(split: Split, root: Path, side: int, stage: str = "last") -> Feats:
         embedder = make_embedder(args.embedder, stage, patches=stage == "last")

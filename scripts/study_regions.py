@@ -95,7 +95,7 @@ def main(args: Namespace) -> None:
     ]
     columns = {}
     for phase in PHASES:
-        file = args.out / "results" / f"regions, {phase}, {embedder.fingerprint[:8]}.json"
+        file = args.out / "results" / Path(args.embedder).stem / f"regions, {phase}.json"
         columns[phase] = resumed(file, names, partial(numbers, found, n_fit, phase))
     print("\n" + table("camvid", columns, {"AUROC": 1, "lift": 0}))
 
