@@ -286,6 +286,9 @@ def test_boxes_say_where_in_the_exemplars_what_matters_is(streets, tmp_path):
     names[-2:] = ["--exemplars", "0", "5", "10", "15"]
     (by_mask,) = run(streets, tmp_path / "masks", *names, "--percentiles", "0.8")
     assert by_mask["auroc"] == by_box["auroc"] and by_mask["threshold"] == by_box["threshold"]
+    names[-4:] = ["1", "5"]  # one of the two shows it, that is enough
+    (one,) = run(streets, tmp_path / "one", *names, "--percentiles", "0.8")
+    assert float(one["auroc"]) > 0.95
 
 
 def test_regions_without_masks_or_boxes_are_an_error_unless_all_detectors_are_asked(
