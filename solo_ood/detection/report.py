@@ -19,9 +19,10 @@ from solo_ood.data.images import Split
 from solo_ood.data.rare import RareDefinition
 from solo_ood.detection import pictures, table
 from solo_ood.detection.detectors import DETECTORS
-from solo_ood.detection.measure import Plan, Row, Scores, Task, draws
+from solo_ood.detection.measure import Row, Scores, draws
 from solo_ood.detection.options import DetectOptions
 from solo_ood.detection.page import Page
+from solo_ood.detection.plan import Plan, Task
 from solo_ood.detection.segmentation import region_maps
 
 

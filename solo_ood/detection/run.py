@@ -14,8 +14,9 @@ from solo_ood.data.rare import RareDefinition
 from solo_ood.detection import table
 from solo_ood.detection.detectors import Detector
 from solo_ood.detection.feats import Feats, Rows
-from solo_ood.detection.measure import Plan, Row, Task, check, measure, score
+from solo_ood.detection.measure import Row, measure, score
 from solo_ood.detection.options import DEFAULT_SIZES, DetectOptions
+from solo_ood.detection.plan import Plan, Task, check
 from solo_ood.detection.regions import Box, Regions
 from solo_ood.detection.report import Measured, write
 from solo_ood.detection.request import (

@@ -1,0 +1,112 @@
+"""What is measured and how carefully, and whether the data can give it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from solo_ood.data.rare import RareDefinition
+from solo_ood.detection.detectors import Detector
+from solo_ood.detection.feats import Feats
+from solo_ood.errors import message
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, and how carefully."""
+
+    sizes: tuple[int | None, ...] = (256, 1024, None)  # fit samples; None = all
+    percentiles: tuple[float, ...] = (0.99, 0.95, 0.9, 0.8)  # share that is not flagged
+    folds: int = 5  # of the cross-fitted scores
+    repeats: int = 5  # subsets of a size, and seeds of a detector that has one
+    exemplars: tuple[int, ...] | None = None  # rows of the fit split; None = draw rare ones
+    n_exemplars: int = 10  # drawn at a time
+    draws: int = 20  # of exemplars
+    bootstrap: int = 500  # samples
+    block: int = 1  # neighbouring images that stay together in folds and bootstrap samples
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Task:
+    """A split to fit on, one to test on, and which of their images are rare.
+
+    Attributes:
+        fit: features of the fit split.
+        test: of the test split; ``None`` = score every image of the fit split by a detector that
+            was fitted on the other folds.
+        rare: (fit, test) bool (N,) by definition.
+        regions: returns which patches of fit images (E,) show what matters by a definition, and
+            which do not: (E, h * w, 2) in [0, 1]; for detectors that ask for it.
+    """
+
+    fit: Feats
+    test: Feats | None
+    rare: dict[RareDefinition, tuple[np.ndarray, np.ndarray]]
+    regions: Callable[[RareDefinition, np.ndarray], np.ndarray] | None = None
+
+    def exemplars(self, rows: np.ndarray, definition: RareDefinition, regions: bool) -> Feats:
+        """Return the features of these fit images (E,), with their ``regions`` if asked for."""
+        feats = self.fit[rows]
+        if not regions or self.regions is None:
+            return feats
+        return replace(feats, regions=self.regions(definition, rows))
+
+
+def check(task: Task, plan: Plan, detectors: Sequence[Detector]) -> Plan:
+    """Return the plan without sizes that the data cannot give.
+
+    Raises:
+        ValueError: if no size is left, folds or exemplars cannot be drawn, or an exemplar is not
+            in the data.
+    """
+    n = len(task.fit)
+    largest = n - 1 if None in plan.sizes else n  # N images are `all` of them
+    known = (size for size in plan.sizes if size is None or size <= largest)
+    sizes = tuple(dict.fromkeys(known))
+    for_folds = max(2, plan.block) * plan.folds
+    needed = max(for_folds, min(size or 0 for size in plan.sizes))
+    if n < needed:
+        raise ValueError(
+            message(
+                "fit split",
+                expected=f"at least {needed} images",
+                got=n,
+                remedy="Give more images, or smaller --sizes (`all` always fits).",
+            )
+        )
+    smallest = min([n, *filter(None, sizes)])
+    if plan.folds < 2 or smallest < for_folds:
+        raise ValueError(
+            message(
+                "--folds",
+                expected=f"at least 2, of at least {max(2, plan.block)} fit images (--block) each",
+                got=f"{plan.folds} folds of {smallest} images",
+                remedy="Change --folds or --block, or raise --sizes.",
+            )
+        )
+    if any(detector.exemplars for detector in detectors):
+        outside = [row for row in plan.exemplars or () if not 0 <= row < n]
+        if outside:
+            raise ValueError(
+                message(
+                    "exemplars",
+                    expected=f"indexes of the fit split, 0 to {n - 1}",
+                    got=outside[0],
+                    remedy="Give indexes or paths of images of the fit split.",
+                )
+            )
+        fewest = min((int(fit.sum()) for fit, _ in task.rare.values()), default=0)
+        needed = plan.n_exemplars + (task.test is None)  # one at least must be left to find
+        if plan.exemplars is None and fewest < needed:
+            raise ValueError(
+                message(
+                    "exemplars",
+                    expected=f"at least {needed} rare images in the fit split",
+                    got=fewest,
+                    remedy="Lower --n-exemplars, or name your own with --exemplars.",
+                )
+            )
+    return replace(plan, sizes=sizes)
