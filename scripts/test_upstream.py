@@ -23,7 +23,7 @@ from upstream.style import check_style
 from upstream.suite import check_suite
 from upstream.trees import make_trees, series
 
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES: dict[str, Callable[[Work], list[Result]]] = {
@@ -71,13 +71,11 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         if not args.checkout:
-            raise ValueError(
-                message(
-                    "SOLO_LEARN_CHECKOUT",
-                    expected="the path of a solo-learn checkout",
-                    got="nothing",
-                    remedy="make test-upstream SOLO_LEARN_CHECKOUT=PATH",
-                )
+            raise UserError(
+                "SOLO_LEARN_CHECKOUT",
+                expected="the path of a solo-learn checkout",
+                got="nothing",
+                remedy="make test-upstream SOLO_LEARN_CHECKOUT=PATH",
             )
         checkout = Path(args.checkout).expanduser().resolve()
         work = make_work(args.work.resolve(), checkout, series(args.patches.resolve()))

@@ -8,20 +8,18 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from solo_ood.cli import user_errors
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 
 def main() -> None:
     """Register the method, make the host run on this machine, run the script."""
     if len(sys.argv) < 2 or not Path(sys.argv[1]).is_file():
         got = sys.argv[1] if len(sys.argv) > 1 else "nothing"
-        raise ValueError(
-            message(
-                "python -m solo_ood",
-                expected="a script of a solo-learn checkout, such as main_knn.py",
-                got=got,
-                remedy="Usage: python -m solo_ood SCRIPT ARGS...",
-            )
+        raise UserError(
+            "python -m solo_ood",
+            expected="a script of a solo-learn checkout, such as main_knn.py",
+            got=got,
+            remedy="Usage: python -m solo_ood SCRIPT ARGS...",
         )
     script = sys.argv[1]
     sys.argv = sys.argv[1:]

@@ -12,7 +12,7 @@ from uuid import uuid4
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 from solo_ood.loading import load
 
 try:
@@ -41,7 +41,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write ``checkpoint`` to ``path``, a local file; other places are left to Lightning.
 
         Raises:
-            RuntimeError: if it cannot be written, for instance on a full disk. Nothing is left of
+            UserError: if it cannot be written, for instance on a full disk. Nothing is left of
                 it then, and what was at ``path`` is still there.
         """
         if storage_options is not None or "://" in str(path):
@@ -55,15 +55,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             write(content.getbuffer(), Path(path))
         except OSError as error:
-            raise RuntimeError(
-                message(
-                    f"checkpoint {path}",
-                    expected=f"a folder that takes {len(content.getbuffer()) / 1e6:.1f} MB more",
-                    got=f"{error.strerror or error} (errno {error.errno})",
-                    remedy="Earlier checkpoints are untouched: make room or set checkpoint.dir to "
-                    "another file system, and go on from the newest one "
-                    "(auto_resume.enabled=True or resume_from_checkpoint=PATH).",
-                )
+            raise UserError(
+                f"checkpoint {path}",
+                expected=f"a folder that takes {len(content.getbuffer()) / 1e6:.1f} MB more",
+                got=f"{error.strerror or error} (errno {error.errno})",
+                remedy="Earlier checkpoints are untouched: make room or set checkpoint.dir to "
+                "another file system, and go on from the newest one "
+                "(auto_resume.enabled=True or resume_from_checkpoint=PATH).",
             ) from error
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -73,7 +71,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         unless ``weights_only=False`` says so. Other places are left to Lightning.
 
         Raises:
-            ValueError: if the file is cut off, or holds more than tensors and plain values.
+            UserError: if the file is cut off, or holds more than tensors and plain values.
         """
         if kwargs.get("weights_only") is False or not Path(path).is_file():
             return super().load_checkpoint(path, *args, **kwargs)

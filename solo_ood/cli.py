@@ -10,26 +10,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from solo_ood.detection.options import add_arguments
+from solo_ood.errors import UserError
 
 
 @contextmanager
 def user_errors() -> Iterator[None]:
-    """Show a ``ValueError`` or ``RuntimeError`` of ours as one line, without a stack trace."""
+    """Show a ``UserError`` as one line; everything else keeps its trace."""
     try:
         yield
-    except (ValueError, RuntimeError) as error:
-        if not _is_ours(error):
-            raise
+    except UserError as error:
         raise SystemExit(f"Error: {error}") from None
-
-
-def _is_ours(error: BaseException) -> bool:
-    """Whether the error was raised by this package rather than passed through it."""
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    module = traceback.tb_frame.f_globals.get("__name__", "") if traceback else ""
-    return module.partition(".")[0] in ("solo_ood", "__main__")
 
 
 def _export(args: Namespace) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from solo_ood.config_checks import check_keys, check_values, misfit, plain
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 SCORERS = ("knn", "mahalanobis", "exemplar", "random", "oracle")
 THRESHOLDS = ("fixed", "window", "tracking")
@@ -107,7 +107,7 @@ def parse(user: Mapping[str, Any] | DictConfig | None, batch_size: int | None = 
         batch_size: fresh rows per process and step; the row counts are checked when it is given.
 
     Raises:
-        ValueError: for an unknown key or name (with the nearest valid one), a value of the wrong
+        UserError: for an unknown key or name (with the nearest valid one), a value of the wrong
             type, or one out of its range.
     """
     block = {} if user is None else plain(user, OODConfig, PATH)
@@ -116,7 +116,7 @@ def parse(user: Mapping[str, Any] | DictConfig | None, batch_size: int | None = 
         merged = OmegaConf.merge(OmegaConf.structured(OODConfig), block)
         cfg: Any = OmegaConf.to_object(merged)
     except Exception as error:  # whatever OmegaConf raises for what it cannot convert
-        raise ValueError(misfit(block, OODConfig, PATH, error)) from error
+        raise misfit(block, OODConfig, PATH, error) from error
     check_values(cfg, CHOICES)
     if batch_size is not None and cfg.enabled:
         replay_rows(cfg, batch_size)
@@ -127,45 +127,37 @@ def replay_rows(cfg: OODConfig, batch_size: int, world_size: int = 1) -> int:
     """Return the replayed rows per process and step, m = round(ratio * batch_size).
 
     Raises:
-        ValueError: for a batch of no rows, if m rounds to 0 though the ratio is not 0, if no fresh
+        UserError: for a batch of no rows, if m rounds to 0 though the ratio is not 0, if no fresh
             row is left, or if the queue cannot hold what one step replays on all processes.
     """
     if batch_size < 1:
-        raise ValueError(
-            message(
-                "batch size",
-                expected="at least 1 sample per process and step",
-                got=batch_size,
-                remedy="Set optimizer.batch_size.",
-            )
+        raise UserError(
+            "batch size",
+            expected="at least 1 sample per process and step",
+            got=batch_size,
+            remedy="Set optimizer.batch_size.",
         )
     rows = round(cfg.mix.ratio * batch_size)
     if cfg.mix.ratio > 0 and rows == 0:
-        raise ValueError(
-            message(
-                "ood.mix.ratio",
-                expected=f"a ratio that gives at least 1 row of a batch of {batch_size}",
-                got=f"{cfg.mix.ratio} (0 rows)",
-                remedy=f"Use at least {1 / batch_size:.3f}, a larger batch, or 0 for no replay.",
-            )
+        raise UserError(
+            "ood.mix.ratio",
+            expected=f"a ratio that gives at least 1 row of a batch of {batch_size}",
+            got=f"{cfg.mix.ratio} (0 rows)",
+            remedy=f"Use at least {1 / batch_size:.3f}, a larger batch, or 0 for no replay.",
         )
     if cfg.mix.mode == "replace" and rows >= batch_size:
-        raise ValueError(
-            message(
-                "ood.mix.ratio",
-                expected="at least 1 fresh row in the batch",
-                got=f"{rows} replayed rows of {batch_size}",
-                remedy="Lower ood.mix.ratio, or use ood.mix.mode=append.",
-            )
+        raise UserError(
+            "ood.mix.ratio",
+            expected="at least 1 fresh row in the batch",
+            got=f"{rows} replayed rows of {batch_size}",
+            remedy="Lower ood.mix.ratio, or use ood.mix.mode=append.",
         )
     if cfg.queue.capacity < rows * world_size:
-        raise ValueError(
-            message(
-                "ood.queue.capacity",
-                expected=f"at least the {rows * world_size} rows replayed per step",
-                got=cfg.queue.capacity,
-                remedy="Raise ood.queue.capacity or lower ood.mix.ratio.",
-            )
+        raise UserError(
+            "ood.queue.capacity",
+            expected=f"at least the {rows * world_size} rows replayed per step",
+            got=cfg.queue.capacity,
+            remedy="Raise ood.queue.capacity or lower ood.mix.ratio.",
         )
     return rows
 

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from solo_ood.errors import message, shown, unknown_name
+from solo_ood.errors import UserError, shown, unknown_name
 
 # Limits far above what is of use: a typo must end in an error here, not in swap or a fork bomb.
 MOST_KEPT = 2**20  # rows, scores, indexes
@@ -32,28 +32,24 @@ def plain(user: Any, schema: Any, path: str) -> dict[Any, Any]:
     """Return a user's block as a dict of dicts, OmegaConf's interpolations resolved.
 
     Raises:
-        ValueError: if it or one of its sections is no mapping, or an interpolation leads nowhere.
+        UserError: if it or one of its sections is no mapping, or an interpolation leads nowhere.
     """
     try:
         block = OmegaConf.to_container(user, resolve=True) if OmegaConf.is_config(user) else user
     except OmegaConfBaseException as error:
-        raise ValueError(
-            message(
-                f"{path}, key {error.full_key}",
-                expected="an interpolation that leads to a value",
-                got=_first_line(error),
-                remedy="Name a key that exists, or give the value itself.",
-            )
+        raise UserError(
+            f"{path}, key {error.full_key}",
+            expected="an interpolation that leads to a value",
+            got=_first_line(error),
+            remedy="Name a key that exists, or give the value itself.",
         ) from error
     if not isinstance(block, Mapping):
         key = path.rpartition(".")[2]
-        raise ValueError(
-            message(
-                path,
-                expected="a mapping",
-                got=shown(block),
-                remedy=f"Write `{key}:` with its keys below it, or `{key}: {{}}` for the defaults.",
-            )
+        raise UserError(
+            path,
+            expected="a mapping",
+            got=shown(block),
+            remedy=f"Write `{key}:` with its keys below it, or `{key}: {{}}` for the defaults.",
         )
     sections = {f.name: f.default_factory for f in fields(schema) if _is_section(f)}
     return {
@@ -66,28 +62,26 @@ def check_keys(block: Mapping[Any, Any], schema: Any, path: str) -> None:
     """Raise for a key that the schema does not have or that has no value, anywhere in ``block``.
 
     Raises:
-        ValueError: see above; with the nearest valid key.
+        UserError: see above; with the nearest valid key.
     """
     known = {f.name: f for f in fields(schema)}
     for key, value in block.items():
         if key not in known:
-            raise ValueError(unknown_name(f"key in {path}", key, known))
+            raise unknown_name(f"key in {path}", key, known)
         if _is_section(known[key]):
             check_keys(value, known[key].default_factory, f"{path}.{key}")
         elif isinstance(value, str) and value == "???":  # OmegaConf would take the default
-            raise ValueError(
-                message(
-                    f"{path}.{key}",
-                    expected="a value",
-                    got="???, which stands for a missing one",
-                    remedy="Give one, or remove the key for its default.",
-                )
+            raise UserError(
+                f"{path}.{key}",
+                expected="a value",
+                got="???, which stands for a missing one",
+                remedy="Give one, or remove the key for its default.",
             )
 
 
-def misfit(block: Mapping[str, Any], schema: Any, path: str, error: Exception) -> str:
-    """Return the message for the value that OmegaConf could not take, which it may not name."""
-    return _misfit(block, schema, path) or message(
+def misfit(block: Mapping[str, Any], schema: Any, path: str, error: Exception) -> UserError:
+    """Return the error for the value that OmegaConf could not take, which it may not name."""
+    return _misfit(block, schema, path) or UserError(
         path,
         expected="values that OmegaConf can merge into the defaults",
         got=_first_line(error),
@@ -95,7 +89,7 @@ def misfit(block: Mapping[str, Any], schema: Any, path: str, error: Exception) -
     )
 
 
-def _misfit(block: Mapping[str, Any], schema: Any, path: str) -> str | None:
+def _misfit(block: Mapping[str, Any], schema: Any, path: str) -> UserError | None:
     for f in fields(schema):
         if f.name not in block:
             continue
@@ -108,7 +102,7 @@ def _misfit(block: Mapping[str, Any], schema: Any, path: str) -> str | None:
         try:
             OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), {f.name: value}))
         except Exception:  # as in the merge of the whole block
-            return message(
+            return UserError(
                 place,
                 expected=_kind(str(f.type)),
                 got=shown(value),
@@ -140,13 +134,13 @@ def check_values(cfg: Any, choices: Mapping[str, Sequence[str]]) -> None:
         choices: valid names by dotted key.
 
     Raises:
-        ValueError: see above.
+        UserError: see above.
     """
     for key, valid in choices.items():
         section, _, name = key.partition(".")
         choice = getattr(getattr(cfg, section), name)
         if choice not in valid:
-            raise ValueError(unknown_name(f"ood.{key}", choice, valid))
+            raise unknown_name(f"ood.{key}", choice, valid)
     scorer, threshold, queue, mix = cfg.scorer, cfg.threshold, cfg.queue, cfg.mix
     n_reference, classes = scorer.n_reference, cfg.rare_classes
     ranges: dict[str, tuple[Any, bool, str]] = {
@@ -225,13 +219,11 @@ def check_values(cfg: Any, choices: Mapping[str, Sequence[str]]) -> None:
     }
     for key, (value, is_valid, expected) in ranges.items():
         if not is_valid:
-            raise ValueError(
-                message(
-                    f"ood.{key}",
-                    expected=expected,
-                    got=shown(value),
-                    remedy=f"Set method_kwargs.ood.{key} accordingly.",
-                )
+            raise UserError(
+                f"ood.{key}",
+                expected=expected,
+                got=shown(value),
+                remedy=f"Set method_kwargs.ood.{key} accordingly.",
             )
     _check_exemplars(scorer)
 
@@ -279,6 +271,4 @@ def _check_exemplars(cfg: Any) -> None:
     ):
         if not valid:
             got = got if isinstance(got, str) else shown(got)
-            raise ValueError(
-                message(f"ood.scorer.{key}", expected=expected, got=got, remedy=remedy)
-            )
+            raise UserError(f"ood.scorer.{key}", expected=expected, got=got, remedy=remedy)

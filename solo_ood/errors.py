@@ -1,10 +1,33 @@
-"""One form for every message to the user: what, expected, got, remedy."""
+"""One form for every message to the user, what, expected, got, remedy, and one exception."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
+
+
+class UserError(ValueError):
+    """What a user can mend: the command line shows it as one line, anything else with its trace.
+
+    Args:
+        what: the setting, file or call that is wrong.
+        expected: what it has to be.
+        got: what it is.
+        remedy: what to do about it, as a sentence.
+    """
+
+    def __init__(self, what: str, *, expected: Any, got: Any, remedy: str) -> None:
+        super().__init__(message(what, expected=expected, got=got, remedy=remedy))
+        self.what, self.expected, self.got, self.remedy = what, str(expected), str(got), remedy
+
+    def __reduce__(self) -> Any:
+        # An exception is pickled with its ``args``, here the whole text.
+        return _user_error, (self.what, self.expected, self.got, self.remedy)
+
+
+def _user_error(what: str, expected: str, got: str, remedy: str) -> UserError:
+    return UserError(what, expected=expected, got=got, remedy=remedy)
 
 
 def message(what: str, *, expected: Any, got: Any, remedy: str) -> str:
@@ -21,9 +44,11 @@ def shown(value: Any, longest: int = 100) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
-def unknown_name(kind: str, name: Any, valid: Iterable[str]) -> str:
-    """Return the message for a name that is not in ``valid``, with the nearest valid one."""
+def unknown_name(kind: str, name: Any, valid: Iterable[str]) -> UserError:
+    """Return the error for a name that is not in ``valid``, with the nearest valid one."""
     names, got = sorted(valid), shown(name)
     near = get_close_matches(got.strip("'"), names, n=1, cutoff=0.5)
     remedy = f"Did you mean {near[0]!r}?" if near else f"Use {names[0]!r}, for instance."
-    return message(f"Unknown {kind}", expected=f"one of {', '.join(names)}", got=got, remedy=remedy)
+    return UserError(
+        f"Unknown {kind}", expected=f"one of {', '.join(names)}", got=got, remedy=remedy
+    )

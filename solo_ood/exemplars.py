@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 from solo_ood.rare_queue import RareQueue
 from solo_ood.replay import RareLoader
 
@@ -26,7 +26,7 @@ class Exemplars:
             many as the train loader has.
 
     Raises:
-        ValueError: if one is not in the data, or if the data cannot be read by index.
+        UserError: if one is not in the data, or if the data cannot be read by index.
     """
 
     def __init__(
@@ -35,13 +35,11 @@ class Exemplars:
         dataset: Any = getattr(train_loader, "dataset", None)  # DALI's loaders have none
         readable = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
         if not (isinstance(train_loader, DataLoader) and readable):
-            raise ValueError(
-                message(
-                    "ood.scorer.name=exemplar",
-                    expected="training data that can be read by index",
-                    got=type(train_loader if dataset is None else dataset).__name__,
-                    remedy="Use data.format=image_folder, or ood.scorer.name=knn.",
-                )
+            raise UserError(
+                "ood.scorer.name=exemplar",
+                expected="training data that can be read by index",
+                got=type(train_loader if dataset is None else dataset).__name__,
+                remedy="Use data.format=image_folder, or ood.scorer.name=knn.",
             )
         self.rows = rows_of(given, len(dataset), _paths(dataset))
         # All of a queue that never forgets are drawn each time: what replays can read exemplars.
@@ -74,7 +72,7 @@ def rows_of(
         key: what the user calls them, for errors.
 
     Raises:
-        ValueError: for one that is not in the data, or a path that fits more than one sample.
+        UserError: for one that is not in the data, or a path that fits more than one sample.
     """
     rows = [_row(one, size, paths, key) for one in given]
     return sorted(set(rows))
@@ -102,7 +100,7 @@ def _row(one: int | str, size: int, paths: Sequence[str | Path] | None, key: str
             return found[0]
         expected, got = "the path of 1 training image", f"{len(found)} that end like it"
         remedy = "Give more of its path, or its dataset index."
-    raise ValueError(message(f"{key}, {one!r}", expected=expected, got=got, remedy=remedy))
+    raise UserError(f"{key}, {one!r}", expected=expected, got=got, remedy=remedy)
 
 
 def _paths(dataset: Any) -> list[str | Path] | None:

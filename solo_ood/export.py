@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 from solo_ood.loading import load
 
 _KEPT = ("epoch", "global_step", "pytorch-lightning_version", "state_dict")
@@ -26,28 +26,24 @@ def export(checkpoint: Path, out: Path, weights: str = "teacher") -> Path:
         weights: ``teacher`` or ``student``.
 
     Raises:
-        ValueError: for a missing file, other ``weights``, or a checkpoint without a teacher.
+        UserError: for a missing file, other ``weights``, or a checkpoint without a teacher.
     """
     args = read_args(checkpoint.parent)
     loaded = load(existing(checkpoint))
     kept = {key: loaded[key] for key in _KEPT if key in loaded}
     if not isinstance(kept.get("state_dict"), dict):
-        raise ValueError(
-            message(
-                f"checkpoint {checkpoint}",
-                expected="a state_dict",
-                got=", ".join(map(str, loaded)) or "nothing",
-                remedy="Give a checkpoint that main_pretrain.py wrote.",
-            )
+        raise UserError(
+            f"checkpoint {checkpoint}",
+            expected="a state_dict",
+            got=", ".join(map(str, loaded)) or "nothing",
+            remedy="Give a checkpoint that main_pretrain.py wrote.",
         )
     kept["state_dict"] = uncompiled(kept["state_dict"])
     if weights == "teacher":
         kept["state_dict"] = teacher_as_student(kept["state_dict"])
     elif weights != "student":
-        raise ValueError(
-            message(
-                "weights", expected="teacher or student", got=weights, remedy="Use one of the two."
-            )
+        raise UserError(
+            "weights", expected="teacher or student", got=weights, remedy="Use one of the two."
         )
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"{checkpoint.stem}-{weights}.ckpt"
@@ -60,16 +56,14 @@ def existing(path: Path) -> Path:
     """Return ``path`` if it is a file.
 
     Raises:
-        ValueError: otherwise.
+        UserError: otherwise.
     """
     if not path.is_file():
-        raise ValueError(
-            message(
-                "checkpoint",
-                expected="a .ckpt file with its args.json beside it",
-                got=f"no file {path}",
-                remedy="Give the checkpoint that main_pretrain.py wrote.",
-            )
+        raise UserError(
+            "checkpoint",
+            expected="a .ckpt file with its args.json beside it",
+            got=f"no file {path}",
+            remedy="Give the checkpoint that main_pretrain.py wrote.",
         )
     return path
 
@@ -78,7 +72,7 @@ def read_args(folder: Path) -> dict[str, Any]:
     """Return the ``args.json`` of a run's folder.
 
     Raises:
-        ValueError: if it is missing or cut off.
+        UserError: if it is missing or cut off.
     """
     path = existing(folder / "args.json")
     try:
@@ -88,13 +82,11 @@ def read_args(folder: Path) -> dict[str, Any]:
         got = f"a {type(args).__name__}"
     except ValueError as error:  # what is no JSON, or no text
         got = str(error)
-    raise ValueError(
-        message(
-            str(path),
-            expected="the settings of a run, as JSON",
-            got=got,
-            remedy="Copy it again from the folder of the run.",
-        )
+    raise UserError(
+        str(path),
+        expected="the settings of a run, as JSON",
+        got=got,
+        remedy="Copy it again from the folder of the run.",
     )
 
 
@@ -110,13 +102,11 @@ def teacher_as_student(state: dict[str, Any]) -> dict[str, Any]:
     """Return ``state`` with every student tensor replaced by the teacher's of the same name."""
     teacher = {k.removeprefix("momentum_"): v for k, v in state.items() if _is_teacher(k)}
     if not teacher:
-        raise ValueError(
-            message(
-                "state_dict",
-                expected="keys of a teacher, momentum_*",
-                got=f"{len(state)} keys, none of a teacher",
-                remedy="Use --weights student.",
-            )
+        raise UserError(
+            "state_dict",
+            expected="keys of a teacher, momentum_*",
+            got=f"{len(state)} keys, none of a teacher",
+            remedy="Use --weights student.",
         )
     return {key: teacher.get(key, value) for key, value in state.items()}
 

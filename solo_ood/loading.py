@@ -17,7 +17,7 @@ from omegaconf import DictConfig, ListConfig
 from omegaconf.base import ContainerMetadata, Metadata
 from omegaconf.nodes import AnyNode
 
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 # What checkpoints hold beside tensors, numbers, texts and containers. Those of both hosts hold none
 # of it. Official DINO's hold their command line, and those of a method that calls Lightning's
@@ -109,19 +109,17 @@ def load(path: Path, what: str = "checkpoint", mmap: bool = False) -> Mapping[st
         mmap: leave the tensors on the disk until they are used.
 
     Raises:
-        ValueError: for whatever ``read`` refuses, and what is no mapping.
+        UserError: for whatever ``read`` refuses, and what is no mapping.
     """
     try:
         loaded = read(path, mmap)
         if not isinstance(loaded, Mapping):
             raise Unreadable(f"a {type(loaded).__name__}", "Use another one.")
     except Unreadable as error:
-        raise ValueError(
-            message(
-                f"{what} {path}",
-                expected="tensors, numbers, texts and containers of these, saved by torch.save",
-                got=error,
-                remedy=error.remedy,
-            )
+        raise UserError(
+            f"{what} {path}",
+            expected="tensors, numbers, texts and containers of these, saved by torch.save",
+            got=error,
+            remedy=error.remedy,
         ) from error
     return loaded

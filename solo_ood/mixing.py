@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 
 def mix(batch: Sequence[Any], rare: Sequence[Any], mode: str = "replace") -> list[Any]:
@@ -24,19 +24,17 @@ def mix(batch: Sequence[Any], rare: Sequence[Any], mode: str = "replace") -> lis
         The mixed batch, rows ``[-m:]`` replayed, in the batch's dtype, device and memory format.
 
     Raises:
-        ValueError: if the crops do not fit.
+        UserError: if the crops do not fit.
     """
     indexes, crops, targets = batch
     rare_indexes, rare_crops, rare_targets = rare
     keep = len(indexes) - len(rare_indexes) if mode == "replace" else len(indexes)
     if keep < (1 if mode == "replace" else 0):
-        raise ValueError(
-            message(
-                "replayed rows",
-                expected=f"fewer than the batch's {len(indexes)}",
-                got=len(rare_indexes),
-                remedy="Set drop_last=True in the train loader, or lower ood.mix.ratio.",
-            )
+        raise UserError(
+            "replayed rows",
+            expected=f"fewer than the batch's {len(indexes)}",
+            got=len(rare_indexes),
+            remedy="Set drop_last=True in the train loader, or lower ood.mix.ratio.",
         )
     single = isinstance(crops, Tensor)
     if single:
@@ -62,4 +60,4 @@ def _join(rows: Tensor, rare: Tensor, keep: int) -> Tensor:
 
 def _misfit(expected: str, got: Any) -> ValueError:
     remedy = "The replay must read the dataset with the transform of the train loader."
-    return ValueError(message("replayed rows", expected=expected, got=got, remedy=remedy))
+    return UserError("replayed rows", expected=expected, got=got, remedy=remedy)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from omegaconf import OmegaConf
 
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 NAME = "dino_ood"
 
@@ -16,7 +16,7 @@ def register() -> None:
     checks before a run fewer.
 
     Raises:
-        RuntimeError: if no usable solo-learn is installed, or another class has the name.
+        UserError: if no usable solo-learn is installed, or another class has the name.
     """
     from solo_ood import host
 
@@ -28,13 +28,11 @@ def register() -> None:
 
     owner = METHODS.setdefault(NAME, DINOOOD)
     if owner is not DINOOOD and owner.__module__ != f"solo.methods.{NAME}":
-        raise RuntimeError(
-            message(
-                f"solo-learn method {NAME!r}",
-                expected="no other class of this name",
-                got=f"{owner.__module__}.{owner.__qualname__}",
-                remedy="Remove the other registration.",
-            )
+        raise UserError(
+            f"solo-learn method {NAME!r}",
+            expected="no other class of this name",
+            got=f"{owner.__module__}.{owner.__qualname__}",
+            remedy="Remove the other registration.",
         )
     # ${solo_ood.digits:train} in a config becomes the path of the embedded data set.
     OmegaConf.register_new_resolver("solo_ood.digits", digits_lt, replace=True)

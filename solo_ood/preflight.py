@@ -9,11 +9,11 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from solo_ood.config import parse
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 
 def check(cfg: DictConfig) -> None:
-    """Raise ``ValueError`` for a missing path, a bad schedule or a bad ``method_kwargs.ood``."""
+    """Raise ``UserError`` for a missing path, a bad schedule or a bad ``method_kwargs.ood``."""
     dataset, form = OmegaConf.select(cfg, "data.dataset"), OmegaConf.select(cfg, "data.format")
     for key in ("data.train_path", "data.val_path"):
         path = OmegaConf.select(cfg, key)
@@ -22,23 +22,19 @@ def check(cfg: DictConfig) -> None:
         if key == "data.val_path" and path is None:
             continue  # no validation
         if path is None or not (Path(path).is_dir() or (form == "h5" and Path(path).is_file())):
-            raise ValueError(
-                message(
-                    key,
-                    expected="an existing folder",
-                    got=path,
-                    remedy=f"Set it: {key}=PATH (an ImageFolder for data.dataset=custom).",
-                )
+            raise UserError(
+                key,
+                expected="an existing folder",
+                got=path,
+                remedy=f"Set it: {key}=PATH (an ImageFolder for data.dataset=custom).",
             )
     warmup = OmegaConf.select(cfg, "method_kwargs.warmup_teacher_temperature_epochs") or 0
     if warmup > (cfg.get("max_epochs") or warmup):
-        raise ValueError(
-            message(
-                "method_kwargs.warmup_teacher_temperature_epochs",
-                expected=f"at most max_epochs = {cfg.max_epochs}",
-                got=warmup,
-                remedy="Lower it together with max_epochs.",
-            )
+        raise UserError(
+            "method_kwargs.warmup_teacher_temperature_epochs",
+            expected=f"at most max_epochs = {cfg.max_epochs}",
+            got=warmup,
+            remedy="Lower it together with max_epochs.",
         )
     if cfg.get("method") == "dino_ood":
         parse(
@@ -53,6 +49,6 @@ class Preflight(Callback):
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
             check(config)
-        except ValueError as error:
+        except UserError as error:
             # Hydra turns an Exception of a callback into a warning and goes on.
             raise SystemExit(f"Error: {error}") from None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from solo_ood.config import OODConfig, replay_rows
 from solo_ood.data.tail import rare_classes, targets_of
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 from solo_ood.exemplars import Exemplars
 from solo_ood.mixing import mix
 from solo_ood.reading import name_files_in_errors
@@ -83,7 +83,7 @@ class RareReplay(Base):
         """Set the replay up: its loader, the exemplars, which classes the logs count as rare.
 
         Raises:
-            ValueError: if the data cannot be replayed (no indexes, no labels for the oracle).
+            UserError: if the data cannot be replayed (no indexes, no labels for the oracle).
         """
         super().on_train_start()
         if self.selector is None:
@@ -107,26 +107,22 @@ class RareReplay(Base):
         elif trainer.world_size == 1:
             self.replay = CropStore(queue, rows)
         else:
-            raise ValueError(
-                message(
-                    "ood.queue.store=crops",
-                    expected="1 process, since no process holds the crops of another",
-                    got=f"{trainer.world_size} processes",
-                    remedy="Use ood.queue.store=indexes.",
-                )
+            raise UserError(
+                "ood.queue.store=crops",
+                expected="1 process, since no process holds the crops of another",
+                got=f"{trainer.world_size} processes",
+                remedy="Use ood.queue.store=indexes.",
             )
         self._most = None if trainer.world_size == 1 else self._largest_batch(loader)
         if self.ood.scorer.exemplars:
             self.exemplars = Exemplars(self.ood.scorer.exemplars, loader, self.ood.mix.num_workers)
         labels = targets_of(getattr(loader, "dataset", None))
         if labels is None and self.ood.scorer.name == "oracle" and hasattr(loader, "dataset"):
-            raise ValueError(
-                message(
-                    "ood.scorer.name=oracle",
-                    expected="labelled training data",
-                    got="none with labels",
-                    remedy="The oracle is a control; use ood.scorer.name=knn.",
-                )
+            raise UserError(
+                "ood.scorer.name=oracle",
+                expected="labelled training data",
+                got="none with labels",
+                remedy="The oracle is a control; use ood.scorer.name=knn.",
             )
         if not self.selector.rare_classes and labels is not None:
             self.selector.rare_classes = rare_classes(labels)
@@ -269,21 +265,19 @@ class RareReplay(Base):
         """Go on with the detector and queue of ``checkpoint``; one without them is fine.
 
         Raises:
-            ValueError: if they were saved with another feature size, scorer or threshold, or by an
+            UserError: if they were saved with another feature size, scorer or threshold, or by an
                 incompatible version.
         """
         super().on_load_checkpoint(checkpoint)
         state = checkpoint.get(STATE_KEY, {})  # a plain DINO checkpoint has none
         version = state.get("version", _VERSION)  # the first ones did not say it
         if version != _VERSION:
-            raise ValueError(
-                message(
-                    f"checkpoint, {STATE_KEY!r}",
-                    expected=f"layout version {_VERSION}",
-                    got=version,
-                    remedy="Resume with the version of this package that wrote it, or delete the "
-                    f"key {STATE_KEY!r} from the checkpoint to start its detector afresh.",
-                )
+            raise UserError(
+                f"checkpoint, {STATE_KEY!r}",
+                expected=f"layout version {_VERSION}",
+                got=version,
+                remedy="Resume with the version of this package that wrote it, or delete the "
+                f"key {STATE_KEY!r} from the checkpoint to start its detector afresh.",
             )
         if "cur_tau" in state:
             self.momentum_updater.cur_tau = state["cur_tau"]

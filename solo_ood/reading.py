@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 from solo_ood.rng import rng_state, set_rng_state
 
 PROBES = 8  # samples tried before a dataset counts as unreadable
@@ -78,24 +78,20 @@ def probe(dataset: Any) -> Sequence[Any]:
         "ood.queue.store=crops."
     )
     if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
-        raise ValueError(
-            message(
-                "training dataset",
-                expected="a map-style dataset that can be read by index",
-                got=type(dataset).__name__,
-                remedy=remedy,
-            )
+        raise UserError(
+            "training dataset",
+            expected="a map-style dataset that can be read by index",
+            got=type(dataset).__name__,
+            remedy=remedy,
         )
     index, sample = _first_readable(dataset)
     if not (isinstance(sample, (tuple, list)) and len(sample) == 3 and _is_index(sample[0], index)):
         got = f"a sample of {len(sample)} parts" if isinstance(sample, (tuple, list)) else sample
-        raise ValueError(
-            message(
-                "training dataset",
-                expected="samples (index, crops, target) whose index is their position",
-                got=got,
-                remedy=remedy,
-            )
+        raise UserError(
+            "training dataset",
+            expected="samples (index, crops, target) whose index is their position",
+            got=got,
+            remedy=remedy,
         )
     return sample
 
@@ -108,13 +104,11 @@ def _first_readable(dataset: Any) -> tuple[int, Any]:
                 return index, copy.copy(dataset)[index]  # a copy: opened h5 files are not shared
         except Exception as error:
             reason = error
-    raise ValueError(
-        message(
-            "training dataset",
-            expected=f"a readable sample among the first {PROBES}",
-            got=f"{type(reason).__name__}: {reason}" if reason else "no sample",
-            remedy="Repair or remove the files.",
-        )
+    raise UserError(
+        "training dataset",
+        expected=f"a readable sample among the first {PROBES}",
+        got=f"{type(reason).__name__}: {reason}" if reason else "no sample",
+        remedy="Repair or remove the files.",
     ) from reason
 
 
@@ -128,14 +122,12 @@ class _NamingFiles:
         try:
             return self.loader(path, *args, **kwargs)
         except Exception as error:
-            raise RuntimeError(
-                message(
-                    str(path),
-                    expected="a readable image",
-                    got=f"{type(error).__name__}: {error}",
-                    remedy="Repair or replace the file and resume from the last checkpoint. "
-                    "(Without it, the samples after it get other indexes.)",
-                )
+            raise UserError(
+                str(path),
+                expected="a readable image",
+                got=f"{type(error).__name__}: {error}",
+                remedy="Repair or replace the file and resume from the last checkpoint. "
+                "(Without it, the samples after it get other indexes.)",
             ) from error
 
 

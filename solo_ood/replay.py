@@ -61,7 +61,7 @@ class RareLoader:
         rank, world_size: this process and the number of processes.
 
     Raises:
-        ValueError: if the dataset cannot be read by index or does not return its index first.
+        UserError: if the dataset cannot be read by index or does not return its index first.
     """
 
     def __init__(

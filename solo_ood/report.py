@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from solo_ood.config import OODConfig, parse
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 from solo_ood.evaluation.groups import format_groups
 from solo_ood.export import read_args
 from solo_ood.loading import load
@@ -33,17 +33,15 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
             losses and no curves.
 
     Raises:
-        ValueError: if there is no checkpoint, or one without the state of an enabled detector.
+        UserError: if there is no checkpoint, or one without the state of an enabled detector.
     """
     checkpoints = sorted(run.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
     if not checkpoints or not (run / "args.json").is_file():
-        raise ValueError(
-            message(
-                "run folder",
-                expected="a .ckpt and args.json",
-                got=f"{run} without them",
-                remedy="Give the folder below trained_models that main_pretrain.py wrote.",
-            )
+        raise UserError(
+            "run folder",
+            expected="a .ckpt and args.json",
+            got=f"{run} without them",
+            remedy="Give the folder below trained_models that main_pretrain.py wrote.",
         )
     checkpoint = load(checkpoints[-1])
     cfg = _config(read_args(run))
@@ -67,13 +65,11 @@ def _selector(ours: Any, ood: OODConfig, name: str) -> RareSelector:
     """Return the detector that was saved as ``ours`` in the checkpoint ``name``."""
     state = ours.get("selector") if isinstance(ours, dict) else None
     if state is None:
-        raise ValueError(
-            message(
-                f"checkpoint {name}",
-                expected="the state of dino_ood",
-                got="none (another method, or ood.enabled=false)",
-                remedy="Train with method: dino_ood.",
-            )
+        raise UserError(
+            f"checkpoint {name}",
+            expected="the state of dino_ood",
+            got="none (another method, or ood.enabled=false)",
+            remedy="Train with method: dino_ood.",
         )
     try:
         num_classes = len(state["scorer"].get("counts", [0]))
@@ -82,13 +78,11 @@ def _selector(ours: Any, ood: OODConfig, name: str) -> RareSelector:
         selector.settle()
         return selector
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:  # not what we saved
-        raise ValueError(
-            message(
-                f"checkpoint {name}, {STATE_KEY!r}",
-                expected="the state of a detector, as dino_ood saves it",
-                got=f"{type(error).__name__}: {error}",
-                remedy="Use a checkpoint that dino_ood wrote.",
-            )
+        raise UserError(
+            f"checkpoint {name}, {STATE_KEY!r}",
+            expected="the state of a detector, as dino_ood saves it",
+            got=f"{type(error).__name__}: {error}",
+            remedy="Use a checkpoint that dino_ood wrote.",
         ) from error
 
 

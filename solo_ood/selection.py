@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from solo_ood.config import OODConfig, release_level
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 from solo_ood.rare_queue import RareQueue
 from solo_ood.scorers import make_scorer
 from solo_ood.scorers.base import usable
@@ -88,7 +88,7 @@ class RareSelector:
                 equal shapes only, so smaller batches are filled up. ``None`` if all are equal.
 
         Raises:
-            ValueError: for more rows than ``most``.
+            UserError: for more rows than ``most``.
         """
         self.settle()
         self.queue.step += 1
@@ -200,7 +200,7 @@ class RareSelector:
         """Restore ``state_dict``.
 
         Raises:
-            ValueError: if it belongs to another feature size, scorer or threshold.
+            UserError: if it belongs to another feature size, scorer or threshold.
         """
         for what, expected, got in (
             ("feature size", self.dim, state["dim"]),
@@ -209,26 +209,22 @@ class RareSelector:
             ("percentile", self.cfg.threshold.percentile, state["percentile"]),
         ):
             if expected != got:
-                raise ValueError(
-                    message(
-                        f"checkpoint, state of the detector, {what}",
-                        expected=repr(expected),
-                        got=repr(got),
-                        remedy="Resume with the configuration of that run, or delete the key "
-                        f"{STATE_KEY!r} from the checkpoint to start its detector afresh.",
-                    )
+                raise UserError(
+                    f"checkpoint, state of the detector, {what}",
+                    expected=repr(expected),
+                    got=repr(got),
+                    remedy="Resume with the configuration of that run, or delete the key "
+                    f"{STATE_KEY!r} from the checkpoint to start its detector afresh.",
                 )
         try:
             self.scorer.load_state_dict(state["scorer"])
             self.threshold.load_state_dict(state["threshold"])
         except RuntimeError as error:  # a size changed: n_reference, n
-            raise ValueError(
-                message(
-                    "checkpoint, state of the detector",
-                    expected="the sizes of this configuration",
-                    got=str(error).splitlines()[-1].strip(),
-                    remedy="Resume with ood.scorer.n_reference and ood.threshold.n of that run.",
-                )
+            raise UserError(
+                "checkpoint, state of the detector",
+                expected="the sizes of this configuration",
+                got=str(error).splitlines()[-1].strip(),
+                remedy="Resume with ood.scorer.n_reference and ood.threshold.n of that run.",
             ) from error
         self.queue.load_state_dict(state["queue"])
         self.counts = dict(state["counts"])
@@ -245,17 +241,15 @@ def _filled_up(
     Their features are NaN, so nobody learns, flags or counts them.
 
     Raises:
-        ValueError: if there are more rows.
+        UserError: if there are more rows.
     """
     missing = most - len(indexes)
     if missing < 0:
-        raise ValueError(
-            message(
-                "batch of this process",
-                expected=f"at most {most} rows, as every process was told",
-                got=len(indexes),
-                remedy="Set optimizer.batch_size, or the loader's batch_size, to the largest.",
-            )
+        raise UserError(
+            "batch of this process",
+            expected=f"at most {most} rows, as every process was told",
+            got=len(indexes),
+            remedy="Set optimizer.batch_size, or the loader's batch_size, to the largest.",
         )
     return (
         F.pad(indexes, (missing, 0), value=-1),

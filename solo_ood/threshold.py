@@ -142,7 +142,7 @@ def make_threshold(cfg: ThresholdConfig) -> WindowThreshold:
     """Build the threshold that ``cfg.name`` names.
 
     Raises:
-        ValueError: for an unknown name.
+        UserError: for an unknown name.
     """
     if cfg.name == "fixed":
         return FixedThreshold(cfg.percentile, cfg.n)
@@ -150,4 +150,4 @@ def make_threshold(cfg: ThresholdConfig) -> WindowThreshold:
         return WindowThreshold(cfg.percentile, cfg.n, cfg.min_samples)
     if cfg.name == "tracking":
         return TrackingThreshold(cfg.percentile, cfg.n, cfg.min_samples, cfg.eta)
-    raise ValueError(unknown_name("threshold", cfg.name, THRESHOLDS))
+    raise unknown_name("threshold", cfg.name, THRESHOLDS)

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Sampler
 from warm_host import SMALL, difference, straight, trained, warm_host
 
 from solo_ood.atomic_checkpoint import AtomicCheckpointIO, write
+from solo_ood.errors import UserError
 
 MB = 1_000_000
 
@@ -65,7 +66,7 @@ def test_a_failed_write_leaves_the_old_checkpoint_and_nothing_else(tmp_path):
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint(tensors(100), path)
     error = r"last.ckpt: expected a folder that takes 4\.0 MB more, got File too large.*make room"
-    with no_file_above(MB), pytest.raises(RuntimeError, match=error):
+    with no_file_above(MB), pytest.raises(UserError, match=error):
         AtomicCheckpointIO().save_checkpoint(tensors(4 * MB, 1.0), path)
     assert names(tmp_path) == ["last.ckpt"]
     assert len(torch.load(path, weights_only=True)["x"]) == 25
@@ -75,7 +76,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_and_its_room(small_disk):
     folder, _ = small_disk
     path = folder / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint(tensors(100), path)
-    with pytest.raises(RuntimeError, match=r"got No space left on device.*auto_resume"):
+    with pytest.raises(UserError, match=r"got No space left on device.*auto_resume"):
         AtomicCheckpointIO().save_checkpoint(tensors(4 * MB), path)
     assert names(folder) == ["last.ckpt"]
     assert len(torch.load(path, weights_only=True)["x"]) == 25

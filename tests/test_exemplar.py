@@ -13,6 +13,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
+from solo_ood.errors import UserError
 from solo_ood.exemplars import Exemplars, rows_of
 from solo_ood.scorers import ExemplarScorer, KNNScorer, MahalanobisScorer
 
@@ -98,11 +99,11 @@ def test_between_two_factorisations_the_direction_belongs_to_the_older_moments()
 def test_without_exemplars_it_is_not_ready_and_says_which_are_missing():
     scorer = fitted()
     assert not scorer.ready
-    with pytest.raises(RuntimeError, match="expected exemplars, got none. Call set_exemplars"):
+    with pytest.raises(UserError, match="expected exemplars, got none. Call set_exemplars"):
         scorer.ood_score(stream(3))
     scorer = ExemplarScorer(D, min_samples=8).set_exemplars(stream(3))
     assert not scorer.ready
-    with pytest.raises(RuntimeError, match="expected at least 8 learnt samples, got 0"):
+    with pytest.raises(UserError, match="expected at least 8 learnt samples, got 0"):
         scorer.ood_score(stream(3))
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from solo_ood.errors import UserError
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -45,7 +47,7 @@ def test_foreign_class_of_the_same_name_is_an_error(registered, monkeypatch):
     from solo_ood.plugin import register
 
     monkeypatch.setitem(METHODS, "dino_ood", METHODS["dino"])
-    with pytest.raises(RuntimeError, match="no other class of this name, got solo.methods.dino"):
+    with pytest.raises(UserError, match="no other class of this name, got solo.methods.dino"):
         register()
 
 

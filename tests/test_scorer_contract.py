@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from solo_ood.config import ScorerConfig
+from solo_ood.errors import UserError
 from solo_ood.scorers import ExemplarScorer, Scorer, make_scorer
 
 D, CLASSES = 6, 3
@@ -57,7 +58,7 @@ def test_points_far_from_the_stream_score_higher(name):
 def test_it_is_ready_after_min_samples_and_raises_before(name):
     scorer, query = feed(make(name), 7), stream(2, seed=1)
     assert not scorer.ready
-    with pytest.raises(RuntimeError, match="expected at least 8 learnt samples, got 7"):
+    with pytest.raises(UserError, match="expected at least 8 learnt samples, got 7"):
         scorer.ood_score(*query)
     scorer.partial_fit(*stream(1))
     assert scorer.ready and scorer.ood_score(*query).isfinite().all()

@@ -14,7 +14,7 @@ import install_host
 
 from compat.hosts import ROOT, Host
 from compat.program import Failed, run
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 SHOWN = ("python", "torch", "lightning", "torchmetrics", "timm")
 # Lightning 2.1.2 imports pkg_resources, which setuptools no longer has.
@@ -79,13 +79,11 @@ def make_environment(host: Host, tree: Path, work: Path) -> Environment:
 
 def _expect(python: Path, what: str, expected: str, right: bool) -> None:
     if not right:
-        raise RuntimeError(
-            message(
-                f"{what} in {python}",
-                expected=expected,
-                got="another or none",
-                remedy="`make compatibility` installs it.",
-            )
+        raise UserError(
+            f"{what} in {python}",
+            expected=expected,
+            got="another or none",
+            remedy="`make compatibility` installs it.",
         )
 
 
@@ -131,13 +129,11 @@ def _make_venv(folder: Path, pins: Path, work: Path) -> Path:
         pip = [python, "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "-q"]
         run([*pip, "-r", pins, BESIDE_PINS, f"{source}[umap]"], work, log, INSTALLING)
     except Failed as failure:
-        raise RuntimeError(
-            message(
-                f"environment {folder.name}",
-                expected=f"pip to install {pins}",
-                got=str(failure),
-                remedy=f"Read {log}.",
-            )
+        raise UserError(
+            f"environment {folder.name}",
+            expected=f"pip to install {pins}",
+            got=str(failure),
+            remedy=f"Read {log}.",
         ) from failure
     stamp.write_text(json.dumps(wanted))
     return python

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from compat.program import Failed, run
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 SERIES = ROOT / "patches/solo-learn-main"
@@ -74,14 +74,12 @@ def check(checkout: Path | None) -> Path:
         ValueError: if it is none of solo-learn's main branch.
     """
     if checkout is None or not all((checkout / p).exists() for p in (".git", "main_umap.py")):
-        raise ValueError(
-            message(
-                "--checkout",
-                expected="a git checkout of solo-learn's main branch",
-                got=checkout or "nothing",
-                remedy="Call `make compatibility SOLO_LEARN_CHECKOUT=PATH`, or choose"
-                " `--rows release`, which needs none.",
-            )
+        raise UserError(
+            "--checkout",
+            expected="a git checkout of solo-learn's main branch",
+            got=checkout or "nothing",
+            remedy="Call `make compatibility SOLO_LEARN_CHECKOUT=PATH`, or choose"
+            " `--rows release`, which needs none.",
         )
     return checkout.resolve()
 
@@ -110,13 +108,11 @@ def make_tree(host: Host, checkout: Path, work: Path, timeout: float) -> tuple[P
         if host.series:
             run([*GIT, "am", "-q", *patches(host)], tree, log, timeout)
     except Failed as failure:
-        raise RuntimeError(
-            message(
-                host.label,
-                expected=f"git to clone {checkout} and apply {len(patches(host))} patches",
-                got=str(failure),
-                remedy=f"Read {log}.",
-            )
+        raise UserError(
+            host.label,
+            expected=f"git to clone {checkout} and apply {len(patches(host))} patches",
+            got=str(failure),
+            remedy=f"Read {log}.",
         ) from failure
     stamp.write_text(json.dumps([str(checkout), state]))
     return tree, state

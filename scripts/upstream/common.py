@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 # Written into the work folder: no folder without it is ever emptied.
 MARKER = ".made-by-test-upstream"
@@ -147,13 +147,11 @@ def make_work(root: Path, checkout: Path, patches: list[Path]) -> Work:
     """
     marker = root / MARKER
     if root.exists() and any(root.iterdir()) and not marker.exists():
-        raise ValueError(
-            message(
-                "--work",
-                expected="an absent or empty folder, or one that this script made",
-                got=f"{root}, which holds something else",
-                remedy="Choose another folder.",
-            )
+        raise UserError(
+            "--work",
+            expected="an absent or empty folder, or one that this script made",
+            got=f"{root}, which holds something else",
+            remedy="Choose another folder.",
         )
     root.mkdir(parents=True, exist_ok=True)
     marker.touch()

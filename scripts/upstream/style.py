@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 from upstream.common import Result, Work, module, say
 from upstream.trees import BASE, GIT, changed
 
@@ -88,9 +88,7 @@ def hook(work: Work, name: str) -> Checker:
 def check_style(work: Work) -> list[Result]:
     """Run all checks; those of solo-learn's hooks for notebooks have nothing to look at."""
     if version("black") != BLACK:
-        raise ValueError(
-            message("black", expected=BLACK, got=version("black"), remedy="make test-upstream")
-        )
+        raise UserError("black", expected=BLACK, got=version("black"), remedy="make test-upstream")
     say("style: black, isort, pre-commit-hooks")
     touched, added = changed(work, "AM"), changed(work, "A")
     python = [path for path in touched if path.endswith(".py")]

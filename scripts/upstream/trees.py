@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 from upstream.common import Result, Work, say
 
 UPSTREAM = "9187ea3"  # the commit of solo-learn's main branch that the series is for
@@ -23,13 +23,11 @@ def series(folder: Path) -> list[Path]:
     """
     patches = sorted(folder.glob("*.patch"))
     if not patches:
-        raise ValueError(
-            message(
-                "--patches",
-                expected="a folder with *.patch files",
-                got=folder,
-                remedy="Run this in a complete checkout of solo-ood.",
-            )
+        raise UserError(
+            "--patches",
+            expected="a folder with *.patch files",
+            got=folder,
+            remedy="Run this in a complete checkout of solo-ood.",
         )
     return patches
 
@@ -48,14 +46,12 @@ def check_commit(work: Work) -> None:
     done = work.run("head", ["git", "-C", work.checkout, "rev-parse", "HEAD"], work.root,
                     expected=(0, 128))  # fmt: skip
     if done.code or not done.output.startswith(UPSTREAM):
-        raise ValueError(
-            message(
-                "SOLO_LEARN_CHECKOUT",
-                expected=f"a git checkout of solo-learn at commit {UPSTREAM}",
-                got=f"{work.checkout} ({done.output.strip()})",
-                remedy=f"git clone https://github.com/vturrisi/solo-learn PATH && "
-                f"git -C PATH checkout {UPSTREAM}",
-            )
+        raise UserError(
+            "SOLO_LEARN_CHECKOUT",
+            expected=f"a git checkout of solo-learn at commit {UPSTREAM}",
+            got=f"{work.checkout} ({done.output.strip()})",
+            remedy=f"git clone https://github.com/vturrisi/solo-learn PATH && "
+            f"git -C PATH checkout {UPSTREAM}",
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 # The 19 train ids of Cityscapes and BDD100K (Yu et al., 2020, arXiv:1805.04687).
 CLASSES = (
@@ -26,18 +26,16 @@ def pair(root: Path, split: str) -> tuple[list[Path], list[Path], dict[str, list
     A mask has its image's name, ``.png``, with or without ``_train_id`` before it.
 
     Raises:
-        ValueError: for a missing folder, or one where no image has a mask.
+        UserError: for a missing folder, or one where no image has a mask.
     """
     folders = (root / "images" / "10k" / split, root / "labels" / "sem_seg" / "masks" / split)
     for folder in folders:
         if not folder.is_dir():
-            raise ValueError(
-                message(
-                    "BDD100K's layout",
-                    expected=f"the folder {folder.relative_to(root)}",
-                    got=f"none below {root}",
-                    remedy="Unpack images and semantic segmentation labels of BDD10K there.",
-                )
+            raise UserError(
+                "BDD100K's layout",
+                expected=f"the folder {folder.relative_to(root)}",
+                got=f"none below {root}",
+                remedy="Unpack images and semantic segmentation labels of BDD10K there.",
             )
     images = sorted(path for path in folders[0].iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     masks = {path.stem.removesuffix("_train_id"): path for path in sorted(folders[1].glob("*.png"))}
@@ -48,13 +46,11 @@ def pair(root: Path, split: str) -> tuple[list[Path], list[Path], dict[str, list
         "mask without an image": [path.name for stem, path in masks.items() if stem not in stems],
     }
     if not paired:
-        raise ValueError(
-            message(
-                f"split {split}",
-                expected="images with masks of the same name",
-                got=f"{len(images)} images and {len(masks)} masks, none of them a pair",
-                remedy="Name the masks after their images.",
-            )
+        raise UserError(
+            f"split {split}",
+            expected="images with masks of the same name",
+            got=f"{len(images)} images and {len(masks)} masks, none of them a pair",
+            remedy="Name the masks after their images.",
         )
     return paired, [masks[p.stem] for p in paired], {k: v for k, v in left_out.items() if v}
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from solo_ood.cache import cache_folder
 from solo_ood.data.tail import exponential_counts
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 SPLITS = ("train", "reference", "val")
 IMBALANCE = 20
@@ -30,11 +30,11 @@ def digits_lt(split: str = "train") -> str:
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, 1998.
 
     Raises:
-        ValueError: for another split.
+        UserError: for another split.
     """
     if split not in SPLITS:
-        raise ValueError(
-            message("digits split", expected=f"one of {SPLITS}", got=split, remedy="Use 'train'.")
+        raise UserError(
+            "digits split", expected=f"one of {SPLITS}", got=split, remedy="Use 'train'."
         )
     root = cache_folder() / _NAME
     if not root.exists():

@@ -11,7 +11,7 @@ import numpy as np
 
 from solo_ood.data import bdd
 from solo_ood.data.tail import exponential_counts
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 FIT_NAMES, TEST_NAMES = ("train", "fit"), ("val", "test")
 
@@ -75,7 +75,7 @@ def layout_of(root: Path) -> str:
     """Return how the data at ``root`` are laid out: ``bdd``, ``csv`` or ``folder``.
 
     Raises:
-        ValueError: if there is nothing.
+        UserError: if there is nothing.
     """
     if root.suffix.lower() == ".csv" and root.is_file():
         return "csv"
@@ -83,14 +83,12 @@ def layout_of(root: Path) -> str:
         return "bdd"
     if root.is_dir() and any(child.is_dir() for child in root.iterdir()):
         return "folder"
-    raise ValueError(
-        message(
-            "data",
-            expected="images/10k/ and labels/sem_seg/masks/ below it (BDD100K's layout), class "
-            "folders, or a .csv of path,label",
-            got=f"{root}, which has none of them",
-            remedy="Give the folder that holds `images` and `labels`, an ImageFolder, or a CSV.",
-        )
+    raise UserError(
+        "data",
+        expected="images/10k/ and labels/sem_seg/masks/ below it (BDD100K's layout), class "
+        "folders, or a .csv of path,label",
+        got=f"{root}, which has none of them",
+        remedy="Give the folder that holds `images` and `labels`, an ImageFolder, or a CSV.",
     )
 
 
@@ -103,7 +101,7 @@ def read_splits(root: Path, max_unreadable: float = 0.01) -> tuple[Split, Split 
         max_unreadable: share of a split's images that may lack a readable mask, in [0, 1].
 
     Raises:
-        ValueError: for a layout that is not known, an empty split, classes that differ between the
+        UserError: for a layout that is not known, an empty split, classes that differ between the
             splits, or too many unreadable masks.
     """
     fit, test = _read(root, max_unreadable)
@@ -118,13 +116,11 @@ def _existing(split: Split, limit: float, what: str) -> Split:
     there = np.array([path.is_file() for path in split.paths], dtype=bool)
     if len(split) and (~there).mean() > limit:
         first = split.paths[int(np.argmin(there))]
-        raise ValueError(
-            message(
-                what,
-                expected=f"at most {limit:.1%} of {len(split)} files to be missing",
-                got=f"{int((~there).sum())}, the first {first}",
-                remedy="Paths in a CSV count from its folder; or allow more with --max-unreadable.",
-            )
+        raise UserError(
+            what,
+            expected=f"at most {limit:.1%} of {len(split)} files to be missing",
+            got=f"{int((~there).sum())}, the first {first}",
+            remedy="Paths in a CSV count from its folder; or allow more with --max-unreadable.",
         )
     return split.keep(there, "no such file")
 
@@ -144,14 +140,12 @@ def _read(root: Path, max_unreadable: float) -> tuple[Split, Split | None]:
         return _read_folder(root / fit_name if fit_name and len(names) == 1 else root), None
     fit, test = _read_folder(root / fit_name), _read_folder(root / test_name)
     if fit.classes != test.classes:
-        raise ValueError(
-            message(
-                "image folders",
-                expected=f"the same classes in {fit_name} and {test_name}",
-                got=f"{len(fit.classes)} and {len(test.classes)}, "
-                f"differing in {sorted(set(fit.classes) ^ set(test.classes))[:5]}",
-                remedy="Give both splits a folder for every class, or test on one folder alone.",
-            )
+        raise UserError(
+            "image folders",
+            expected=f"the same classes in {fit_name} and {test_name}",
+            got=f"{len(fit.classes)} and {len(test.classes)}, "
+            f"differing in {sorted(set(fit.classes) ^ set(test.classes))[:5]}",
+            remedy="Give both splits a folder for every class, or test on one folder alone.",
         )
     return fit, test
 
@@ -163,17 +157,15 @@ def long_tailed(split: Split, imbalance: float, seed: int) -> tuple[Split, list[
     draws the samples.
 
     Raises:
-        ValueError: for a class without images.
+        UserError: for a class without images.
     """
     missing = sorted(set(range(len(split.classes))) - set(split.labels.tolist()))
     if missing:
-        raise ValueError(
-            message(
-                "long-tailed subset",
-                expected="images of every class",
-                got=f"none of {[split.classes[label] for label in missing]}",
-                remedy="Leave these classes out of the data, or give them images.",
-            )
+        raise UserError(
+            "long-tailed subset",
+            expected="images of every class",
+            got=f"none of {[split.classes[label] for label in missing]}",
+            remedy="Leave these classes out of the data, or give them images.",
         )
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(split.classes))
@@ -195,13 +187,11 @@ def _read_folder(root: Path) -> Split:
     try:
         folder = ImageFolder(str(root))
     except FileNotFoundError as error:
-        raise ValueError(
-            message(
-                f"image folder {root}",
-                expected="a folder with images for every class",
-                got=str(error).splitlines()[0],
-                remedy="Remove the empty class folder, or put its images there.",
-            )
+        raise UserError(
+            f"image folder {root}",
+            expected="a folder with images for every class",
+            got=str(error).splitlines()[0],
+            remedy="Remove the empty class folder, or put its images there.",
         ) from error
     paths = tuple(Path(path) for path, _ in folder.samples)
     return Split(paths, one_hot(folder.targets, len(folder.classes)), tuple(folder.classes))
@@ -214,13 +204,11 @@ def _read_bdd(root: Path, name: str, max_unreadable: float) -> Split:
     readable = np.array([str(mask) not in bad for mask in masks])
     if (~readable).mean() > max_unreadable:
         first = next(iter(bad))
-        raise ValueError(
-            message(
-                f"masks of {name}",
-                expected=f"at most {max_unreadable:.1%} that cannot be used",
-                got=f"{len(bad)} of {len(masks)}, the first {Path(first).name}: {bad[first]}",
-                remedy="Repair them, or allow more with --max-unreadable.",
-            )
+        raise UserError(
+            f"masks of {name}",
+            expected=f"at most {max_unreadable:.1%} that cannot be used",
+            got=f"{len(bad)} of {len(masks)}, the first {Path(first).name}: {bad[first]}",
+            remedy="Repair them, or allow more with --max-unreadable.",
         )
     for mask, reason in bad.items():
         left_out.setdefault(f"mask {reason}", []).append(Path(mask).name)
@@ -231,40 +219,34 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """Return the rows of a CSV with a header; these columns have a value in each of them.
 
     Raises:
-        ValueError: for a file that is no CSV in UTF-8, has no rows, or lacks a column or a value.
+        UserError: for a file that is no CSV in UTF-8, has no rows, or lacks a column or a value.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark
             rows = list(csv.DictReader(file))
     except OSError as error:
-        raise ValueError(
-            message(str(path), expected="a CSV", got=str(error), remedy="Look at the path.")
+        raise UserError(
+            str(path), expected="a CSV", got=str(error), remedy="Look at the path."
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            message(
-                path.name, expected="a CSV in UTF-8", got=str(error), remedy="Save it as UTF-8."
-            )
+        raise UserError(
+            path.name, expected="a CSV in UTF-8", got=str(error), remedy="Save it as UTF-8."
         ) from error
     known = set(rows[0]) if rows else set()
     if not known.issuperset(columns):
-        raise ValueError(
-            message(
-                f"{path.name}",
-                expected=f"a header with the columns {', '.join(columns)}, and one row or more",
-                got=f"{len(rows)} rows with the columns {sorted(map(str, known))}",
-                remedy=f"Write `{','.join(columns)}` into its first line.",
-            )
+        raise UserError(
+            f"{path.name}",
+            expected=f"a header with the columns {', '.join(columns)}, and one row or more",
+            got=f"{len(rows)} rows with the columns {sorted(map(str, known))}",
+            remedy=f"Write `{','.join(columns)}` into its first line.",
         )
     incomplete = [n for n, row in enumerate(rows, 2) if not all(row[one] for one in columns)]
     if incomplete:
-        raise ValueError(
-            message(
-                f"{path.name}",
-                expected=f"{', '.join(columns)} in every row",
-                got=f"not all of them in line {incomplete[0]} (and {len(incomplete) - 1} more)",
-                remedy="Fill or remove these lines.",
-            )
+        raise UserError(
+            f"{path.name}",
+            expected=f"{', '.join(columns)} in every row",
+            got=f"not all of them in line {incomplete[0]} (and {len(incomplete) - 1} more)",
+            remedy="Fill or remove these lines.",
         )
     return rows
 
@@ -284,12 +266,10 @@ def _read_csv(path: Path) -> tuple[Split, Split | None]:
     fit = [row for row in rows if row["split"] in FIT_NAMES]
     test = [row for row in rows if row["split"] in TEST_NAMES]
     if unknown or not fit:
-        raise ValueError(
-            message(
-                f"{path.name}, column split",
-                expected=f"{', '.join(FIT_NAMES)} (at least one row), {', '.join(TEST_NAMES)}",
-                got=sorted({str(row["split"]) for row in rows}),
-                remedy="Use these names, or leave the column out.",
-            )
+        raise UserError(
+            f"{path.name}, column split",
+            expected=f"{', '.join(FIT_NAMES)} (at least one row), {', '.join(TEST_NAMES)}",
+            got=sorted({str(row["split"]) for row in rows}),
+            remedy="Use these names, or leave the column out.",
         )
     return split(fit), split(test) if test else None

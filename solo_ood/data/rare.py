@@ -8,7 +8,7 @@ import numpy as np
 
 from solo_ood.data.images import Split
 from solo_ood.data.tail import rare_classes
-from solo_ood.errors import message, unknown_name
+from solo_ood.errors import UserError, unknown_name
 
 # Recomputed from the poster's accuracies, precisions and recalls, the same in all its rows.
 POSTER_BASE_RATE = 0.1914
@@ -58,24 +58,22 @@ def define(
             so much that one share makes all or none of the test images rare.
 
     Raises:
-        ValueError: for an unknown class, or a definition that makes none or all images of a split
+        UserError: for an unknown class, or a definition that makes none or all images of a split
             rare.
     """
     if name == "tail":
         if fit.by_pixels:
-            raise ValueError(
-                message(
-                    "--rare tail",
-                    expected="images of one label each",
-                    got="masks",
-                    remedy="Name classes, such as --rare person+bicycle.",
-                )
+            raise UserError(
+                "--rare tail",
+                expected="images of one label each",
+                got="masks",
+                remedy="Name classes, such as --rare person+bicycle.",
             )
         ids = tuple(rare_classes(fit.labels))
     else:
         for part in name.split("+"):
             if part not in fit.classes:
-                raise ValueError(unknown_name("class in --rare", part, fit.classes))
+                raise unknown_name("class in --rare", part, fit.classes)
         ids = tuple(fit.classes.index(part) for part in dict.fromkeys(name.split("+")))
     limits = [0.5, 0.5]  # of one label: the share is 0 or 1
     if fit.by_pixels:
@@ -87,15 +85,12 @@ def define(
             continue
         rate = definition.of(split, is_test).mean()
         if rate in (0, 1):
-            raise ValueError(
-                message(
-                    f"--rare {name}, {what} split",
-                    expected="some rare images and some others",
-                    got=f"{rate:.0%} of {len(split)} rare at a pixel share above "
-                    f"{limits[is_test]:.4f}",
-                    remedy="Use another class or --min-share, or --base-rate-of each, which takes "
-                    "the share of each split from its own labels.",
-                )
+            raise UserError(
+                f"--rare {name}, {what} split",
+                expected="some rare images and some others",
+                got=f"{rate:.0%} of {len(split)} rare at a pixel share above {limits[is_test]:.4f}",
+                remedy="Use another class or --min-share, or --base-rate-of each, which takes "
+                "the share of each split from its own labels.",
             )
     return definition
 

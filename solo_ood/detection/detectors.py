@@ -51,10 +51,10 @@ def detector(name: str) -> Detector:
     """Return the detector called ``name``.
 
     Raises:
-        ValueError: for an unknown name.
+        UserError: for an unknown name.
     """
     if name not in DETECTORS:
-        raise ValueError(unknown_name("detector", name, DETECTORS))
+        raise unknown_name("detector", name, DETECTORS)
     return DETECTORS[name]
 
 

@@ -15,24 +15,22 @@ from PIL import Image
 from solo_ood import plots
 from solo_ood.detection.measure import Scores
 from solo_ood.embedding.extract import covered
-from solo_ood.errors import message, unknown_name
+from solo_ood.errors import UserError, unknown_name
 
 PROJECTIONS = ("pca", "tsne", "umap")
 MAX_POINTS = 5000  # of a scatter; t-SNE of more takes minutes and shows less
 
 
 def check_projection(how: str) -> None:
-    """Raise ``ValueError`` for an unknown projection, or one whose package is not installed."""
+    """Raise ``UserError`` for an unknown projection, or one whose package is not installed."""
     if how not in PROJECTIONS:
-        raise ValueError(unknown_name("projection", how, PROJECTIONS))
+        raise unknown_name("projection", how, PROJECTIONS)
     if how == "umap" and find_spec("umap") is None:
-        raise ValueError(
-            message(
-                "--projection umap",
-                expected="the package umap-learn",
-                got="none",
-                remedy="Install solo-ood[umap], or use --projection tsne.",
-            )
+        raise UserError(
+            "--projection umap",
+            expected="the package umap-learn",
+            got="none",
+            remedy="Install solo-ood[umap], or use --projection tsne.",
         )
 
 
@@ -45,7 +43,7 @@ def project(feats: np.ndarray, how: str, seed: int = 0) -> np.ndarray:
         seed: of the projection.
 
     Raises:
-        ValueError: for another name, or if umap-learn is not installed.
+        UserError: for another name, or if umap-learn is not installed.
     """
     check_projection(how)
     from sklearn.decomposition import PCA

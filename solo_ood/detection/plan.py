@@ -10,7 +10,7 @@ import numpy as np
 from solo_ood.data.rare import RareDefinition
 from solo_ood.detection.detectors import Detector
 from solo_ood.detection.feats import Feats
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def check(task: Task, plan: Plan, detectors: Sequence[Detector]) -> Plan:
     """Return the plan without sizes that the data cannot give.
 
     Raises:
-        ValueError: if no size is left, folds or exemplars cannot be drawn, or an exemplar is not
+        UserError: if no size is left, folds or exemplars cannot be drawn, or an exemplar is not
             in the data.
     """
     n = len(task.fit)
@@ -69,44 +69,36 @@ def check(task: Task, plan: Plan, detectors: Sequence[Detector]) -> Plan:
     for_folds = max(2, plan.block) * plan.folds
     needed = max(for_folds, min(size or 0 for size in plan.sizes))
     if n < needed:
-        raise ValueError(
-            message(
-                "fit split",
-                expected=f"at least {needed} images",
-                got=n,
-                remedy="Give more images, or smaller --sizes (`all` always fits).",
-            )
+        raise UserError(
+            "fit split",
+            expected=f"at least {needed} images",
+            got=n,
+            remedy="Give more images, or smaller --sizes (`all` always fits).",
         )
     smallest = min([n, *filter(None, sizes)])
     if plan.folds < 2 or smallest < for_folds:
-        raise ValueError(
-            message(
-                "--folds",
-                expected=f"at least 2, of at least {max(2, plan.block)} fit images (--block) each",
-                got=f"{plan.folds} folds of {smallest} images",
-                remedy="Change --folds or --block, or raise --sizes.",
-            )
+        raise UserError(
+            "--folds",
+            expected=f"at least 2, of at least {max(2, plan.block)} fit images (--block) each",
+            got=f"{plan.folds} folds of {smallest} images",
+            remedy="Change --folds or --block, or raise --sizes.",
         )
     if any(detector.exemplars for detector in detectors):
         outside = [row for row in plan.exemplars or () if not 0 <= row < n]
         if outside:
-            raise ValueError(
-                message(
-                    "exemplars",
-                    expected=f"indexes of the fit split, 0 to {n - 1}",
-                    got=outside[0],
-                    remedy="Give indexes or paths of images of the fit split.",
-                )
+            raise UserError(
+                "exemplars",
+                expected=f"indexes of the fit split, 0 to {n - 1}",
+                got=outside[0],
+                remedy="Give indexes or paths of images of the fit split.",
             )
         fewest = min((int(fit.sum()) for fit, _ in task.rare.values()), default=0)
         needed = plan.n_exemplars + (task.test is None)  # one at least must be left to find
         if plan.exemplars is None and fewest < needed:
-            raise ValueError(
-                message(
-                    "exemplars",
-                    expected=f"at least {needed} rare images in the fit split",
-                    got=fewest,
-                    remedy="Lower --n-exemplars, or name your own with --exemplars.",
-                )
+            raise UserError(
+                "exemplars",
+                expected=f"at least {needed} rare images in the fit split",
+                got=fewest,
+                remedy="Lower --n-exemplars, or name your own with --exemplars.",
             )
     return replace(plan, sizes=sizes)

@@ -16,7 +16,7 @@ from solo_ood.data.bdd import VOID
 from solo_ood.data.images import Split, read_csv
 from solo_ood.data.rare import RareDefinition
 from solo_ood.embedding.extract import BROKEN, covered
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 from solo_ood.exemplars import rows_of
 
 SIDES = ("left", "top", "right", "bottom")
@@ -45,7 +45,7 @@ class Regions:
         First what matters, then what does not; void pixels of a mask are neither.
 
         Raises:
-            ValueError: for a mask that has not the shape of its image.
+            UserError: for a mask that has not the shape of its image.
         """
         sides = [side for row in rows for side in self._sides(row, definition.class_ids)]
         images = (Image.fromarray(side.astype(np.uint8) * 255) for side in sides)
@@ -66,13 +66,11 @@ class Regions:
         with Image.open(self.split.masks[row]) as mask:
             ids = np.asarray(mask)
         if abs(ids.shape[1] * height / ids.shape[0] - width) > 1:
-            raise ValueError(
-                message(
-                    f"mask of {path.name}",
-                    expected=f"the shape of its image, {height} x {width} pixels or a multiple",
-                    got=f"{ids.shape[0]} x {ids.shape[1]}",
-                    remedy="Give it the mask that was drawn on it.",
-                )
+            raise UserError(
+                f"mask of {path.name}",
+                expected=f"the shape of its image, {height} x {width} pixels or a multiple",
+                got=f"{ids.shape[0]} x {ids.shape[1]}",
+                remedy="Give it the mask that was drawn on it.",
             )
         inside = np.isin(ids, class_ids)
         return inside, ~inside & (ids != VOID)
@@ -86,7 +84,7 @@ def read_boxes(path: Path, split: Split) -> dict[Path, list[Box]]:
         split: the images they are in.
 
     Raises:
-        ValueError: for a missing column, an image that is not in the split, or a box that is empty
+        UserError: for a missing column, an image that is not in the split, or a box that is empty
             or not inside its image, or an image that cannot be read or is stored turned.
     """
     boxes: dict[Path, list[Box]] = {}
@@ -102,13 +100,11 @@ def read_boxes(path: Path, split: Split) -> dict[Path, list[Box]]:
         except ValueError:
             left, top, right, bottom = (float("nan"),) * 4
         if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-            raise ValueError(
-                message(
-                    what,
-                    expected=f"0 <= left < right <= {width} and 0 <= top < bottom <= {height}",
-                    got=", ".join(f"{side} {row[side]}" for side in SIDES),
-                    remedy=f"Give the box in pixels of {image.name}.",
-                )
+            raise UserError(
+                what,
+                expected=f"0 <= left < right <= {width} and 0 <= top < bottom <= {height}",
+                got=", ".join(f"{side} {row[side]}" for side in SIDES),
+                remedy=f"Give the box in pixels of {image.name}.",
             )
         boxes.setdefault(image, []).append((left, top, right, bottom))
     return boxes
@@ -122,14 +118,12 @@ def _upright_size(path: Path, what: str) -> tuple[int, int]:
     except BROKEN as error:
         got = f"{type(error).__name__}: {error}"
         remedy = "Repair the file, or leave its boxes out."
-        raise ValueError(message(what, expected="an image", got=got, remedy=remedy)) from error
+        raise UserError(what, expected="an image", got=got, remedy=remedy) from error
     if orientation != 1:
-        raise ValueError(
-            message(
-                what,
-                expected="an image that is stored upright (EXIF orientation 1)",
-                got=f"orientation {orientation} of {path.name}",
-                remedy="Turn the pixels of the file: it is embedded as it is stored.",
-            )
+        raise UserError(
+            what,
+            expected="an image that is stored upright (EXIF orientation 1)",
+            got=f"orientation {orientation} of {path.name}",
+            remedy="Turn the pixels of the file: it is embedded as it is stored.",
         )
     return size

@@ -13,21 +13,19 @@ from solo_ood.detection.detectors import DETECTORS, Detector, detector
 from solo_ood.detection.options import DetectOptions
 from solo_ood.detection.pictures import check_projection
 from solo_ood.detection.regions import Box, Regions, read_boxes
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 from solo_ood.exemplars import rows_of
 
 
 def check_output(options: DetectOptions) -> None:
-    """Raise ``ValueError`` for what would fail only after the work."""
+    """Raise ``UserError`` for what would fail only after the work."""
     folder = next(path for path in (options.out, *options.out.absolute().parents) if path.exists())
     if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise ValueError(
-            message(
-                "--out",
-                expected="a folder that can be written",
-                got=options.out,
-                remedy="Name another one.",
-            )
+        raise UserError(
+            "--out",
+            expected="a folder that can be written",
+            got=options.out,
+            remedy="Name another one.",
         )
     check_projection(options.projection)
 
@@ -35,20 +33,18 @@ def check_output(options: DetectOptions) -> None:
 def read_data(options: DetectOptions) -> tuple[Split, Split | None, list[str]]:
     """Return the two splits and what a reader should know of them."""
     if not options.data.exists():
-        raise ValueError(
-            message("--data", expected="a folder or a .csv", got=options.data, remedy="Look again.")
+        raise UserError(
+            "--data", expected="a folder or a .csv", got=options.data, remedy="Look again."
         )
     fit, test = read_splits(options.data, options.max_unreadable)
     notes = []
     if options.imbalance is not None:
         if fit.by_pixels:
-            raise ValueError(
-                message(
-                    "--imbalance",
-                    expected="images of one label each",
-                    got="masks",
-                    remedy="Leave it out.",
-                )
+            raise UserError(
+                "--imbalance",
+                expected="images of one label each",
+                got="masks",
+                remedy="Leave it out.",
             )
         fit, order = long_tailed(fit, options.imbalance, options.class_order)
         notes.append(f"classes from frequent to rare: {', '.join(order)}")
@@ -57,9 +53,7 @@ def read_data(options: DetectOptions) -> tuple[Split, Split | None, list[str]]:
         test = None
     for split, name in ((fit, "fit split"), (test, "test split")):
         if split is not None and not len(split):
-            raise ValueError(
-                message(name, expected="images", got="none", remedy="Look at the data.")
-            )
+            raise UserError(name, expected="images", got="none", remedy="Look at the data.")
     if test is None:
         notes.append("no test split: every image is scored by a detector that has not seen it")
     return fit, test, notes
@@ -69,13 +63,11 @@ def definitions_of(options: DetectOptions, fit: Split, test: Split | None) -> li
     """Return what counts as rare, checked against the labels."""
     names = options.rare or (() if fit.by_pixels else ("tail",))
     if not names:
-        raise ValueError(
-            message(
-                "--rare",
-                expected="class names, joined by + where several count as one",
-                got="none",
-                remedy=f"For instance --rare person+bicycle; there are {', '.join(fit.classes)}.",
-            )
+        raise UserError(
+            "--rare",
+            expected="class names, joined by + where several count as one",
+            got="none",
+            remedy=f"For instance --rare person+bicycle; there are {', '.join(fit.classes)}.",
         )
     share = (options.min_share, options.base_rate, options.each_split)
     return [define(name, fit, test, *share) for name in dict.fromkeys(names)]
@@ -85,20 +77,18 @@ def detectors_of(names: Sequence[str], has_regions: bool) -> tuple[list[Detector
     """Return the detectors that were asked for, and notes; ``all``: those the data can give.
 
     Raises:
-        ValueError: for an unknown name, or one that needs regions where there are none.
+        UserError: for an unknown name, or one that needs regions where there are none.
     """
     every = "all" in names
     chosen = [detector(name) for name in (DETECTORS if every else dict.fromkeys(names))]
     if has_regions or not any(one.regions for one in chosen):
         return chosen, []
     if not every:
-        raise ValueError(
-            message(
-                "--detectors",
-                expected="masks (BDD100K's layout) or --boxes for exemplars with regions",
-                got="images of one label, without boxes",
-                remedy="Draw boxes around what matters in the exemplars and give --boxes FILE.csv.",
-            )
+        raise UserError(
+            "--detectors",
+            expected="masks (BDD100K's layout) or --boxes for exemplars with regions",
+            got="images of one label, without boxes",
+            remedy="Draw boxes around what matters in the exemplars and give --boxes FILE.csv.",
         )
     notes = ["exemplar-regions left out: there are neither masks nor --boxes"]
     return [one for one in chosen if not one.regions], notes
@@ -111,13 +101,11 @@ def boxes_of(
     if options.boxes is None:
         return None
     if options.exemplars or len(definitions) > 1:
-        raise ValueError(
-            message(
-                "--boxes",
-                expected="one definition of --rare, whose exemplars they are, and no --exemplars",
-                got=f"{len(definitions)} and {len(options.exemplars)} exemplars",
-                remedy="Measure one definition at a time; the images of the boxes are exemplars.",
-            )
+        raise UserError(
+            "--boxes",
+            expected="one definition of --rare, whose exemplars they are, and no --exemplars",
+            got=f"{len(definitions)} and {len(options.exemplars)} exemplars",
+            remedy="Measure one definition at a time; the images of the boxes are exemplars.",
         )
     return read_boxes(options.boxes, fit)
 
@@ -135,16 +123,14 @@ def exemplar_rows(
 def check_regions(
     seen: Sequence[Regions], exemplars: Sequence[int], definitions: Sequence[RareDefinition]
 ) -> None:
-    """Raise ``ValueError`` if a network sees nothing of what matters in the exemplars."""
+    """Raise ``UserError`` if a network sees nothing of what matters in the exemplars."""
     for regions, definition in product(seen, definitions):
         if not regions.of(definition, exemplars)[..., 0].any():
             names = ", ".join(regions.split.paths[row].name for row in exemplars[:3])
-            raise ValueError(
-                message(
-                    f"exemplars of {definition.name}",
-                    expected="what matters in at least one of them, in the middle that the network "
-                    f"sees ({regions.size[0]} x {regions.size[1]} pixels)",
-                    got=f"none in {names}",
-                    remedy="Give images that show it, or leave out exemplar-regions.",
-                )
+            raise UserError(
+                f"exemplars of {definition.name}",
+                expected="what matters in at least one of them, in the middle that the network "
+                f"sees ({regions.size[0]} x {regions.size[1]} pixels)",
+                got=f"none in {names}",
+                remedy="Give images that show it, or leave out exemplar-regions.",
             )

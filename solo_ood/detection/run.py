@@ -30,7 +30,7 @@ from solo_ood.detection.request import (
 )
 from solo_ood.embedding.extract import Embedded, ExtractConfig, common_size, embed
 from solo_ood.embedding.networks import make_embedder
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 
 def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[Row]:
@@ -43,7 +43,7 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
         the rows of the table; ``[]`` on all processes but the first.
 
     Raises:
-        ValueError: for bad data, options, networks or weights.
+        UserError: for bad data, options, networks or weights.
     """
     check_output(options)
     fit, test, notes = read_data(options)
@@ -139,13 +139,11 @@ def _measure(
     if plan.exemplars is not None:
         gone = [asked.paths[row].name for row in plan.exemplars if asked.paths[row] not in kept]
         if gone:
-            raise ValueError(
-                message(
-                    "exemplars",
-                    expected="images that can be embedded",
-                    got=f"{gone[0]}, which could not",
-                    remedy="Name another one.",
-                )
+            raise UserError(
+                "exemplars",
+                expected="images that can be embedded",
+                got=f"{gone[0]}, which could not",
+                remedy="Name another one.",
             )
         plan = replace(plan, exemplars=tuple(kept[asked.paths[row]] for row in plan.exemplars))
     plan = check(task, plan, detectors)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from solo_ood.detection.feats import Feats, given
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 
 def region_maps(images: Feats, exemplars: Feats | None) -> Iterator[Tensor]:
@@ -21,7 +21,7 @@ def region_maps(images: Feats, exemplars: Feats | None) -> Iterator[Tensor]:
     self-supervised networks are judged on segmentation (Oquab et al., 2023, arXiv:2304.07193).
 
     Raises:
-        ValueError: if the regions hold nothing, or all of the exemplars.
+        UserError: if the regions hold nothing, or all of the exemplars.
     """
     known = given(exemplars)
     rows = torch.cat(list(given(known.patches))).numpy()
@@ -36,20 +36,18 @@ def _linear_classifier(rows: np.ndarray, shares: np.ndarray) -> Any:
     """Return a logistic regression of rows (M, D') which belong by ``shares`` (M, 2) to 1 and 0.
 
     Raises:
-        ValueError: if only one class is there.
+        UserError: if only one class is there.
     """
     from sklearn.linear_model import LogisticRegression
 
     matters, others = bool(shares[:, 0].any()), bool(shares[:, 1].any())
     if not (matters and others):
-        raise ValueError(
-            message(
-                "regions of the exemplars",
-                expected="patches that show what matters, and others",
-                got="none of the others" if matters else "only others",
-                remedy="Give exemplars that show it, beside something else, in the middle that the "
-                "network sees.",
-            )
+        raise UserError(
+            "regions of the exemplars",
+            expected="patches that show what matters, and others",
+            got="none of the others" if matters else "only others",
+            remedy="Give exemplars that show it, beside something else, in the middle that the "
+            "network sees.",
         )
     weights = shares.T.ravel()
     labels = np.arange(len(weights)) < len(rows)

@@ -10,7 +10,7 @@ import torch
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 IMAGENET = (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
@@ -63,13 +63,11 @@ class Embedder(nn.Module):
             self._index = self._find_map(self._count_maps(example))
             self.dim = self(example)["pooled"].shape[1]
         except (AssertionError, AttributeError, RuntimeError, TypeError) as error:
-            raise ValueError(
-                message(
-                    f"network {self.name}",
-                    expected=f"features (B, D) of {tuple(example.shape[-2:])} pixels",
-                    got=f"{type(error).__name__}: {error}",
-                    remedy="Use another network or image size.",
-                )
+            raise UserError(
+                f"network {self.name}",
+                expected=f"features (B, D) of {tuple(example.shape[-2:])} pixels",
+                got=f"{type(error).__name__}: {error}",
+                remedy="Use another network or image size.",
             ) from error
         parts = [architecture, stage, str(patches), str(self.mean), str(self.std)]
         self.fingerprint = _fingerprint(parts, network)
@@ -86,7 +84,7 @@ class Embedder(nn.Module):
             images: (B, 3, H, W), normalised with ``mean`` and ``std``.
 
         Raises:
-            ValueError: for an image size that the network cannot take.
+            UserError: for an image size that the network cannot take.
         """
         self._check_size(images)
         pooled, maps = self._features(images)
@@ -130,7 +128,7 @@ class Embedder(nn.Module):
         """Return which of the network's ``count`` maps ``stage`` is.
 
         Raises:
-            ValueError: for a stage that the network does not have.
+            UserError: for a stage that the network does not have.
         """
         if self.stage == "pooled" and (count or not self.patches):
             return count - 1
@@ -140,13 +138,11 @@ class Embedder(nn.Module):
         if number is not None and -count <= number < count:
             return number % count
         expected = f"pooled, last, or a map's number from {-count} to {count - 1}"
-        raise ValueError(
-            message(
-                f"stage of {self.name}",
-                expected=expected if count else "pooled without patches, all that it can offer",
-                got=f"{self.stage}{' with patches' if self.patches else ''}",
-                remedy="Use one of these." if count else "Use another stage or network.",
-            )
+        raise UserError(
+            f"stage of {self.name}",
+            expected=expected if count else "pooled without patches, all that it can offer",
+            got=f"{self.stage}{' with patches' if self.patches else ''}",
+            remedy="Use one of these." if count else "Use another stage or network.",
         )
 
     @torch.no_grad()
@@ -164,13 +160,11 @@ class Embedder(nn.Module):
         size = tuple(images.shape[-2:])
         if self.fixed_size not in (None, size) or any(side % self.multiple for side in size):
             fixed = self.fixed_size and f"{self.fixed_size[0]} x {self.fixed_size[1]} pixels"
-            raise ValueError(
-                message(
-                    f"image size for {self.name}",
-                    expected=fixed or f"height and width in multiples of {self.multiple} pixels",
-                    got=f"{size[0]} x {size[1]}",
-                    remedy="Use another image size.",
-                )
+            raise UserError(
+                f"image size for {self.name}",
+                expected=fixed or f"height and width in multiples of {self.multiple} pixels",
+                got=f"{size[0]} x {size[1]}",
+                remedy="Use another image size.",
             )
 
 

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from solo_ood.data.images import Split
 from solo_ood.embedding.networks import Embedder
 from solo_ood.embedding.store import MISSING, UNREADABLE, EmbeddingStore, describe, store_key
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 # What Pillow raises for files that are no images, or too large ones.
 BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -73,7 +73,7 @@ def embed(
     ``size`` (H, W): see ``covered``; ``None`` = that of ``common_size``.
 
     Raises:
-        ValueError: if rows are missing from a cache that several nodes do not share; if more than
+        UserError: if rows are missing from a cache that several nodes do not share; if more than
             ``cfg.max_unreadable`` of the images cannot be read, or of the features are not finite.
     """
     size = size or common_size(split, embedder, cfg.image_size)
@@ -222,9 +222,7 @@ def common_size(split: Split, embedder: Embedder, side: int) -> tuple[int, int]:
         scale = side / min(width, height)
         sizes = [max(multiple, round(x * scale) // multiple * multiple) for x in (height, width)]
         return sizes[0], sizes[1]
-    raise ValueError(
-        message("images", expected="readable ones", got="none", remedy="Look at the files.")
-    )
+    raise UserError("images", expected="readable ones", got="none", remedy="Look at the files.")
 
 
 def _checked(
@@ -233,26 +231,22 @@ def _checked(
     """Leave out unreadable images and features that are not finite; raise for too many."""
     status = np.asarray(store.status)
     if (status == MISSING).any():
-        raise ValueError(
-            message(
-                f"embeddings of {what}",
-                expected=f"{len(split)} rows in the cache",
-                got=f"{int((status == MISSING).sum())} that no process has written",
-                remedy="On several nodes --cache must be a folder that all of them share.",
-            )
+        raise UserError(
+            f"embeddings of {what}",
+            expected=f"{len(split)} rows in the cache",
+            got=f"{int((status == MISSING).sum())} that no process has written",
+            remedy="On several nodes --cache must be a folder that all of them share.",
         )
     readable = status != UNREADABLE
     finite = np.isfinite(store.arrays["pooled"]).all(axis=1) | ~readable
     for reason, good in (("image not readable", readable), ("features not finite", finite)):
         if (~good).mean() > limit:
             names = [split.paths[row].name for row in np.flatnonzero(~good)[:3]]
-            raise ValueError(
-                message(
-                    f"{what}: {reason}",
-                    expected=f"at most {limit:.1%} of {len(split)} images",
-                    got=f"{int((~good).sum())}, for instance {', '.join(names)}",
-                    remedy="Repair or remove them, or allow more with --max-unreadable.",
-                )
+            raise UserError(
+                f"{what}: {reason}",
+                expected=f"at most {limit:.1%} of {len(split)} images",
+                got=f"{int((~good).sum())}, for instance {', '.join(names)}",
+                remedy="Repair or remove them, or allow more with --max-unreadable.",
             )
     kept = split.keep(readable, "image not readable")
     kept = kept.keep(finite[readable], "features not finite")

@@ -13,7 +13,7 @@ from torch import nn
 
 from solo_ood.embedding.embedder import Embedder
 from solo_ood.embedding.weights import choose, load_weights, read_networks
-from solo_ood.errors import message, unknown_name
+from solo_ood.errors import UserError, unknown_name
 from solo_ood.host.backbones import read_args
 
 OFFICIAL = {
@@ -61,7 +61,7 @@ def make_embedder(
         image_size: height and width (pixels), for networks that are built for one size.
 
     Raises:
-        ValueError: for an unknown name, a missing or wrong file, or a stage that is not there.
+        UserError: for an unknown name, a missing or wrong file, or a stage that is not there.
     """
     body, which = spec, "auto"
     for network in ("teacher", "student"):
@@ -72,18 +72,16 @@ def make_embedder(
         return _from_checkpoint(Path(body), which, image_size, common)
     name, _, source = body.partition(":")
     if not source and ("/" in name or Path(name).suffix in (".ckpt", ".pt", ".pth")):
-        raise ValueError(
-            message("embedder", expected="a file", got=f"no file {name}", remedy="Check the path.")
+        raise UserError(
+            "embedder", expected="a file", got=f"no file {name}", remedy="Check the path."
         )
     architecture = _architecture(name)
     if not source:
-        raise ValueError(
-            message(
-                f"embedder {name}",
-                expected="where its weights are",
-                got="only its name",
-                remedy=f"Use {name}:PATH, {name}:pretrained or {name}:random.",
-            )
+        raise UserError(
+            f"embedder {name}",
+            expected="where its weights are",
+            got="only its name",
+            remedy=f"Use {name}:PATH, {name}:pretrained or {name}:random.",
         )
     role = ""
     if source == "pretrained":
@@ -115,7 +113,7 @@ def _architecture(name: str) -> str:
     """Return timm's name for ``name``.
 
     Raises:
-        ValueError: if there is none.
+        UserError: if there is none.
     """
     import timm
 
@@ -125,7 +123,7 @@ def _architecture(name: str) -> str:
     if not timm.is_model(bare) or not hasattr(timm.models, bare):
         names = [*OFFICIAL, *(n for n in timm.list_models() if hasattr(timm.models, n))]
         near = get_close_matches(bare, names, n=5, cutoff=0.5) or list(OFFICIAL)
-        raise ValueError(unknown_name("architecture", name, near))
+        raise unknown_name("architecture", name, near)
     entry = timm.model_entrypoint(bare)
     if not entry.__module__.startswith("timm."):
         with warnings.catch_warnings():
@@ -133,7 +131,7 @@ def _architecture(name: str) -> str:
             timm.models.register_model(getattr(timm.models, bare))
     tags = [n.partition(".")[2] for n in timm.list_models(f"{bare}.*", pretrained=True)]
     if tag and tag not in tags:
-        raise ValueError(unknown_name(f"tag of {bare}", tag, tags or ["no tag"]))
+        raise unknown_name(f"tag of {bare}", tag, tags or ["no tag"])
     return architecture
 
 
@@ -157,25 +155,21 @@ def _pretrained(
     # timm's own resnet50 is not DINO's, and older versions left a network without weights random.
     cfg: Any = timm.get_pretrained_cfg(architecture)
     if not cfg.has_weights or (name in OFFICIAL and "." not in architecture):
-        raise ValueError(
-            message(
-                f"embedder {name}:pretrained",
-                expected="a network whose weights timm offers",
-                got="none",
-                remedy=f"Use {name}:PATH with a file of the weights.",
-            )
+        raise UserError(
+            f"embedder {name}:pretrained",
+            expected="a network whose weights timm offers",
+            got="none",
+            remedy=f"Use {name}:PATH with a file of the weights.",
         )
     try:
         return _build_timm(architecture, image_size, pretrained=True)
     except Exception as error:  # no network, no such host, no space: whatever the download raises
         first = (str(error).strip() or "no reason").splitlines()[0]
-        raise ValueError(
-            message(
-                f"embedder {name}:pretrained",
-                expected="a download by timm",
-                got=f"{type(error).__name__}: {first}",
-                remedy=f"Check the connection, or use {name}:PATH with a local file.",
-            )
+        raise UserError(
+            f"embedder {name}:pretrained",
+            expected="a download by timm",
+            got=f"{type(error).__name__}: {first}",
+            remedy=f"Check the connection, or use {name}:PATH with a local file.",
         ) from error
 
 

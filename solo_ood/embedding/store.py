@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 MISSING, DONE, UNREADABLE = 0, 1, 2
 
@@ -100,12 +100,10 @@ def _open(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap:
     except ValueError:
         right = False
     if not right:
-        raise ValueError(
-            message(
-                f"cache {path}",
-                expected=f"an array of shape {shape} and type {dtype}",
-                got="another file",
-                remedy="Delete its folder; the embeddings are computed anew.",
-            )
+        raise UserError(
+            f"cache {path}",
+            expected=f"an array of shape {shape} and type {dtype}",
+            got="another file",
+            remedy="Delete its folder; the embeddings are computed anew.",
         )
     return array

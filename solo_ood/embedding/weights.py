@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from solo_ood.errors import message, unknown_name
+from solo_ood.errors import UserError, unknown_name
 from solo_ood.loading import Unreadable, read
 
 WHICH = ("teacher", "student", "auto")
@@ -35,7 +35,7 @@ def read_state_dict(path: Path, which: str = "teacher") -> dict[str, Tensor]:
         which: ``teacher``, ``student`` or ``auto``, see ``choose``.
 
     Raises:
-        ValueError: for a missing file, one that is no state dict, or without what was asked for.
+        UserError: for a missing file, one that is no state dict, or without what was asked for.
     """
     networks = read_networks(path)
     return networks[choose(networks, which, path.name)]
@@ -49,7 +49,7 @@ def read_networks(path: Path) -> dict[str, dict[str, Tensor]]:
     beside a backbone (projection heads, online classifiers) is left out.
 
     Raises:
-        ValueError: for a missing file or one that is no state dict.
+        UserError: for a missing file or one that is no state dict.
     """
     loaded = _load(path)
     parsed = [(match, tensor) for key, tensor in _tensors(loaded) if (match := _KEY.fullmatch(key))]
@@ -64,7 +64,7 @@ def read_networks(path: Path) -> dict[str, dict[str, Tensor]]:
             role = "student"
         networks.setdefault(role, {})[match["name"]] = tensor
     if not networks:
-        raise ValueError(_no_state_dict(path, f"{len(loaded)} entries, none of them a tensor"))
+        raise _no_state_dict(path, f"{len(loaded)} entries, none of them a tensor")
     return networks
 
 
@@ -78,20 +78,18 @@ def choose(networks: Mapping[str, Any], which: str, name: str) -> str:
         name: of the file, for the message.
 
     Raises:
-        ValueError: if it is not there.
+        UserError: if it is not there.
     """
     if which not in WHICH:
-        raise ValueError(unknown_name("network of a checkpoint", which, WHICH))
+        raise unknown_name("network of a checkpoint", which, WHICH)
     for role in ("teacher", "student", "") if which == "auto" else (which, ""):
         if role in networks:
             return role
-    raise ValueError(
-        message(
-            f"weights {name}",
-            expected=f"a {which}",
-            got=f"only a {' and a '.join(networks)}",
-            remedy=f"Use the {next(iter(networks))}.",
-        )
+    raise UserError(
+        f"weights {name}",
+        expected=f"a {which}",
+        got=f"only a {' and a '.join(networks)}",
+        remedy=f"Use the {next(iter(networks))}.",
     )
 
 
@@ -108,7 +106,7 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], name: str) -> 
         name: of the network or file, for the message.
 
     Raises:
-        ValueError: if a tensor is missing or has another shape; says how many matched.
+        UserError: if a tensor is missing or has another shape; says how many matched.
     """
     own = network.state_dict()
     required = [key for key in own if _is_required(key, network)]
@@ -124,7 +122,7 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], name: str) -> 
         if by_order:
             matched, named, how = by_order, len(required), "by order (other names)"
     if named < len(required):
-        raise ValueError(_mismatch(own, required, state, named, name))
+        raise _mismatch(own, required, state, named, name)
     network.load_state_dict(matched, strict=False)
     total = [key for key in own if not key.endswith("num_batches_tracked")]
     missing = [key for key in total if key not in matched]
@@ -134,15 +132,15 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], name: str) -> 
 
 def _load(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
-        raise ValueError(
-            message("weights", expected="a file", got=f"no file {path}", remedy="Check the path.")
+        raise UserError(
+            "weights", expected="a file", got=f"no file {path}", remedy="Check the path."
         )
     try:
         loaded = _safetensors(path) if path.suffix == ".safetensors" else read(path)
     except Unreadable as error:
-        raise ValueError(_no_state_dict(path, str(error))) from error
+        raise _no_state_dict(path, str(error)) from error
     if not isinstance(loaded, Mapping):
-        raise ValueError(_no_state_dict(path, type(loaded).__name__))
+        raise _no_state_dict(path, type(loaded).__name__)
     return loaded
 
 
@@ -219,7 +217,7 @@ def _mismatch(
     state: Mapping[str, Tensor],
     named: int,
     name: str,
-) -> str:
+) -> UserError:
     shapes = [key for key in required if key in state and state[key].shape != own[key].shape]
     absent = [key for key in required if key not in state]
     extra = [key for key in state if key not in own]
@@ -231,7 +229,7 @@ def _mismatch(
         got += f"; missing {', '.join(absent[:3])}"
     if extra:
         got += f"; the file has {', '.join(extra[:3])}"
-    return message(
+    return UserError(
         f"weights for {name}",
         expected=f"all {len(required)} tensors of the network",
         got=got,
@@ -243,8 +241,8 @@ def _shape(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape))
 
 
-def _no_state_dict(path: Path, got: str) -> str:
-    return message(
+def _no_state_dict(path: Path, got: str) -> UserError:
+    return UserError(
         f"weights {path.name}",
         expected="a state dict, written by torch.save or safetensors",
         got=got,

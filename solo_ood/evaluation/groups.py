@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from solo_ood.data.tail import class_groups
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 
 def groups_of(tail_path: str | None, reference_path: str | None = None) -> dict[str, list[int]]:
@@ -17,7 +17,7 @@ def groups_of(tail_path: str | None, reference_path: str | None = None) -> dict[
         reference_path: ImageFolder whose class ids are meant.
 
     Raises:
-        ValueError: if the two do not have the same classes.
+        UserError: if the two do not have the same classes.
     """
     if tail_path is None:
         return {}
@@ -25,14 +25,12 @@ def groups_of(tail_path: str | None, reference_path: str | None = None) -> dict[
 
     tail = ImageFolder(tail_path)
     if reference_path is not None and ImageFolder(reference_path).classes != tail.classes:
-        raise ValueError(
-            message(
-                "data that define Many, Medium and Few",
-                expected=f"the classes of {reference_path}",
-                got=f"those of {tail_path}",
-                remedy="Set data.tail_path (--tail_data_path) to your long-tailed training set, "
-                "or to null for no groups.",
-            )
+        raise UserError(
+            "data that define Many, Medium and Few",
+            expected=f"the classes of {reference_path}",
+            got=f"those of {tail_path}",
+            remedy="Set data.tail_path (--tail_data_path) to your long-tailed training set, "
+            "or to null for no groups.",
         )
     return class_groups(tail.targets)
 

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from typing import Any, Literal
 
 from solo_ood.config import OODConfig, parse
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 Generation = Literal["release", "checkout"]
 
@@ -40,37 +40,31 @@ def generation() -> Generation:
     """Return which generation of solo-learn is installed.
 
     Raises:
-        RuntimeError: if there is none, it does not import, or its interface is unknown.
+        UserError: if there is none, it does not import, or its interface is unknown.
     """
     if find_spec("solo") is None:
-        raise RuntimeError(
-            message(
-                "solo-learn", expected="an installed host", got="no package `solo`", remedy=_REMEDY
-            )
+        raise UserError(
+            "solo-learn", expected="an installed host", got="no package `solo`", remedy=_REMEDY
         )
     try:
         from solo.methods.dino import DINO
     except ImportError as error:
-        raise RuntimeError(
-            message(
-                f"solo-learn {_version()}",
-                expected="a host that imports with the installed torch and lightning",
-                got=f"{type(error).__name__}: {error}",
-                remedy=_REMEDY,
-            )
+        raise UserError(
+            f"solo-learn {_version()}",
+            expected="a host that imports with the installed torch and lightning",
+            got=f"{type(error).__name__}: {error}",
+            remedy=_REMEDY,
         ) from error
     parameters = list(inspect.signature(DINO.__init__).parameters)
     if parameters[1:] == ["cfg"] and find_spec("solo.backbones"):
         return "checkout"
     if "proj_hidden_dim" in parameters and find_spec("solo.utils.backbones"):
         return "release"
-    raise RuntimeError(
-        message(
-            f"solo-learn {_version()}",
-            expected="DINO(cfg) of the main branch or DINO(**kwargs) of 1.0.2",
-            got=f"DINO({', '.join(parameters[1:])})",
-            remedy=_REMEDY,
-        )
+    raise UserError(
+        f"solo-learn {_version()}",
+        expected="DINO(cfg) of the main branch or DINO(**kwargs) of 1.0.2",
+        got=f"DINO({', '.join(parameters[1:])})",
+        remedy=_REMEDY,
     )
 
 
@@ -82,13 +76,11 @@ def check() -> None:
 def require_release() -> None:
     """Raise ``RuntimeError`` unless the host is the release, which the scripts here drive."""
     if generation() != "release":
-        raise RuntimeError(
-            message(
-                "these scripts",
-                expected="solo-learn 1.0.2",
-                got="a checkout of its main branch",
-                remedy="Use the checkout's own scripts: main_pretrain.py --config-name dino_ood.",
-            )
+        raise UserError(
+            "these scripts",
+            expected="solo-learn 1.0.2",
+            got="a checkout of its main branch",
+            remedy="Use the checkout's own scripts: main_pretrain.py --config-name dino_ood.",
         )
 
 
@@ -103,7 +95,7 @@ def prepare(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Setup:
     """Take our block out of the constructor's arguments and make the backbone fit the local crops.
 
     Raises:
-        ValueError: for a bad ``method_kwargs.ood`` block or a backbone argument that forbids the
+        UserError: for a bad ``method_kwargs.ood`` block or a backbone argument that forbids the
             local crops.
     """
     if generation() == "checkout":
@@ -127,13 +119,11 @@ def prepare(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Setup:
 
 def _check_global_crops(number: int) -> None:
     if number != 2:
-        raise ValueError(
-            message(
-                "augmentations",
-                expected="2 global crops (those of the first pipeline's crop_size)",
-                got=number,
-                remedy="Give the local crops another crop_size, and the global ones num_crops: 2.",
-            )
+        raise UserError(
+            "augmentations",
+            expected="2 global crops (those of the first pipeline's crop_size)",
+            got=number,
+            remedy="Give the local crops another crop_size, and the global ones num_crops: 2.",
         )
 
 
@@ -149,13 +139,11 @@ def _crop_kwargs(backbone: str, sizes: list[int], given: Any) -> dict[str, bool]
         return {}
     key, value = needed[family]
     if given.get(key, value) != value:
-        raise ValueError(
-            message(
-                f"backbone.kwargs.{key}",
-                expected=f"{value} for {backbone} with crops of {sizes} pixels",
-                got=given[key],
-                remedy="Remove the key, or give all crops the same size.",
-            )
+        raise UserError(
+            f"backbone.kwargs.{key}",
+            expected=f"{value} for {backbone} with crops of {sizes} pixels",
+            got=given[key],
+            remedy="Remove the key, or give all crops the same size.",
         )
     return {key: value}
 
@@ -178,7 +166,7 @@ def has_multicrop_dino() -> bool:
 
 
 def check_local_crops(net: Any, sizes: Sequence[int]) -> None:
-    """Raise ``ValueError`` if the backbone cannot take a crop of one of the ``sizes`` (pixels)."""
+    """Raise ``UserError`` if the backbone cannot take a crop of one of the ``sizes`` (pixels)."""
     import torch
 
     from solo_ood.teacher import eval_feats
@@ -188,13 +176,11 @@ def check_local_crops(net: Any, sizes: Sequence[int]) -> None:
         try:
             eval_feats(net, [torch.zeros(1, 3, size, size)])
         except Exception as error:  # whatever the backbone raises is the reason
-            raise ValueError(
-                message(
-                    "augmentations, local crop size",
-                    expected=f"a size that the backbone {type(net).__name__} can take",
-                    got=f"{size} pixels ({str(error).splitlines()[0]})",
-                    remedy="Use another crop_size, or backbone.kwargs that allow it.",
-                )
+            raise UserError(
+                "augmentations, local crop size",
+                expected=f"a size that the backbone {type(net).__name__} can take",
+                got=f"{size} pixels ({str(error).splitlines()[0]})",
+                remedy="Use another crop_size, or backbone.kwargs that allow it.",
             ) from error
         finally:
             net.train(was_training)

@@ -13,7 +13,7 @@ from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
 from solo_ood import host
-from solo_ood.errors import message, unknown_name
+from solo_ood.errors import UserError, unknown_name
 
 _NORMALISATION = {  # as in solo-learn's main branch, which takes ImageNet's for all other data
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -65,12 +65,12 @@ class Trained:
         """Build the backbone as the constructor of the host's methods does, without the method.
 
         Raises:
-            ValueError: for a backbone that the installed host does not have.
+            UserError: for a backbone that the installed host does not have.
         """
         kwargs = {**self.kwargs, **extra}
         known = _backbones(self.method)
         if self.name not in known:
-            raise ValueError(unknown_name("backbone of the installed host", self.name, known))
+            raise unknown_name("backbone of the installed host", self.name, known)
         if self.name.startswith("swin") and self.cifar and host.generation() == "release":
             kwargs["window_size"] = 4
         network: Any = known[self.name](**kwargs)
@@ -86,14 +86,14 @@ def read_args(checkpoint: Path) -> Trained:
     """Return what the ``args.json`` beside ``checkpoint`` says of its network.
 
     Raises:
-        ValueError: if the file is missing or describes no backbone.
+        UserError: if the file is missing or describes no backbone.
     """
     path = checkpoint.parent / "args.json"
     what = f"checkpoint {checkpoint.name}"
     remedy = "For weights of another origin name the network, such as dino_vits16:PATH."
     if not path.is_file():
-        raise ValueError(
-            message(what, expected="solo-learn's args.json beside it", got="none", remedy=remedy)
+        raise UserError(
+            what, expected="solo-learn's args.json beside it", got="none", remedy=remedy
         )
     try:
         args = json.loads(path.read_text())
@@ -107,13 +107,11 @@ def read_args(checkpoint: Path) -> Trained:
         cifar = kwargs.pop("cifar", dataset in ("cifar10", "cifar100"))
         return Trained(name, args["method"], cifar, kwargs, dataset)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            message(
-                what,
-                expected="an args.json with method and backbone (or encoder)",
-                got=f"{type(error).__name__}: {error}",
-                remedy=remedy,
-            )
+        raise UserError(
+            what,
+            expected="an args.json with method and backbone (or encoder)",
+            got=f"{type(error).__name__}: {error}",
+            remedy=remedy,
         ) from error
 
 

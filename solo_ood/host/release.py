@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from solo_ood.errors import message, unknown_name
+from solo_ood.errors import UserError, unknown_name
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.228, 0.224, 0.225)
 
@@ -39,13 +39,11 @@ def require(node: Any, key: str, *wanted: Any) -> None:
     """Raise unless ``key`` is absent or one of ``wanted``: what 1.0.2 can do."""
     got = OmegaConf.select(node, key)
     if got is not None and got not in wanted:
-        raise ValueError(
-            message(
-                key,
-                expected=f"{wanted[0]}, all that solo-learn 1.0.2 has",
-                got=got,
-                remedy="Change the key, or use solo-learn's main branch.",
-            )
+        raise UserError(
+            key,
+            expected=f"{wanted[0]}, all that solo-learn 1.0.2 has",
+            got=got,
+            remedy="Change the key, or use solo-learn's main branch.",
         )
 
 
@@ -132,10 +130,10 @@ def build_model(cfg: DictConfig) -> Any:
     """Build ``cfg.method``.
 
     Raises:
-        ValueError: for a method that is not registered.
+        UserError: for a method that is not registered.
     """
     if cfg.method not in METHODS:
-        raise ValueError(unknown_name("method", cfg.method, METHODS))
+        raise unknown_name("method", cfg.method, METHODS)
     return METHODS[cfg.method](**method_kwargs(cfg))
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from solo_ood import host, preflight
-from solo_ood.errors import message, unknown_name
+from solo_ood.errors import UserError, unknown_name
 from solo_ood.evaluation.groups import grouped_accuracy, groups_of, members
 from solo_ood.export import existing, read_args, uncompiled
 from solo_ood.host import release
@@ -145,19 +145,17 @@ def load_network(checkpoint: Path, weights: str = "student") -> tuple[torch.nn.M
     """Return the student or teacher network of a checkpoint and its training crop size (pixels).
 
     Raises:
-        ValueError: if the file or the ``args.json`` beside it is missing, or for other ``weights``.
+        UserError: if the file or the ``args.json`` beside it is missing, or for other ``weights``.
     """
     networks = {"student": host.student, "teacher": host.teacher}
     if weights not in networks:
-        raise ValueError(
-            message(
-                "weights", expected="student or teacher", got=weights, remedy="Use one of the two."
-            )
+        raise UserError(
+            "weights", expected="student or teacher", got=weights, remedy="Use one of the two."
         )
     args = read_args(checkpoint.parent)
     kwargs = {k: v for k, v in args.items() if k not in ("name", "method", "config")}
     if args.get("method") not in METHODS:
-        raise ValueError(unknown_name("method in args.json", args.get("method"), METHODS))
+        raise unknown_name("method in args.json", args.get("method"), METHODS)
     state: Any = load(existing(checkpoint)).get("state_dict")
     try:
         # Not load_from_checkpoint: it unpickles, in Lightning before 2.6, and takes arguments of
@@ -166,13 +164,11 @@ def load_network(checkpoint: Path, weights: str = "student") -> tuple[torch.nn.M
         model.load_state_dict(uncompiled(state), strict=False)
         return networks[weights](model), args["crop_size"][0]
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
-        raise ValueError(
-            message(
-                f"checkpoint {checkpoint}",
-                expected="the weights of the network that args.json beside it describes",
-                got=f"{type(error).__name__}: {(str(error).splitlines() or [''])[-1].strip()}",
-                remedy="Give a checkpoint and the args.json of the same run.",
-            )
+        raise UserError(
+            f"checkpoint {checkpoint}",
+            expected="the weights of the network that args.json beside it describes",
+            got=f"{type(error).__name__}: {(str(error).splitlines() or [''])[-1].strip()}",
+            remedy="Give a checkpoint and the args.json of the same run.",
         ) from error
 
 

@@ -31,7 +31,7 @@ def make_scorer(cfg: ScorerConfig, dim: int, num_classes: int = 1, seed: int = 0
         seed: for the controls.
 
     Raises:
-        ValueError: for an unknown name.
+        UserError: for an unknown name.
     """
     if cfg.name == "knn":
         return KNNScorer(dim, cfg.n_reference, cfg.k, cfg.min_samples, cfg.normalize)
@@ -47,4 +47,4 @@ def make_scorer(cfg: ScorerConfig, dim: int, num_classes: int = 1, seed: int = 0
         return RandomScorer(dim, cfg.min_samples, seed)
     if cfg.name == "oracle":
         return OracleScorer(dim, num_classes, cfg.min_samples, seed)
-    raise ValueError(unknown_name("scorer", cfg.name, SCORERS))
+    raise unknown_name("scorer", cfg.name, SCORERS)

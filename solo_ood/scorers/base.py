@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 
 _LARGEST = torch.finfo(torch.float32).max
 LONGEST = 1e15  # of a feature: what float32 can square and sum over a million samples
@@ -67,16 +67,14 @@ class Scorer(nn.Module, ABC):
         """Score ``feats`` (B, D): (B,) float32, higher = more OOD.
 
         Raises:
-            RuntimeError: before ``ready``.
+            UserError: before ``ready``.
         """
         if not self.ready:
-            raise RuntimeError(
-                message(
-                    f"{type(self).__name__}.ood_score",
-                    expected=f"at least {self.min_samples} learnt samples",
-                    got=self.n_fed,
-                    remedy="Call partial_fit with more samples first (see `ready`).",
-                )
+            raise UserError(
+                f"{type(self).__name__}.ood_score",
+                expected=f"at least {self.min_samples} learnt samples",
+                got=self.n_fed,
+                remedy="Call partial_fit with more samples first (see `ready`).",
             )
         with torch.no_grad(), torch.autocast(feats.device.type, enabled=False):
             prepared = self._prepare(feats)
@@ -99,13 +97,11 @@ class Scorer(nn.Module, ABC):
 
     def _prepare(self, feats: Tensor) -> Tensor:
         if feats.ndim != 2 or feats.shape[1] != self.dim:
-            raise ValueError(
-                message(
-                    "features",
-                    expected=f"shape (N, {self.dim})",
-                    got=tuple(feats.shape),
-                    remedy="Build the scorer with the feature size of this backbone.",
-                )
+            raise UserError(
+                "features",
+                expected=f"shape (N, {self.dim})",
+                got=tuple(feats.shape),
+                remedy="Build the scorer with the feature size of this backbone.",
             )
         return usable(feats, self.normalize)
 

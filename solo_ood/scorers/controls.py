@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 from solo_ood.scorers.base import Scorer
 
 
@@ -90,12 +90,10 @@ class OracleScorer(RandomScorer):
 
     def _labels(self, targets: Tensor | None) -> Tensor:
         if targets is None:
-            raise ValueError(
-                message(
-                    "scorer oracle",
-                    expected="targets (N,)",
-                    got="None",
-                    remedy="The oracle is a control for labelled data; use ood.scorer.name=knn.",
-                )
+            raise UserError(
+                "scorer oracle",
+                expected="targets (N,)",
+                got="None",
+                remedy="The oracle is a control for labelled data; use ood.scorer.name=knn.",
             )
         return targets

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from solo_ood.errors import message
+from solo_ood.errors import UserError
 from solo_ood.scorers.moments import MomentsScorer
 
 
@@ -64,19 +64,17 @@ class ExemplarScorer(MomentsScorer):
         They replace the earlier ones and outlive ``reset``. Rows with NaN or Inf are left out.
 
         Raises:
-            ValueError: for another shape, or if no row is finite.
+            UserError: for another shape, or if no row is finite.
         """
         with torch.no_grad(), torch.autocast(feats.device.type, enabled=False):
             feats = self._prepare(feats)
             finite = feats[feats.isfinite().all(dim=1)]
             if len(finite) == 0:
-                raise ValueError(
-                    message(
-                        "exemplars",
-                        expected="at least 1 without NaN or Inf, better 5 to 20",
-                        got=f"none of {len(feats)}",
-                        remedy="Give other samples, or check the network they were embedded with.",
-                    )
+                raise UserError(
+                    "exemplars",
+                    expected="at least 1 without NaN or Inf, better 5 to 20",
+                    got=f"none of {len(feats)}",
+                    remedy="Give other samples, or check the network they were embedded with.",
                 )
             self.mean_exemplar.copy_(finite.mean(dim=0))
             self.n_exemplars = len(finite)
@@ -87,16 +85,14 @@ class ExemplarScorer(MomentsScorer):
         """Score ``feats`` (B, D): (B,) float32, higher = nearer to what the exemplars show.
 
         Raises:
-            RuntimeError: before ``ready``.
+            UserError: before ``ready``.
         """
         if self.n_exemplars == 0:
-            raise RuntimeError(
-                message(
-                    "ExemplarScorer.ood_score",
-                    expected="exemplars",
-                    got="none",
-                    remedy="Call set_exemplars with the features of 5 to 20 samples first.",
-                )
+            raise UserError(
+                "ExemplarScorer.ood_score",
+                expected="exemplars",
+                got="none",
+                remedy="Call set_exemplars with the features of 5 to 20 samples first.",
             )
         return super().ood_score(feats, targets)
 
