@@ -219,14 +219,14 @@ class CropStore:
         fresh = torch.arange(len(indexes), device=indexes.device) + step * len(indexes)
         return [fresh, crops, targets]
 
-    def keep(self, batch: Sequence[Any]) -> None:
-        """Keep the rows of ``batch`` that are queued and not held yet; drop those that left."""
+    def keep(self, batch: Sequence[Any], wanted: set[int]) -> None:
+        """Keep the rows of ``batch`` that are ``wanted`` and not held yet; drop all others."""
         indexes, crops, targets = batch
         for row, index in enumerate(indexes.tolist()):
-            if index in self.queue and index not in self._samples:
+            if index in wanted and index not in self._samples:
                 # clone: a view would keep the whole batch alive
                 self._samples[index] = ([c[row].cpu().clone() for c in crops], targets[row].cpu())
-        for index in [i for i in self._samples if i not in self.queue]:
+        for index in [i for i in self._samples if i not in wanted]:
             del self._samples[index]
 
     def next(self) -> Sequence[Any] | None:
