@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -219,9 +219,13 @@ class CropStore:
         fresh = torch.arange(len(indexes), device=indexes.device) + step * len(indexes)
         return [fresh, crops, targets]
 
-    def keep(self, batch: Sequence[Any], wanted: set[int]) -> None:
-        """Keep the rows of ``batch`` that are ``wanted`` and not held yet; drop all others."""
+    def keep(self, batch: Sequence[Any], candidates: Collection[int] = ()) -> None:
+        """Keep the rows of ``batch`` that are queued, or may be once they are judged.
+
+        What is neither is dropped; of what is held already the first crops stay.
+        """
         indexes, crops, targets = batch
+        wanted = {*self.queue, *candidates}
         for row, index in enumerate(indexes.tolist()):
             if index in wanted and index not in self._samples:
                 # clone: a view would keep the whole batch alive

@@ -168,9 +168,11 @@ class RareSelector:
         released = scores <= self.threshold.quantile(release_level(self.cfg))
         self.queue.discard(indexes[released].tolist())
 
-    def awaits(self) -> set[int]:
-        """Return the indexes that are queued, or may be once they are judged."""
-        return {*self.queue, *self.threshold.candidates[:, 0].tolist()}
+    @property
+    def candidates(self) -> list[int]:
+        """Indexes that are not judged yet and may be flagged."""
+        items = self.threshold.candidates
+        return items[:, 0].tolist() if len(items) else []
 
     def metrics(self) -> dict[str, float]:
         """What is worth logging, all of it known on the host; rates are over the run so far."""
