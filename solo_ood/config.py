@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -12,7 +14,7 @@ from solo_ood.config_checks import check_keys, check_values, misfit, plain
 from solo_ood.errors import UserError
 
 SCORERS = ("knn", "mahalanobis", "exemplar", "random", "oracle")
-THRESHOLDS = ("fixed", "window", "tracking")
+THRESHOLDS = ("quota", "fixed")
 CHOICES = {
     "scorer.name": SCORERS,
     "scorer.feats": ("train", "eval"),
@@ -50,12 +52,12 @@ class ScorerConfig:
 class ThresholdConfig:
     """Which scores are out-of-distribution: ``is_ood == (ood_score > threshold)``."""
 
-    # fixed (first n scores) | window (last n) | tracking (exact long-run rate)
-    name: str = "tracking"
+    # quota (exactly the top 1 - percentile of every n samples) | fixed (percentile of the first n)
+    name: str = "quota"
     percentile: float = 0.95  # in (0, 1): share of the stream that is *not* flagged
-    n: int = 1024  # scores the quantile is taken from, 2 to 2^20
-    min_samples: int = 256  # scores seen before the first flag; fixed waits for all n
-    eta: float = 0.005  # tracking: step of the level per sample; larger = faster, noisier
+    # fresh samples of a block, at most 2^20; they are judged, and may be replayed, once it is full.
+    # null = as many as hold 100 flags, 100 / (1 - percentile)
+    n: int | None = None
 
 
 @dataclass
@@ -160,6 +162,11 @@ def replay_rows(cfg: OODConfig, batch_size: int, world_size: int = 1) -> int:
             remedy="Raise ood.queue.capacity or lower ood.mix.ratio.",
         )
     return rows
+
+
+def block_size(percentile: float) -> int:
+    """Return the samples of a block of the default size, of which 100 are flagged."""
+    return math.ceil(100 / (1 - Fraction(str(percentile))))
 
 
 def release_level(cfg: OODConfig) -> float:

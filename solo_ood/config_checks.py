@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from fractions import Fraction
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -185,15 +187,9 @@ def check_values(cfg: Any, choices: Mapping[str, Sequence[str]]) -> None:
         ),
         "threshold.n": (
             threshold.n,
-            2 <= threshold.n <= MOST_KEPT,
-            f"at least 2 scores and at most {MOST_KEPT}",
+            threshold.n is None or 2 <= threshold.n <= MOST_KEPT,
+            f"null, or at least 2 samples and at most {MOST_KEPT}",
         ),
-        "threshold.min_samples": (
-            threshold.min_samples,
-            1 <= threshold.min_samples <= threshold.n,
-            f"1 to threshold.n = {shown(threshold.n)} scores",
-        ),
-        "threshold.eta": (threshold.eta, 0 < threshold.eta <= 1, "a step in (0, 1]"),
         "queue.capacity": (
             queue.capacity,
             1 <= queue.capacity <= MOST_KEPT,
@@ -225,7 +221,28 @@ def check_values(cfg: Any, choices: Mapping[str, Sequence[str]]) -> None:
                 got=shown(value),
                 remedy=f"Set method_kwargs.ood.{key} accordingly.",
             )
+    _check_block(threshold)
     _check_exemplars(scorer)
+
+
+def _check_block(cfg: Any) -> None:
+    rate = 1 - Fraction(str(cfg.percentile))
+    if cfg.n is None and 100 / rate > MOST_KEPT:
+        raise UserError(
+            "ood.threshold.percentile",
+            expected=f"a block of 100 / (1 - percentile) of at most {MOST_KEPT} samples",
+            got=f"{cfg.percentile} ({float(100 / rate):.3g} samples)",
+            remedy="Lower it, or set method_kwargs.ood.threshold.n.",
+        )
+    if cfg.n is not None and rate * cfg.n < 1:
+        raise UserError(
+            "ood.threshold.n",
+            expected=f"at least {math.ceil(1 / rate)} samples, of which percentile="
+            f"{cfg.percentile} flags one",
+            got=cfg.n,
+            remedy="Raise it (100 flags a block are a good number, and what null gives), or lower "
+            "ood.threshold.percentile.",
+        )
 
 
 def _check_exemplars(cfg: Any) -> None:

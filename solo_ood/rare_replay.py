@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 else:
     Base = object
 
-_VERSION = 1  # of what a checkpoint holds under STATE_KEY
+_VERSION = 2  # of what a checkpoint holds under STATE_KEY
 
 
 class RareReplay(Base):
@@ -201,7 +201,7 @@ class RareReplay(Base):
             most=most,
         )
         if isinstance(self.replay, CropStore) and self._last_batch is not None:
-            self.replay.keep(self._last_batch)
+            self.replay.keep(self._last_batch, selector.candidates)
         self._last_batch = batch if isinstance(self.replay, CropStore) else None
         if self._logs_are_read():
             # Host tensors: a device tensor would have to be copied there and waited for.

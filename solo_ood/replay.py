@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -219,14 +219,18 @@ class CropStore:
         fresh = torch.arange(len(indexes), device=indexes.device) + step * len(indexes)
         return [fresh, crops, targets]
 
-    def keep(self, batch: Sequence[Any]) -> None:
-        """Keep the rows of ``batch`` that are queued and not held yet; drop those that left."""
+    def keep(self, batch: Sequence[Any], candidates: Collection[int] = ()) -> None:
+        """Keep the rows of ``batch`` that are queued, or may be once they are judged.
+
+        What is neither is dropped; of what is held already the first crops stay.
+        """
         indexes, crops, targets = batch
+        wanted = {*self.queue, *candidates}
         for row, index in enumerate(indexes.tolist()):
-            if index in self.queue and index not in self._samples:
+            if index in wanted and index not in self._samples:
                 # clone: a view would keep the whole batch alive
                 self._samples[index] = ([c[row].cpu().clone() for c in crops], targets[row].cpu())
-        for index in [i for i in self._samples if i not in self.queue]:
+        for index in [i for i in self._samples if i not in wanted]:
             del self._samples[index]
 
     def next(self) -> Sequence[Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from collections import Counter
 from pathlib import Path
@@ -17,7 +18,6 @@ from solo_ood.evaluation.groups import format_groups
 from solo_ood.export import read_args
 from solo_ood.loading import load
 from solo_ood.selection import STATE_KEY, RareSelector
-from solo_ood.threshold import TrackingThreshold
 
 Curves = dict[str, tuple[list[float], list[float]]]
 
@@ -139,12 +139,12 @@ def _detector_lines(selector: RareSelector, ood: OODConfig) -> list[str]:
     target = 1 - ood.threshold.percentile
     rate = metrics["flag_rate"]
     line = f"{rate:.2%} of {count['judged']:,} judged; target {target:.2%}"
-    if isinstance(selector.threshold, TrackingThreshold):
-        line += f", bound +-{float(selector.threshold.rate_bound):.2%}"
+    if not math.isnan(selector.threshold.rate_bound):
+        line += f", bound +-{selector.threshold.rate_bound:.2%}"
     lines = [
         f"{'flag rate':<14}{line}",
         f"{'detector':<14}scorer {ood.scorer.name}, threshold {ood.threshold.name} "
-        f"at {float(selector.threshold.threshold):.4g}",
+        f"at {selector.threshold.threshold:.4g}",
     ]
     if "lift" in metrics:
         lines.append(
@@ -200,13 +200,12 @@ def _pictures(
             f"Newest {len(newest)} of {len(selector.queue)} queued samples; red: of a rare class",
         )
         written.append(plots.save(sheet, out / "queue.png"))
-    window = selector.threshold.scores
-    scores = window.rows[window.filled].tolist()
+    scores = selector.threshold.block.tolist()
     if scores:
         histogram = plots.score_histogram(
             scores,
-            float(selector.threshold.threshold),
-            f"Newest {len(scores)} scores of the stream ({ood.scorer.name})",
+            selector.threshold.threshold,
+            f"The last {len(scores)} scores that were judged together ({ood.scorer.name})",
         )
         written.append(plots.save(histogram, out / "scores.png"))
     shown = [

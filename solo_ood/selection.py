@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -10,21 +12,34 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from solo_ood.config import OODConfig, release_level
-from solo_ood.errors import UserError
+from solo_ood.errors import UserError, message
 from solo_ood.rare_queue import RareQueue
 from solo_ood.scorers import make_scorer
 from solo_ood.scorers.base import usable
 from solo_ood.threshold import make_threshold
 
 STATE_KEY = "dino_ood"  # of a checkpoint
+# Settings without which the state of a scorer or threshold means something else.
+_MEANING = {
+    "feature size",
+    "scorer.name",
+    "scorer.n_reference",
+    "scorer.normalize",
+    "scorer.feats",
+    "threshold.name",
+    "threshold.percentile",
+    "threshold.n",
+}
+# Settings that change nothing that the state is about.
+_NO_PART_OF_IT = {"rare_classes", "mix.num_workers"}
 
 
 class RareSelector:
     """Find the rare samples of a stream of embeddings and queue their indexes.
 
-    One call of ``step`` scores a batch, judges the scores, and only then learns from them. Replayed
-    rows are scored again but never learnt: they would make rare look common. What was judged
-    reaches the host one step later, copied asynchronously, so that no step waits for the device.
+    One call of ``step`` scores a batch and only then learns from it. Replayed rows are scored again
+    but never learnt: they would make rare look common. The scores reach the host one step later,
+    copied asynchronously, so that no step waits for the device; they are judged there.
 
     This is no ``nn.Module``, and its modules are in nobody's module tree: DDP must not broadcast
     them, and a plain DINO checkpoint must load.
@@ -48,14 +63,12 @@ class RareSelector:
         self.counts = dict.fromkeys(
             ("judged", "flagged", "rare", "flagged_rare", "not_finite", "replayed"), 0
         )
-        self._last_threshold = float("nan")
-        self._pending: dict[str, Tensor] | None = None
+        self._pending: dict[str, Any] | None = None
         self._copied: torch.cuda.Event | None = None
 
     def to(self, device: torch.device) -> RareSelector:
-        """Move the scorer and the threshold."""
+        """Move the scorer; the threshold stays on the host."""
         self.scorer.to(device)
-        self.threshold.to(device)
         return self
 
     def embed(self, feats: list[Tensor]) -> Tensor:
@@ -108,55 +121,58 @@ class RareSelector:
             scores = self.scorer.ood_score(feats, targets)
             if agree is not None:
                 scores = agree(scores)
-            fresh_scores = rows(scores, fresh)
-            if self.threshold.ready:
-                limit = self.threshold.threshold
-                level = release_level(self.cfg)
-                lower = self.threshold.quantile(level if level > 0 else -1.0)  # 0: below any score
-                self._send(
-                    indexes=rows(indexes, fresh),
-                    targets=rows(targets, fresh),
-                    scores=fresh_scores,
-                    flagged=fresh_scores > limit,
-                    replayed=rows(indexes, rare),
-                    released=rows(scores, rare) <= lower,
-                    threshold=limit,
-                )
-            self.threshold.update(fresh_scores)
+            self._send(
+                indexes=rows(indexes, fresh),
+                targets=rows(targets, fresh),
+                scores=rows(scores, fresh),
+                replayed=rows(indexes, rare),
+                replayed_scores=rows(scores, rare),
+            )
         self.scorer.partial_fit(rows(feats, fresh), rows(targets, fresh))
 
-    def _send(self, **judged: Tensor) -> None:
-        """Start copying what was judged to (pinned) host memory."""
-        self._pending = {k: v.to("cpu", non_blocking=v.is_cuda) for k, v in judged.items()}
-        if judged["scores"].is_cuda:
+    def _send(self, **scored: Tensor) -> None:
+        """Start copying what was scored to (pinned) host memory."""
+        self._pending = {k: v.to("cpu", non_blocking=v.is_cuda) for k, v in scored.items()}
+        if scored["scores"].is_cuda:
             self._copied = torch.cuda.Event()
             self._copied.record()
 
     def settle(self) -> None:
-        """Put what the previous step judged into the queue and the counts."""
+        """Judge what the previous step scored, and bring the queue and the counts up to date."""
         if self._pending is None:
             return
         if self._copied is not None:
             self._copied.synchronize()  # long done: a whole step lies between
-        judged, self._pending, self._copied = self._pending, None, None
-        finite, flagged = judged["scores"].isfinite(), judged["flagged"]
-        is_rare = torch.isin(judged["targets"], torch.tensor(self.rare_classes, dtype=torch.int64))
+        scored, self._pending, self._copied = self._pending, None, None
+        self._settle_replays(scored["replayed"], scored["replayed_scores"])
+        scores, indexes = scored["scores"], scored["indexes"]
+        self.counts["not_finite"] += int((scores.isnan() & (indexes >= 0)).sum())
+        items = torch.stack((indexes, scored["targets"].to(indexes)), dim=1)
+        judged, flagged = self.threshold.judge(scores, items)
+        is_rare = torch.isin(judged[:, 1], torch.tensor(self.rare_classes, dtype=torch.int64))
         for name, mask in (
-            ("judged", finite),
-            ("not_finite", judged["scores"].isnan() & (judged["indexes"] >= 0)),
+            ("judged", torch.ones_like(flagged)),
             ("flagged", flagged),
-            ("rare", is_rare & finite),
+            ("rare", is_rare),
             ("flagged_rare", is_rare & flagged),
         ):
             self.counts[name] += int(mask.sum())
+        self.queue.push(judged[flagged, 0].tolist())
+
+    def _settle_replays(self, indexes: Tensor, scores: Tensor) -> None:
+        """Count replays, and take out of the queue what is no longer rare or cannot be read."""
         # Every process has gathered these indexes, and sees the same marks of `RareLoader` in them.
-        replayed = judged["replayed"]
-        unreadable = replayed < 0
+        unreadable = indexes < 0
         self.counts["replayed"] += int((~unreadable).sum())
-        self._last_threshold = float(judged["threshold"])
-        self.queue.discard((-1 - replayed[unreadable]).tolist())
-        self.queue.discard(replayed[judged["released"]].tolist())
-        self.queue.push(judged["indexes"][flagged].tolist())
+        self.queue.discard((-1 - indexes[unreadable]).tolist())
+        released = scores <= self.threshold.quantile(release_level(self.cfg))
+        self.queue.discard(indexes[released].tolist())
+
+    @property
+    def candidates(self) -> list[int]:
+        """Indexes that are not judged yet and may be flagged."""
+        items = self.threshold.candidates
+        return items[:, 0].tolist() if len(items) else []
 
     def metrics(self) -> dict[str, float]:
         """What is worth logging, all of it known on the host; rates are over the run so far."""
@@ -169,7 +185,8 @@ class RareSelector:
         }
         if count["judged"]:
             metrics["flag_rate"] = count["flagged"] / count["judged"]
-            metrics["threshold"] = self._last_threshold
+            metrics["threshold"] = self.threshold.threshold
+            metrics["worst_window"] = self.threshold.worst_window
         if self.rare_classes and count["flagged"] and count["rare"]:
             metrics["precision"] = count["flagged_rare"] / count["flagged"]
             metrics["lift"] = metrics["precision"] * count["judged"] / count["rare"]
@@ -183,54 +200,66 @@ class RareSelector:
         if self._copied is not None:
             self._copied.synchronize()
         return {
-            "dim": self.dim,
-            "scorer_name": self.cfg.scorer.name,
-            "threshold_name": self.cfg.threshold.name,
-            "percentile": self.cfg.threshold.percentile,
+            "settings": self._settings(),
             "scorer": dict(self.scorer.state_dict()),
-            "threshold": dict(self.threshold.state_dict()),
+            "threshold": self.threshold.state_dict(),
             "queue": self.queue.state_dict(),
             "counts": dict(self.counts),
-            "last_threshold": self._last_threshold,
             "rare_classes": list(self.rare_classes),
             "pending": None if self._pending is None else dict(self._pending),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore ``state_dict``.
+        """Restore ``state_dict``; warn of settings that were others then.
 
         Raises:
-            UserError: if it belongs to another feature size, scorer or threshold.
+            UserError: if it was made with settings without which it means something else.
         """
-        for what, expected, got in (
-            ("feature size", self.dim, state["dim"]),
-            ("scorer", self.cfg.scorer.name, state["scorer_name"]),
-            ("threshold", self.cfg.threshold.name, state["threshold_name"]),
-            ("percentile", self.cfg.threshold.percentile, state["percentile"]),
-        ):
-            if expected != got:
-                raise UserError(
-                    f"checkpoint, state of the detector, {what}",
-                    expected=repr(expected),
-                    got=repr(got),
-                    remedy="Resume with the configuration of that run, or delete the key "
-                    f"{STATE_KEY!r} from the checkpoint to start its detector afresh.",
-                )
-        try:
-            self.scorer.load_state_dict(state["scorer"])
-            self.threshold.load_state_dict(state["threshold"])
-        except RuntimeError as error:  # a size changed: n_reference, n
-            raise UserError(
-                "checkpoint, state of the detector",
-                expected="the sizes of this configuration",
-                got=str(error).splitlines()[-1].strip(),
-                remedy="Resume with ood.scorer.n_reference and ood.threshold.n of that run.",
-            ) from error
+        self._compare(state["settings"])
+        self.scorer.load_state_dict(state["scorer"])
+        self.threshold.load_state_dict(state["threshold"])
         self.queue.load_state_dict(state["queue"])
         self.counts = dict(state["counts"])
-        self._last_threshold = state["last_threshold"]
         self.rare_classes = list(state["rare_classes"])
         self._pending, self._copied = state["pending"], None
+
+    def _settings(self) -> dict[str, Any]:
+        """Return the settings by dotted key, with what ``null`` stands for where it is known."""
+        blocks = asdict(self.cfg)
+        blocks["threshold"]["n"] = self.threshold.n
+        flat = {"feature size": self.dim}
+        for key, value in blocks.items():
+            nested = value if isinstance(value, dict) else None
+            flat |= {f"{key}.{k}": v for k, v in nested.items()} if nested else {key: value}
+        return {key: value for key, value in flat.items() if key not in _NO_PART_OF_IT}
+
+    def _compare(self, then: dict[str, Any]) -> None:
+        now = self._settings()
+        changed = {key: then[key] for key in now if key in then and then[key] != now[key]}
+        if not changed:
+            return
+        keys = [key for key in changed if key in _MEANING] or list(changed)
+        expected = ", ".join(f"{key}={then[key]!r}" for key in keys)
+        got = ", ".join(f"{key}={now[key]!r}" for key in keys)
+        if any(key in _MEANING for key in changed):
+            raise UserError(
+                "checkpoint, state of the detector",
+                expected=f"the settings it was made with, {expected}",
+                got=got,
+                remedy="Resume with the configuration of that run, or delete the key "
+                f"{STATE_KEY!r} from the checkpoint to start its detector afresh.",
+            )
+        warnings.warn(
+            message(
+                "method_kwargs.ood",
+                expected=f"the settings of the checkpoint, {expected}",
+                got=got,
+                remedy="The new ones hold from here on; what was queued, counted and drawn so far "
+                "stays.",
+            ),
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _filled_up(

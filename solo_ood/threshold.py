@@ -1,153 +1,229 @@
-"""Quantile thresholds on a stream of scores: fixed, windowed and tracking."""
+"""Which scores of a stream are out-of-distribution: the top share of every block, or of the first.
+
+Thresholds work on the host, on scores that were copied there: nothing of them is in the training
+step, and every process that feeds the same scores gets the same verdicts.
+"""
 
 from __future__ import annotations
 
+import math
+from abc import ABC, abstractmethod
+from fractions import Fraction
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from solo_ood.config import THRESHOLDS, ThresholdConfig
+from solo_ood.config import ThresholdConfig, block_size
 from solo_ood.errors import unknown_name
-from solo_ood.ring import Ring
 
-_UNIT = 2**32  # of the excess of flags: integers add up exactly, float32 loses small steps
+WINDOW = 1024  # judged samples of the windows whose flag rate is watched
+_GOLDEN = (5**0.5 - 1) / 2  # its multiples are spread evenly over [0, 1)
 
 
-class WindowThreshold(nn.Module):
-    r"""The ``percentile`` of the newest ``n`` scores; ``is_ood == (score > threshold)``.
+class Threshold(ABC):
+    """A judge of streamed scores: ``judge`` takes them in and returns what could be judged.
 
-    Ties are not OOD. The scores must be streamed or held out (scored before they were learnt): a
-    quantile of the scores of a scorer's own training samples says nothing about new ones.
+    Scores must be streamed or held out (taken before the sample was learnt): a quantile of the
+    scores of a scorer's own training samples says nothing about new ones. The verdicts depend on
+    the order of the samples, never on how they are cut into batches.
 
     Args:
-        percentile: p in (0, 1); about 1 - p of the stream is flagged.
-        n: scores remembered.
-        min_samples: scores seen before ``ready``.
+        percentile: p in (0, 1); the share 1 - p of the stream is flagged.
+        n: samples of a block; ``None`` = 100 / (1 - p).
+
+    Attributes:
+        n_judged, n_flagged: samples so far.
+        worst_window: |flag rate - (1 - p)| of the worst ``WINDOW`` judged samples in a row so far.
+        block: (n,) float32, scores of the last complete block in ascending order; none at first.
     """
 
-    level: Tensor  # () float32, the quantile's level; only the tracking threshold moves it
-
-    def __init__(self, percentile: float = 0.95, n: int = 1024, min_samples: int = 256) -> None:
-        super().__init__()
+    def __init__(self, percentile: float = 0.95, n: int | None = None) -> None:
         self.percentile = percentile
-        self.min_samples = min_samples
-        self.scores = Ring(n)
-        self.register_buffer("level", torch.tensor(percentile, dtype=torch.float32))
-        self.n_fed = 0  # a plain int, so that nobody has to ask the device
+        self.n = block_size(percentile) if n is None else n
+        self.n_judged = 0
+        self.n_flagged = 0
+        self.worst_window = 0.0
+        self._scores = torch.zeros(0, dtype=torch.float32)  # that wait for their verdict
+        self._items: Tensor | None = None  # and what stands for them
+        self.block = torch.zeros(0, dtype=torch.float32)
+        self._tail = torch.zeros(0, dtype=torch.int64)  # the newest verdicts, at most WINDOW - 1
+
+    def judge(self, scores: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Take in scores and return the samples judged by now, oldest first.
+
+        Args:
+            scores: (N,) on the CPU; rows with NaN or Inf are left out, and never judged.
+            items: (N, ...) what stands for the samples, such as their indexes.
+
+        Returns:
+            ``items`` (M, ...) of the judged samples, which may have come in earlier calls, and
+            whether each is flagged, (M,) bool.
+        """
+        finite = scores.isfinite()
+        scores, items = scores[finite].float(), items[finite]
+        if self._items is not None:
+            items = torch.cat((self._items, items))
+        scores = torch.cat((self._scores, scores))
+        verdicts = []
+        while True:
+            flagged = self._verdicts(scores)
+            if len(flagged) == 0:
+                break
+            verdicts.append(flagged)
+            self.n_judged += len(flagged)
+            self.n_flagged += int(flagged.sum())
+            scores = scores[len(flagged) :]
+        done = len(items) - len(scores)
+        # Copies: views would keep alive what was judged.
+        self._scores, self._items = scores.clone(), items[done:].clone()
+        flagged = torch.cat(verdicts) if verdicts else torch.zeros(0, dtype=torch.bool)
+        self._watch(flagged)
+        return items[:done], flagged
+
+    @abstractmethod
+    def _verdicts(self, scores: Tensor) -> Tensor:
+        """Return the verdicts on the oldest M of the waiting ``scores`` (N,): (M,) bool, M >= 0."""
 
     @property
-    def ready(self) -> bool:
-        """Whether enough scores were seen; before that the threshold is NaN and flags nothing."""
-        return self.n_fed >= self.min_samples
+    def candidates(self) -> Tensor:
+        """Items (M, ...) of the waiting samples that may still be flagged."""
+        return torch.zeros(0, dtype=torch.int64) if self._items is None else self._items
 
     @property
-    def threshold(self) -> Tensor:
-        """() float32 in the scores' unit; NaN before ``ready``, +-inf for levels out of [0, 1)."""
-        if not self.ready:
-            return torch.full_like(self.level, float("nan"))
-        return self.quantile(self.level)
+    def threshold(self) -> float:
+        """The ``percentile`` of the last block; NaN before the first."""
+        return self.quantile(self.percentile)
 
-    def quantile(self, level: float | Tensor) -> Tensor:
-        """The smallest remembered score that more than a share ``level`` of them do not exceed."""
-        scores, n = self.scores.rows, self.scores.filled.sum()
-        ordered = scores.nan_to_num(nan=float("inf")).sort().values
-        # Not left to torch's default, which is half precision in a step of Lightning's bf16-true.
-        rank = (n.float() * level).floor().long()
-        value = ordered.gather(0, rank.clamp(0, len(scores) - 1).reshape(1)).squeeze(0)
-        value = torch.where(rank >= n, torch.full_like(value, float("inf")), value)
-        return torch.where(rank < 0, torch.full_like(value, float("-inf")), value)
+    def quantile(self, level: float) -> float:
+        """Return the smallest score that at least the share ``level`` of the block do not exceed.
 
-    def is_ood(self, scores: Tensor) -> Tensor:
-        """(N,) bool, ``scores > threshold``; NaN scores are never OOD."""
+        -inf for a level of 0, NaN before the first block. (Hyndman and Fan, 1996, type 1.)
+        """
+        if len(self.block) == 0:
+            return float("nan")
+        rank = math.ceil(Fraction(str(level)) * len(self.block))
+        return float(self.block[rank - 1]) if rank > 0 else float("-inf")
+
+    @property
+    @abstractmethod
+    def rate_bound(self) -> float:
+        """How far the flag rate of all samples judged can be from 1 - p; NaN if not bounded."""
+
+    def _watch(self, flagged: Tensor) -> None:
+        """Look at every window that ends with one of the new verdicts."""
+        if len(flagged) == 0:
+            return
+        verdicts = torch.cat((self._tail, flagged.long()))
+        self._tail = verdicts[-(WINDOW - 1) :].clone()
+        if len(verdicts) >= WINDOW:
+            upto = torch.nn.functional.pad(verdicts.cumsum(0), (1, 0))
+            rates = (upto[WINDOW:] - upto[:-WINDOW]) / WINDOW
+            error = float((rates - (1 - self.percentile)).abs().max())
+            self.worst_window = max(self.worst_window, error)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain numbers only, so that ``torch.load`` reads it in its safe mode."""
+        return {
+            "n_judged": self.n_judged,
+            "n_flagged": self.n_flagged,
+            "worst_window": self.worst_window,
+            "scores": self._scores,
+            "items": self._items,
+            "block": self.block,
+            "tail": self._tail,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self.n_judged, self.n_flagged = state["n_judged"], state["n_flagged"]
+        self.worst_window = state["worst_window"]
+        self._scores, self._items = state["scores"], state["items"]
+        self.block, self._tail = state["block"], state["tail"]
+
+
+class QuotaThreshold(Threshold):
+    r"""Flags exactly the top share 1 - p of every block of ``n`` samples.
+
+    After T judged samples round((1 - p) T) are flagged, what a block's share is not a whole number
+    by is carried to the next. So, whatever the scores do (drift, jumps, ties, any batch size):
+
+    - the flag rate of all judged samples is 1 - p to within 1 / (2 T);
+    - that of any w samples in a row is at most ``window_bound(w)`` from it.
+
+    A perfect score of samples that are the share 1 - p of an i.i.d. stream finds
+    :math:`1 - \sqrt{p / (2 \pi (1 - p) n)}` of them, since a block's number of them varies and its
+    quota does not: .96 for the default n = 100 / (1 - p). The price of a block is the wait for its
+    end.
+    """
+
+    def _verdicts(self, scores: Tensor) -> Tensor:
+        if len(scores) < self.n:
+            return torch.zeros(0, dtype=torch.bool)
+        order = self._ascending(scores[: self.n])
+        self.block = scores[order]
+        flagged = torch.zeros(self.n, dtype=torch.bool)
+        flagged[order[self.n - self._quota() :]] = True
+        return flagged
+
+    def _ascending(self, scores: Tensor) -> Tensor:
+        """Order (N,) of a block's scores; equal ones by their place in the stream, well spread."""
+        places = self.n_judged + torch.arange(len(scores), dtype=torch.float64)
+        order = ((places * _GOLDEN) % 1).argsort()
+        return order[scores[order].argsort(stable=True)]
+
+    def _quota(self) -> int:
+        """Return how many of the next block are flagged, so that the rate of all is exact."""
+        rate = 1 - Fraction(str(self.percentile))
+        return math.floor(rate * (self.n_judged + self.n) + Fraction(1, 2)) - self.n_flagged
+
+    @property
+    def candidates(self) -> Tensor:
+        """Items (M, ...) of the top of the open block; who left it once does not come back."""
+        order = self._ascending(self._scores)
+        return super().candidates[order[max(0, len(order) - self._quota()) :]]
+
+    @property
+    def rate_bound(self) -> float:
+        return 0.5 / self.n_judged if self.n_judged else float("nan")
+
+    def window_bound(self, w: int = WINDOW) -> float:
+        """Return how far the flag rate of ``w`` samples in a row can be from 1 - p at most."""
+        rate = 1 - self.percentile
+        quota = math.ceil(rate * self.n)
+        touched = math.ceil((w - 1) / self.n) + 1
+        whole = max(0, (w - self.n + 1) // self.n)
+        return max(min(w, touched * quota) / w - rate, rate - whole * math.floor(rate * self.n) / w)
+
+
+class FixedThreshold(Threshold):
+    """The ``percentile`` of the first ``n`` scores, never moved again (the poster's).
+
+    The first n are judged by it once they are all there, later ones at once: flagged is what is
+    above it, ties are not. The flag rate drifts with the scores.
+    """
+
+    def _verdicts(self, scores: Tensor) -> Tensor:
+        if len(self.block) == 0:
+            if len(scores) < self.n:
+                return torch.zeros(0, dtype=torch.bool)
+            self.block = scores[: self.n].sort().values
         return scores > self.threshold
 
-    def update(self, scores: Tensor) -> None:
-        """Learn ``scores`` (N,), after they were judged; NaN and Inf are left out."""
-        self.scores.push(scores)
-        self.n_fed += len(scores)
-
-    def get_extra_state(self) -> dict[str, Any]:
-        return {"n_fed": self.n_fed}
-
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        self.n_fed = state["n_fed"]
-
-
-class FixedThreshold(WindowThreshold):
-    """The ``percentile`` of the first ``n`` scores, never moved again (the poster's)."""
-
-    def __init__(self, percentile: float = 0.95, n: int = 1024) -> None:
-        super().__init__(percentile, n, min_samples=n)
-
-    def update(self, scores: Tensor) -> None:
-        super().update(scores[: max(0, len(self.scores.rows) - self.n_fed)])
-
-
-class TrackingThreshold(WindowThreshold):
-    r"""A window quantile whose level follows the flag rate, whatever the drift.
-
-    .. math:: \tau \leftarrow \tau + \eta \sum_i (1[r(s_i) > \tau] - (1 - p))
-
-    where r(s) in [0, 1] is the share of the window below s, so that ``r(s) > level`` is the same as
-    ``s > quantile(level)``. Summing the updates shows that after T samples the flag rate differs
-    from 1 - p by exactly :math:`|\tau_T - \tau_0| / (\eta T)` (the argument of adaptive conformal
-    inference, Gibbs & Candes, 2021, arXiv:2106.00170); since r is bounded, so is this.
-
-    Args:
-        percentile: p in (0, 1).
-        n: scores remembered for the ranks.
-        min_samples: scores seen before ``ready``.
-        eta: step per sample.
-    """
-
-    n_judged: Tensor  # () int64, T
-    excess: Tensor  # () int64, flags more than (1 - p) T, times _UNIT
-
-    def __init__(
-        self,
-        percentile: float = 0.95,
-        n: int = 1024,
-        min_samples: int = 256,
-        eta: float = 0.005,
-    ) -> None:
-        super().__init__(percentile, n, min_samples)
-        self.eta = eta
-        self.register_buffer("n_judged", torch.zeros((), dtype=torch.int64))
-        self.register_buffer("excess", torch.zeros((), dtype=torch.int64))
-
-    def update(self, scores: Tensor) -> None:
-        if self.ready:
-            finite = scores.isfinite()
-            flagged = (self.is_ood(scores) & finite).sum()
-            self.excess += flagged * _UNIT - finite.sum() * round((1 - self.percentile) * _UNIT)
-            self.level.copy_(self.percentile + self.eta * (self.excess.float() / _UNIT))
-            self.n_judged += finite.sum()
-        super().update(scores)
-
     @property
-    def rate_bound(self) -> Tensor:
-        """() float32, the exact |flag rate - (1 - p)| of all samples judged; NaN before any."""
-        return (self.excess.float() / _UNIT).abs() / self.n_judged
-
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
-        level = state.get(f"{prefix}level")
-        if level is not None and f"{prefix}excess" not in state:  # of the first versions
-            excess = (float(level) - self.percentile) / self.eta * _UNIT
-            state[f"{prefix}excess"] = torch.tensor(round(excess))
-        super()._load_from_state_dict(state, prefix, *args)
+    def rate_bound(self) -> float:
+        return float("nan")
 
 
-def make_threshold(cfg: ThresholdConfig) -> WindowThreshold:
+_THRESHOLDS = {"quota": QuotaThreshold, "fixed": FixedThreshold}
+
+
+def make_threshold(cfg: ThresholdConfig) -> Threshold:
     """Build the threshold that ``cfg.name`` names.
 
     Raises:
         UserError: for an unknown name.
     """
-    if cfg.name == "fixed":
-        return FixedThreshold(cfg.percentile, cfg.n)
-    if cfg.name == "window":
-        return WindowThreshold(cfg.percentile, cfg.n, cfg.min_samples)
-    if cfg.name == "tracking":
-        return TrackingThreshold(cfg.percentile, cfg.n, cfg.min_samples, cfg.eta)
-    raise unknown_name("threshold", cfg.name, THRESHOLDS)
+    if cfg.name not in _THRESHOLDS:
+        raise unknown_name("threshold", cfg.name, _THRESHOLDS)
+    return _THRESHOLDS[cfg.name](cfg.percentile, cfg.n)

@@ -28,8 +28,7 @@ TINY = [
     "+method_kwargs.ood.start=0.0",
     "+method_kwargs.ood.scorer.n_reference=64",
     "+method_kwargs.ood.scorer.min_samples=16",
-    "+method_kwargs.ood.threshold.n=64",
-    "+method_kwargs.ood.threshold.min_samples=16",
+    "+method_kwargs.ood.threshold.n=16",
     "+method_kwargs.ood.threshold.percentile=0.8",
 ]
 

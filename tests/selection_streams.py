@@ -14,7 +14,7 @@ from solo_ood.selection import RareSelector
 D, B = 8, 8
 BASE = {
     "scorer": {"name": "knn", "n_reference": 64, "min_samples": 16, "k": 1},
-    "threshold": {"name": "window", "n": 64, "min_samples": 16, "percentile": 0.9},
+    "threshold": {"name": "fixed", "n": 32, "percentile": 0.9},
     "queue": {"capacity": 64, "max_replays": None, "release": 0.5},
 }
 

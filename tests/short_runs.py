@@ -6,7 +6,7 @@ from lightning.pytorch import Callback
 
 SOON = (  # with TINY: samples are flagged from the third step on, and replayed from the fifth
     "method_kwargs.ood.scorer.min_samples=8",
-    "method_kwargs.ood.threshold.min_samples=8",
+    "method_kwargs.ood.threshold.n=8",
     "method_kwargs.ood.threshold.percentile=0.3",
     "+method_kwargs.ood.queue.release=0",
 )

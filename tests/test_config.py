@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from solo_ood.config import OODConfig, parse, release_level, replay_rows
+from solo_ood.config import THRESHOLDS, OODConfig, parse, release_level, replay_rows
 
 NAN, INF = float("nan"), float("inf")
 
@@ -62,7 +62,7 @@ def test_an_unknown_key_names_its_place_and_the_nearest_valid_one(key, near):
     [
         ("scorer.name", "mahalonobis", "mahalanobis"),
         ("scorer.feats", "evaluate", "eval"),
-        ("threshold.name", "trackin", "tracking"),
+        ("threshold.name", "quotas", "quota"),
         ("queue.store", "index", "indexes"),
         ("mix.mode", "add-append", "append"),
     ],
@@ -84,9 +84,7 @@ def test_an_unknown_name_gives_the_nearest_valid_one(key, value, near):
         ("scorer.ridge", [0.0, -0.1, NAN, INF, 1e7], [1e-6, 10.0, 1e6]),
         ("scorer.exemplar_every", [0], [1]),
         ("threshold.percentile", [0.0, 1.0, 95.0, NAN], [0.01, 0.99]),
-        ("threshold.n", [1, 2**20 + 1], [256, 2**20]),
-        ("threshold.min_samples", [0, 1025], [1, 1024]),
-        ("threshold.eta", [0.0, -1.0], [1e-6]),
+        ("threshold.n", [1, 2**20 + 1], [256, 2**20, None]),
         ("queue.capacity", [0, 2**20 + 1], [1, 2**20]),
         ("queue.max_replays", [0], [1, None]),
         ("queue.min_age", [-1], [0]),
@@ -218,3 +216,17 @@ def test_the_default_release_level_never_exceeds_the_percentile():
     assert release_level(parse({"mix": {"ratio": 0.01}})) == 0.95
     assert release_level(parse({"mix": {"ratio": 0.0}})) == 0.95
     assert release_level(parse({"queue": {"release": 0.3}})) == 0.3
+
+
+@pytest.mark.parametrize("name", THRESHOLDS)
+@pytest.mark.parametrize(
+    ("percentile", "n", "match"),
+    [
+        (0.9999, 1024, r"ood\.threshold\.n: expected at least 10000 samples.*got 1024"),
+        (0.95, 19, r"at least 20 samples, of which percentile=0\.95 flags one, got 19"),
+        (0.99999, None, r"ood\.threshold\.percentile: .*got 0\.99999 \(1e\+07 samples\)"),
+    ],
+)
+def test_a_block_that_cannot_flag_one_sample_is_refused(name, percentile, n, match):
+    with pytest.raises(ValueError, match=match):
+        parse({"threshold": {"name": name, "percentile": percentile, "n": n}})

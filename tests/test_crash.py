@@ -337,9 +337,13 @@ def test_the_first_checkpoints_which_have_no_version_load(compose, build):
 @pytest.mark.parametrize(
     ("override", "error"),
     [
-        ("scorer.name=random", "scorer: expected 'random', got 'knn'"),
-        ("scorer.n_reference=32", "Resume with ood.scorer.n_reference"),
-        ("threshold.name=fixed", "threshold: expected 'fixed', got 'tracking'"),
+        ("scorer.name=random", "made with, scorer.name='knn', got scorer.name='random'"),
+        ("scorer.n_reference=32", "scorer.n_reference=64, got scorer.n_reference=32"),
+        ("scorer.normalize=False", "scorer.normalize=True, got scorer.normalize=False"),
+        ("scorer.feats=eval", "scorer.feats='train', got scorer.feats='eval'"),
+        ("threshold.name=fixed", "threshold.name='quota', got threshold.name='fixed'"),
+        ("threshold.n=32", "threshold.n=16, got threshold.n=32"),
+        ("threshold.percentile=0.9", "threshold.percentile=0.8, got threshold.percentile=0.9"),
     ],
 )
 def test_the_detector_of_another_configuration_is_a_clear_error(override, error, compose, build):

@@ -66,3 +66,12 @@ def test_the_crop_store_returns_a_sample_on_its_last_replay():
     store.keep(batch_of([4]))
     assert store.next()[0].tolist() == [4]
     assert store.next() is None
+
+
+def test_the_crop_store_holds_what_waits_for_its_verdict():
+    queue, batch = queue_of([]), batch_of([4, 5])
+    store = CropStore(queue, rows=1)
+    store.keep(batch, candidates=[4])
+    queue.push([4])  # its block is full now
+    store.keep(batch_of([9]))
+    assert torch.equal(store.next()[1][0], batch[1][0][:1])

@@ -48,10 +48,8 @@ VALID: dict[str, list[Any]] = {
     "scorer.normalize": [True, False, "no"],
     "scorer.feats": ["train", "eval"],
     "threshold.name": [*THRESHOLDS],
-    "threshold.percentile": [0.01, 0.5, 0.8, 0.95, 0.999, 1e-300, 1 - 1e-16],
-    "threshold.n": [2, 8, 40, 64, 1000, "32"],
-    "threshold.min_samples": [1, 2, 8, 16, 40, "4"],
-    "threshold.eta": [1e-300, 1e-6, 0.005, 0.5, 1.0, 1],
+    "threshold.percentile": [0.01, 0.5, 0.8, 0.95, 0.999, 1e-300],
+    "threshold.n": [20, 40, 64, 1000, "32", None],
     "queue.capacity": [1, 2, 8, 64, MOST_KEPT],
     "queue.max_replays": [None, 1, 2, 16, 10**30],
     "queue.min_age": [0, 1, 3, 10**30],
@@ -104,12 +102,13 @@ KEYS = ["", "k", "scorrer", "Name", "scorer.k", "n reference", 1, None, (1,), Tr
 def valid(rng: random.Random, *keys: str) -> dict[Any, Any]:
     """Return a block with valid values for ``keys``, and for those that have to go with them."""
     chosen = {key: rng.choice(VALID[key]) for key in keys}
-    for part, most in (("scorer", "n_reference"), ("threshold", "n")):
-        needed = chosen.setdefault(f"{part}.min_samples", 2)
-        if chosen.get(f"{part}.k"):
-            needed = chosen[f"{part}.min_samples"] = 8
-        if int(chosen.get(f"{part}.{most}", 64)) < int(needed):
-            chosen[f"{part}.{most}"] = 64
+    needed = chosen.setdefault("scorer.min_samples", 2)
+    if chosen.get("scorer.k"):
+        needed = chosen["scorer.min_samples"] = 8
+    if int(chosen.get("scorer.n_reference", 64)) < int(needed):
+        chosen["scorer.n_reference"] = 64
+    if chosen.get("threshold.n") and "threshold.percentile" in chosen:
+        chosen["threshold.n"] = 1000  # of which any percentile flags one
     if chosen.get("scorer.name") == "exemplar" or "scorer.exemplars" in chosen:
         chosen.setdefault("scorer.exemplars", rng.choice(VALID["scorer.exemplars"]))
         chosen.update({"scorer.name": "exemplar", "scorer.feats": "eval"})
@@ -185,9 +184,10 @@ def one_step(cfg: OODConfig, batch_size: int) -> RareSelector:
         selector.scorer.set_exemplars(feats(5))
     n = cfg.scorer.min_samples
     selector.scorer.partial_fit(feats(n), targets(n))
-    n = max(cfg.threshold.min_samples, cfg.threshold.n * (cfg.threshold.name == "fixed"))
-    selector.threshold.update(torch.rand(n, generator=generator))
-    assert selector.scorer.ready and selector.threshold.ready
+    n = selector.threshold.n - 1
+    items = torch.full((n, 2), -1)
+    selector.threshold.judge(torch.rand(n, generator=generator), items)
+    assert selector.scorer.ready
     m = replay_rows(cfg, batch_size)
     for step in range(4):
         rare = selector.queue.draw(m)
@@ -266,8 +266,8 @@ HOST = {  # no long warm-up, no workers to be started, exemplars that are in the
     "start": 0.0,
     "scorer.n_reference": 64,
     "scorer.min_samples": 8,
-    "threshold.n": 8,
-    "threshold.min_samples": 8,
+    "threshold.n": 16,
+    "threshold.percentile": 0.8,
     "mix.num_workers": 0,
 }
 

@@ -27,7 +27,6 @@ DRY = [
     "method_kwargs.ood.threshold.percentile=0.9",
     f"{OOD}queue.max_replays=1",
     f"{OOD}scorer.name=random",
-    f"{OOD}threshold.name=window",
 ]
 UNEQUAL = [
     "unequal",

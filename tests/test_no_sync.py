@@ -8,25 +8,25 @@ from far_device import Far, FarDevice, HostWaited, move
 from lightning.pytorch import Callback, seed_everything
 
 from solo_ood import rare_replay
-from solo_ood.config import parse
+from solo_ood.config import THRESHOLDS, parse
 from solo_ood.mixing import mix
 from solo_ood.scorers import ExemplarScorer
 from solo_ood.selection import RareSelector
 
 SCORERS = ["knn", "mahalanobis", "exemplar", "random", "oracle"]
 BATCH, RARE, DIM, STEPS = 16, 4, 8, 25
-# `_send` is where verdicts go to (pinned) host memory; nothing else may copy there.
+# `_send` is where scores go to (pinned) host memory; nothing else may copy there.
 ALLOWED = ("_send",)
 needs_gpu = pytest.mark.skipif(
     not torch.cuda.is_available(), reason="needs a GPU: torch's own check is of CUDA"
 )
 
 
-def selector_of(scorer: str, threshold: str = "tracking") -> RareSelector:
+def selector_of(scorer: str, threshold: str = "quota") -> RareSelector:
     block = {"name": scorer, "n_reference": 64, "min_samples": 32}
     if scorer == "exemplar":
         block.update(exemplars=[0, 1, 2], feats="eval")
-    limits = {"name": threshold, "n": 64, "min_samples": 32, "percentile": 0.8}
+    limits = {"name": threshold, "n": 64, "percentile": 0.8}
     selector = RareSelector(parse({"scorer": block, "threshold": limits}), DIM, num_classes=3)
     if isinstance(selector.scorer, ExemplarScorer):
         selector.scorer.set_exemplars(torch.randn(3, DIM))  # may wait, once in many steps
@@ -49,7 +49,7 @@ def select(selector: RareSelector, place) -> None:
         selector.metrics()
 
 
-@pytest.mark.parametrize("threshold", ["tracking", "window", "fixed"])
+@pytest.mark.parametrize("threshold", THRESHOLDS)
 @pytest.mark.parametrize("scorer", SCORERS)
 def test_selection_reads_nothing_from_the_device(scorer, threshold):
     torch.manual_seed(0)
@@ -58,7 +58,6 @@ def test_selection_reads_nothing_from_the_device(scorer, threshold):
     torch.manual_seed(0)
     far = selector_of(scorer, threshold)
     move(far.scorer)
-    move(far.threshold)
     with FarDevice(ALLOWED) as device:
         select(far, Far)
     here.settle()

@@ -9,7 +9,7 @@ from selection_streams import B, common, make, step, warm
 
 @pytest.mark.parametrize("name", ["knn", "random"])
 def test_the_long_run_flag_rate_is_1_minus_the_percentile(name):
-    selector = make(scorer={"name": name}, threshold={"name": "tracking"})
+    selector = make(scorer={"name": name}, threshold={"name": "quota"})
     for t in range(400):
         step(selector, list(range(16)), common(16, seed=t))
     assert selector.metrics()["flag_rate"] == pytest.approx(0.1, abs=0.01)
@@ -17,28 +17,29 @@ def test_the_long_run_flag_rate_is_1_minus_the_percentile(name):
 
 def test_rate_precision_and_lift_are_those_counted_by_hand():
     selector = make(rare_classes=[1])
-    judged = flagged = rare = both = 0
+    scores, rare = [], []
     for t in range(100):
         targets = (torch.arange(16) == t % 16).long()
         spread = 1 + 1.5 * targets[:, None]
         feats = selector.embed([1 + spread * (common(16, seed=t) - 1)])
-        if selector.threshold.ready:
-            flags = selector.scorer.ood_score(feats) > selector.threshold.threshold
-            judged, flagged = judged + 16, flagged + int(flags.sum())
-            rare, both = rare + 1, both + int((flags & (targets == 1)).sum())
+        if selector.scorer.ready:
+            scores.append(selector.scorer.ood_score(feats))
+            rare.append(targets == 1)
         selector.step(torch.arange(16), feats, targets)
     selector.settle()
-    metrics = selector.metrics()
-    assert 0 < both < flagged
-    assert metrics["flag_rate"] == flagged / judged
-    assert metrics["precision"] == both / flagged
-    assert metrics["lift"] == pytest.approx((both / flagged) / (rare / judged))
+    all_scores, is_rare = torch.cat(scores), torch.cat(rare)
+    flags = all_scores > all_scores[:32].sort().values[28]  # the 29th: .9 of the first 32
+    both, metrics = int((flags & is_rare).sum()), selector.metrics()
+    assert 0 < both < flags.sum()
+    assert metrics["flag_rate"] == flags.sum() / len(flags)
+    assert metrics["precision"] == both / flags.sum()
+    assert metrics["lift"] == pytest.approx(float(both / flags.sum() / is_rare.float().mean()))
 
 
 def test_the_oracle_picks_the_rare_class_and_the_random_control_does_not():
     lifts = {}
     for name in ("oracle", "random"):
-        selector = make(scorer={"name": name}, threshold={"name": "tracking"}, rare_classes=[1])
+        selector = make(scorer={"name": name}, threshold={"name": "quota"}, rare_classes=[1])
         for t in range(200):
             step(selector, list(range(16 * t, 16 * t + 16)), common(16))
         lifts[name] = selector.metrics()["lift"]

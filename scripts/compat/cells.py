@@ -35,8 +35,7 @@ PRETRAIN = ["++optimizer.batch_size=8", f"++max_epochs={EPOCHS}", f"++limit_trai
             "++method_kwargs.num_prototypes=32",
             # the detector is ready within these few steps, and flags enough to be replayed
             "++method_kwargs.ood.start=0.0", "++method_kwargs.ood.scorer.n_reference=64",
-            "++method_kwargs.ood.scorer.min_samples=16", "++method_kwargs.ood.threshold.n=64",
-            "++method_kwargs.ood.threshold.min_samples=16",
+            "++method_kwargs.ood.scorer.min_samples=16", "++method_kwargs.ood.threshold.n=16",
             "++method_kwargs.ood.threshold.percentile=0.8"]  # fmt: skip
 LINEAR = ["++optimizer.batch_size=32", "++max_epochs=1", "++limit_train_batches=3",
           "++log_every_n_steps=1", "++checkpoint.enabled=False"]  # fmt: skip

@@ -35,7 +35,7 @@ class Stream:
         cfg: OODConfig = parse(
             {
                 "scorer": {"name": scorer, "n_reference": sizes["reference"], "min_samples": 2},
-                "threshold": {"min_samples": 2},
+                "threshold": {"n": 20},
                 "queue": {
                     "capacity": max(sizes["queue"], self.rare),
                     "release": 0.0,

@@ -75,7 +75,7 @@ def watch(model: Any, device: str, clock: Callable[[], float] = time.perf_counte
     watch.wrap(selector, "embed", "embed")
     watch.wrap(selector.scorer, "ood_score", "score")
     watch.wrap(selector.scorer, "partial_fit", "learn")
-    for name in ("quantile", "is_ood", "update"):
+    for name in ("quantile", "judge"):
         watch.wrap(selector.threshold, name, "threshold")
     watch.wrap(selector, "settle", "queue")
     for name in ("draw", "holds"):

@@ -27,7 +27,7 @@ OOD = "++method_kwargs.ood."
 ALWAYS = [
     f"{OOD}start=0.0",
     f"{OOD}scorer.min_samples=2",
-    f"{OOD}threshold.min_samples=2",
+    f"{OOD}threshold.n=20",
     f"{OOD}queue.release=0.0",
     f"{OOD}queue.max_replays=null",
 ]

@@ -27,8 +27,8 @@ SMALL = [
 # The detector must be ready within the few steps of such a run.
 EARLY = [
     "++method_kwargs.ood.start=0.0", "++method_kwargs.ood.scorer.n_reference=64",
-    "++method_kwargs.ood.scorer.min_samples=16", "++method_kwargs.ood.threshold.n=64",
-    "++method_kwargs.ood.threshold.min_samples=16", "++method_kwargs.ood.threshold.percentile=0.8",
+    "++method_kwargs.ood.scorer.min_samples=16", "++method_kwargs.ood.threshold.n=16",
+    "++method_kwargs.ood.threshold.percentile=0.8",
 ]  # fmt: skip
 # What every run of a shipped config on a machine without GPU needs.
 ON_CPU = ["accelerator=cpu", "devices=1", "strategy=auto", "sync_batchnorm=False", "precision=32",
