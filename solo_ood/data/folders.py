@@ -175,7 +175,16 @@ def _labelled(tree: Tree) -> list[tuple[Path, str]]:
             remedy="Remove the empty class folder, or put its images there.",
         )
     ordered = sorted(names, key=clean)  # as the numbers of the classes
-    return [(tree.root.joinpath(*one), name) for name in ordered for one in sorted(rows[name])]
+    return [
+        (tree.root.joinpath(*one), name)
+        for name in ordered
+        for one in sorted(rows[name], key=_order)
+    ]
+
+
+def _order(parts: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """Return the key that sorts images folder by folder, as an ImageFolder does."""
+    return parts[:-1], parts[-1]
 
 
 def _same_classes(
