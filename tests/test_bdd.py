@@ -113,17 +113,18 @@ def made(root: Path, images: str, masks: str, name: str = "{}.png", folder: str 
 
 
 @pytest.mark.parametrize(
-    ("images", "masks"),
+    ("images", "masks", "below"),
     [
-        ("seg/images", "seg/labels"),
-        ("images/100k", "labels/sem_seg/masks"),
-        ("images", "labels"),  # of who gives the folder `seg`
+        ("seg/images", "seg/labels", ""),
+        ("seg/images", "seg/labels", "seg"),
+        ("images/100k", "labels/sem_seg/masks", ""),
     ],
 )
 @pytest.mark.parametrize("name", ["{}_train_id.png", "{}.PNG"])
-def test_older_layouts_and_suffixes_in_capitals_are_read(tmp_path, images, masks, name):
+def test_older_layouts_and_suffixes_in_capitals_are_read(tmp_path, images, masks, below, name):
     made(tmp_path, images, masks, name)
-    found, paired, left_out = pair(tmp_path, "val")
+    assert layout_of(tmp_path / below) == "bdd"
+    found, paired, left_out = pair(tmp_path / below, "val")
     assert [path.name for path in found] == ["0.jpg", "1.jpg"] and left_out == {}
     assert [path.parent for path in paired] == [tmp_path / masks / "val"] * 2
 
@@ -145,6 +146,12 @@ def test_a_part_of_the_layout_names_the_folder_to_give(tmp_path, part):
     made(tmp_path, *LAYOUTS[0])
     with pytest.raises(UserError, match=f"a part of it. Give {tmp_path}"):
         read_splits(tmp_path / part)
+
+
+def test_masks_of_other_data_sets_are_not_taken_for_train_ids(tmp_path):
+    made(tmp_path, "images", "labels")
+    with pytest.raises(UserError, match="images, labels, by name a part of another layout"):
+        read_splits(tmp_path)
 
 
 def test_two_data_sets_in_a_folder_are_not_chosen_from(tmp_path):

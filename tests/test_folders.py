@@ -76,6 +76,27 @@ def test_of_three_splits_validation_is_tested_on_and_it_says_so(tmp_path):
     assert fit.notes == ("fitted on train, tested on valid; not used: test",)
 
 
+def test_a_split_without_class_folders_is_the_last_choice(tmp_path):
+    classes(tmp_path, "train", "test")
+    fill(tmp_path, "val")
+    fit, test = read_splits(tmp_path)
+    assert {path.parents[1].name for path in test.paths} == {"test"}
+    assert fit.notes == ("fitted on train, tested on test; not used: val",)
+
+
+def test_splits_below_the_classes_are_read_together_and_said(tmp_path):
+    classes(tmp_path, "car", "rider", names=("train", "val"))
+    fit, test = read_splits(tmp_path)
+    assert (fit.classes, len(fit), test) == (("car", "rider"), 8, None)
+    assert fit.notes == ("read together, whatever their class: train, val",)
+
+
+def test_a_single_class_folder_names_the_folder_above(tmp_path):
+    fill(tmp_path, "car", "rider")
+    with pytest.raises(UserError, match=f"Give {tmp_path}, if its folders are the classes"):
+        read_splits(tmp_path / "car")
+
+
 def test_what_is_hidden_or_made_by_systems_is_skipped_and_said(tmp_path):
     fill(tmp_path, "car", "rider", ".ipynb_checkpoints", "__MACOSX/car", "@eaDir", "$RECYCLE.BIN")
     fill(tmp_path, "car/.ipynb_checkpoints", "car/@eaDir")

@@ -45,10 +45,12 @@ def find(root: Path) -> tuple[Path, Path] | None:
     for images, masks in LAYOUTS[:-1]:
         if (root / images).is_dir():
             return root / images, root / masks
-    images, masks = LAYOUTS[-1]  # common to many data sets
-    labels = root / masks / "train"
-    if (root / images / "train").is_dir() and labels.is_dir() and any(map(_is_mask, _in(labels))):
-        return root / images, root / masks
+    images, masks = LAYOUTS[-1]  # common to many data sets, whose ids are others
+    found = list(filter(_is_mask, _in(root / masks / "train")))
+    ours = root.resolve().name == "seg" or (root / "color_labels").is_dir()
+    if (root / images / "train").is_dir() and found:
+        if ours or any(path.stem.endswith("_train_id") for path in found):
+            return root / images, root / masks
     return None
 
 

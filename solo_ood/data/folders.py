@@ -24,6 +24,9 @@ def read_folders(root: Path) -> tuple[Labelled, Labelled | None, list[str]]:
     found = splits_of(tree)
     if found is None:
         fit, test = _labelled(tree), None
+        inner = {parts[1] for parts in tree.dirs if len(parts) > 1 and split_of(parts[1])}
+        if inner:
+            notes.append(f"read together, whatever their class: {_some(sorted(inner))}")
     else:
         fit_name, test_name, more = found
         fit_tree, test_tree = _unwrapped(tree.below(fit_name)), _unwrapped(tree.below(test_name))
@@ -98,14 +101,19 @@ def splits_of(tree: Tree) -> tuple[str, str, list[str]] | None:
             f"name, {_CSV}.",
         )
     ranked = {
-        kind: sorted((rank, name) for name, (one, rank) in splits.items() if one == kind)
+        kind: sorted(
+            # What has no class folders, such as Kaggle's `test`, only if there is nothing else.
+            (not held[name].folders, rank, name)
+            for name, (one, rank) in splits.items()
+            if one == kind
+        )
         for kind in ("fit", "test")
     }
     twice = [
         name
         for found in ranked.values()
-        for rank, name in found
-        if [other for other, _ in found].count(rank) > 1
+        for flat, rank, name in found
+        if [other[:2] for other in found].count((flat, rank)) > 1
     ]
     if twice or not ranked["fit"] or not ranked["test"]:
         raise UserError(
@@ -115,7 +123,7 @@ def splits_of(tree: Tree) -> tuple[str, str, list[str]] | None:
             remedy="Rename or move one of them." if twice else
             f"Give the folder of one split, such as {tree.root / next(iter(splits))}, {_CSV}.",
         )  # fmt: skip
-    chosen = ranked["fit"][0][1], ranked["test"][0][1]
+    chosen = ranked["fit"][0][2], ranked["test"][0][2]
     others = [name for name in tree.folders if name not in chosen]
     note = [f"fitted on {chosen[0]}, tested on {chosen[1]}; not used: {_some(others)}"]
     return *chosen, note if others else []

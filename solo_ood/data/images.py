@@ -14,6 +14,7 @@ from solo_ood.data.folders import read_folders
 from solo_ood.data.labels import Labelled, refuse_leak, spellings
 from solo_ood.data.names import is_litter
 from solo_ood.data.tail import exponential_counts
+from solo_ood.data.tree import is_image
 from solo_ood.errors import UserError
 
 
@@ -98,12 +99,15 @@ def layout_of(root: Path) -> str:
         child.is_dir() and not is_litter(child.name) for child in root.iterdir()
     ):
         return "folder"
+    remedy = "Give the folder that holds `images` and `labels`, an ImageFolder, or a CSV."
+    if root.is_dir() and any(is_image(child.name) for child in root.iterdir()):
+        remedy = f"Give {root.resolve().parent}, if its folders are the classes, or write a CSV."
     raise UserError(
         "data",
         expected="images/10k/ and labels/sem_seg/masks/ below it (BDD100K's layout), class "
         "folders, or a .csv of path,label",
         got=f"{root}, which has none of them",
-        remedy="Give the folder that holds `images` and `labels`, an ImageFolder, or a CSV.",
+        remedy=remedy,
     )
 
 
