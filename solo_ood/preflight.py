@@ -9,6 +9,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from solo_ood.config import parse
+from solo_ood.data.folders import check_training_folder
 from solo_ood.errors import UserError
 
 
@@ -28,6 +29,9 @@ def check(cfg: DictConfig) -> None:
                 got=path,
                 remedy=f"Set it: {key}=PATH (an ImageFolder for data.dataset=custom).",
             )
+        if dataset in ("custom", "imagenet", "imagenet100") and form != "h5":
+            no_labels = bool(OmegaConf.select(cfg, "data.no_labels"))
+            check_training_folder(Path(path), key, no_labels)
     warmup = OmegaConf.select(cfg, "method_kwargs.warmup_teacher_temperature_epochs") or 0
     if warmup > (cfg.get("max_epochs") or warmup):
         raise UserError(

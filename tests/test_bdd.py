@@ -12,7 +12,18 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from solo_ood.data.bdd import CLASSES, VOID, pair, pixel_shares
+from solo_ood.data.bdd import (
+    CLASSES,
+    COLOURED,
+    LABEL_IDS,
+    LAYOUTS,
+    VOID,
+    locate,
+    pair,
+    pixel_shares,
+)
+from solo_ood.data.images import layout_of, read_splits
+from solo_ood.errors import UserError
 
 IDS = st.sampled_from([*range(len(CLASSES)), VOID])
 
@@ -90,6 +101,91 @@ def test_a_split_without_any_pair_is_an_error_that_counts(tmp_path, images, mask
         pair(tmp_path, "train")
 
 
+def made(root: Path, images: str, masks: str, name: str = "{}.png", folder: str = "") -> Path:
+    """A layout of two splits with two images each."""
+    for split in ("train", "val"):
+        for number in range(2):
+            for path in (Path(images, split, f"{number}.jpg"), Path(masks, split, name)):
+                file = root / folder / str(path).format(number)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                save(file, np.full((4, 4), number, np.uint8))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("images", "masks", "below"),
+    [
+        ("seg/images", "seg/labels", ""),
+        ("seg/images", "seg/labels", "seg"),
+        ("images/100k", "labels/sem_seg/masks", ""),
+    ],
+)
+@pytest.mark.parametrize("name", ["{}_train_id.png", "{}.PNG"])
+def test_older_layouts_and_suffixes_in_capitals_are_read(tmp_path, images, masks, below, name):
+    made(tmp_path, images, masks, name)
+    assert layout_of(tmp_path / below) == "bdd"
+    found, paired, left_out = pair(tmp_path / below, "val")
+    assert [path.name for path in found] == ["0.jpg", "1.jpg"] and left_out == {}
+    assert [path.parent for path in paired] == [tmp_path / masks / "val"] * 2
+
+
+@pytest.mark.parametrize("folder", ["bdd100k", "data/bdd100k"])
+@pytest.mark.parametrize("layout", [("images/10k", "labels/sem_seg/masks"), LAYOUTS[1]])
+def test_a_folder_above_the_layout_is_read_below_and_says_so(tmp_path, folder, layout):
+    made(tmp_path, *layout, folder=folder)
+    (tmp_path / "__MACOSX").mkdir()
+    assert layout_of(tmp_path) == "bdd"
+    fit, test = read_splits(tmp_path)
+    assert (len(fit), len(test), fit.notes) == (2, 2, (f"read below {folder}",))
+
+
+@pytest.mark.parametrize(
+    "part", ["images", "images/10k", "images/10k/train", "labels", "labels/sem_seg"]
+)
+def test_a_part_of_the_layout_names_the_folder_to_give(tmp_path, part):
+    made(tmp_path, *LAYOUTS[0])
+    with pytest.raises(UserError, match=f"a part of it. Give {tmp_path}"):
+        read_splits(tmp_path / part)
+
+
+def test_masks_of_other_data_sets_are_not_taken_for_train_ids(tmp_path):
+    made(tmp_path, "images", "labels")
+    with pytest.raises(UserError, match="images, labels, by name a part of another layout"):
+        read_splits(tmp_path)
+
+
+def test_two_data_sets_in_a_folder_are_not_chosen_from(tmp_path):
+    for name in ("a", "b"):
+        made(tmp_path, *LAYOUTS[0], folder=name)
+    with pytest.raises(UserError, match="which holds a, b. Give one of them"):
+        locate(tmp_path)
+
+
+def test_colours_beside_no_ids_are_named(tmp_path):
+    made(tmp_path, "seg/images", "seg/color_labels")
+    with pytest.raises(UserError, match="expected the folder seg/labels/train, .*but color_labels"):
+        read_splits(tmp_path)
+
+
+def test_label_ids_and_colours_are_an_error_that_says_what_to_give(tmp_path):
+    made(tmp_path, *LAYOUTS[0])
+    mask = tmp_path / "labels/sem_seg/masks/train/1.png"
+    save(mask, np.full((4, 4), 26, np.uint8))  # a car by its label id
+    expected = "these look like label ids, not train ids. Give the masks of train ids"
+    with pytest.raises(UserError, match=expected):
+        read_splits(tmp_path, max_unreadable=0.9)  # the other masks would be misread
+    save(mask, np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(UserError, match="1.png: of colours.* Give the masks of train ids"):
+        read_splits(tmp_path)
+
+
+def test_hidden_files_beside_images_and_masks_are_none_of_them(tmp_path):
+    made(tmp_path, *LAYOUTS[0])
+    for folder, suffix in (("images/10k", "jpg"), ("labels/sem_seg/masks", "png")):
+        (tmp_path / folder / "train" / f"._0.{suffix}").write_bytes(b"of a Mac")
+    assert len(pair(tmp_path, "train")[0]) == 2 and pair(tmp_path, "train")[2] == {}
+
+
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -109,11 +205,12 @@ def test_rows_stay_with_their_masks_though_threads_decode_them(tmp_path):
     np.testing.assert_array_equal(np.delete(shares, 7, axis=0), np.eye(19))
 
 
-@pytest.mark.parametrize("foreign", [19, 100, 254])
+@pytest.mark.parametrize("foreign", [19, 33, 100, 254])
 def test_a_single_pixel_of_a_foreign_id_is_noticed(tmp_path, foreign):
     pixels = noise()
     pixels[3, 4] = foreign
-    assert problem(save(tmp_path / "m.png", pixels)) == "with ids outside 0-18 and 255"
+    said = problem(save(tmp_path / "m.png", pixels))
+    assert said == ("with ids outside 0-18 and 255" if foreign > 33 else LABEL_IDS)
     pixels[3, 4] = VOID
     assert problem(save(tmp_path / "m.png", pixels)) is None
 
@@ -128,7 +225,9 @@ def test_a_single_pixel_of_a_foreign_id_is_noticed(tmp_path, foreign):
     ids=["RGB", "16 bit", "1 bit"],
 )
 def test_a_mask_of_another_kind_is_noticed(tmp_path, convert: Callable):
-    assert problem(save(tmp_path / "m.png", convert(noise()))) == "not of one 8-bit channel"
+    mask = convert(noise())
+    said = problem(save(tmp_path / "m.png", mask))
+    assert said == (COLOURED if mask.ndim == 3 else "not of one 8-bit channel")
 
 
 def test_a_palette_mask_is_read_by_its_ids(tmp_path):

@@ -70,7 +70,7 @@ def test_images_without_a_usable_mask_are_left_out_and_named(streets):
     assert fit.shares[:, 11].tolist() == pytest.approx([0, 2 / 6])
     assert fit.left_out == {
         "image without a mask": ["4.jpg"],
-        "mask not of one 8-bit channel": ["1_train_id.png"],
+        "mask of colours, not of one 8-bit channel of ids": ["1_train_id.png"],
         "mask not readable": ["3_train_id.png"],
     }
     assert test.left_out == {}
@@ -160,7 +160,7 @@ SPLITS = ("train", "val", "fit", "test", "train")
         ("pictures/a.jpg,cat\npictures/b.jpg,cat\n", "expected a header .* got 1 rows"),
         ("path,label\npictures/a.jpg,cat\n,dog\nb.jpg\n", r"got not all .* line 3 \(and 1 more\)"),
         ("path,label,split\na.jpg,cat,tain\n", r"list.csv, column split: .* got \['tain'\]"),
-        ("path,label,split\na.jpg,cat,val\n", "column split: expected train, fit .at least one"),
+        ("path,label,split\na.jpg,cat,val\n", "column split: expected train .in at least one row"),
         ("path,label,split\na.jpg,cat,train\nb.jpg,dog\n", "column split: .*None.*train"),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solo_ood.data.images import Split, one_hot
-from solo_ood.data.rare import POSTER_BASE_RATE, define
+from solo_ood.data.rare import POSTER_BASE_RATE, define, tail_note
 
 CLASSES = ("road", "person", "bicycle", "train")
 
@@ -103,6 +103,51 @@ def test_images_of_one_label_are_rare_by_their_label_alone():
     fit = labelled([0, 0, 0, 1, 2])
     definition = define("person+bicycle", fit, base_rate=0.01, min_share=0.9999)
     assert definition.of(fit).tolist() == [False, False, False, True, True]
+
+
+def several(*labels: list[int]) -> Split:
+    """Images with several labels each."""
+    shares = np.array([one_hot(ids, 4).max(axis=0) for ids in labels])
+    return Split(tuple(Path(f"{row}.jpg") for row in range(len(labels))), shares, CLASSES)
+
+
+def test_an_image_of_several_labels_is_rare_if_one_of_them_is():
+    fit = several([0, 2], [0], [0, 1], [0, 3], [1, 3], [0, 3])
+    assert define("bicycle", fit).of(fit).tolist() == [True] + 5 * [False]
+    assert define("person+bicycle", fit).of(fit).tolist() == [True, False, True, False, True, False]
+    assert fit.caption(0) == "road, bicycle"
+
+
+def test_the_tail_counts_every_label_of_an_image_and_says_which_classes_it_is():
+    # By the first label alone "train" would be in no image and "bicycle" no rarer than "person".
+    fit = several([0, 3], [0, 3], [0, 3], [0, 1, 3], [0, 1], [0, 1], [2], [0, 2])
+    definition = define("tail", fit)
+    assert definition.class_ids == (2,)
+    assert tail_note(definition, fit) == "tail = bicycle (2 of 8)"
+    assert tail_note(definition, fit, fit).endswith(", 2 of 8 in the test split")
+
+
+@pytest.mark.parametrize(
+    ("name", "ids"),
+    [
+        ("c++", (0,)),
+        ("c+++c", (0, 2)),  # c++ and c
+        ("c+c++", (0, 2)),
+        ("c+caf\u00e9", (1, 2)),
+        ("cafe\u0301", (1,)),  # as macOS writes it
+        (" c + caf\u00e9 ", (1, 2)),
+        ("c+x+y", (2, 3)),
+    ],
+)
+def test_a_name_that_holds_a_plus_goes_before_its_parts_and_forms_are_equal(name, ids):
+    classes = ("c++", "caf\u00e9", "c", "x+y", "road")
+    split = Split(tuple(map(Path, "abcde")), np.eye(5, dtype=np.float32), classes)
+    assert sorted(define(name, split).class_ids) == list(ids)
+
+
+def test_another_case_is_offered_and_not_guessed():
+    with pytest.raises(ValueError, match="got 'PERSON'. Did you mean 'person'. Case counts"):
+        define("PERSON", masks(20))
 
 
 def test_the_tail_needs_images_of_one_label():

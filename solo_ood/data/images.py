@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import csv
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from solo_ood.data import bdd
+from solo_ood.data import bdd, lists
+from solo_ood.data.folders import read_folders
+from solo_ood.data.labels import Labelled, refuse_leak, spellings
+from solo_ood.data.names import is_litter
 from solo_ood.data.tail import exponential_counts
+from solo_ood.data.tree import is_image
 from solo_ood.errors import UserError
-
-FIT_NAMES, TEST_NAMES = ("train", "fit"), ("val", "test")
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,11 @@ class Split:
     Attributes:
         paths: N image files.
         shares: (N, C) float32, the share of an image's pixels that belong to each class, in [0, 1];
-            one-hot where an image has one label.
+            0 or 1 where images have labels, one of them or several.
         classes: C names.
         masks: N files, if the shares come from the pixels of these.
         left_out: files without which the split goes on, by reason.
+        notes: what a reader should know of how the data were read; of the fit split only.
     """
 
     paths: tuple[Path, ...]
@@ -34,6 +37,7 @@ class Split:
     classes: tuple[str, ...]
     masks: tuple[Path, ...] = ()
     left_out: dict[str, list[str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -45,8 +49,18 @@ class Split:
 
     @property
     def labels(self) -> np.ndarray:
-        """(N,) int64, the class with the largest share."""
+        """(N,) int64, the class with the largest share: the label, where each image has one."""
         return self.shares.argmax(axis=1)
+
+    @property
+    def several_labels(self) -> np.ndarray:
+        """(N,) bool, the images with several labels."""
+        return ((self.shares > 0).sum(axis=1) > 1) & (not self.by_pixels)
+
+    @property
+    def images_of(self) -> np.ndarray:
+        """(C,) int64, in how many images each class is."""
+        return (self.shares > 0).sum(axis=0)
 
     def keep(self, rows: np.ndarray, reason: str | None = None) -> Split:
         """Return the split with ``rows`` (indexes, or (N,) bool) only; name the others' reason."""
@@ -67,7 +81,7 @@ class Split:
         """Return the labels of one image in a few words: the largest classes first."""
         order = np.argsort(-self.shares[row], kind="stable")
         if not self.by_pixels:
-            return self.classes[order[0]]
+            return ", ".join(self.classes[c] for c in order if self.shares[row, c] > 0)
         return ", ".join(f"{self.classes[c]} {self.shares[row, c]:.1%}" for c in order[:3])
 
 
@@ -77,38 +91,49 @@ def layout_of(root: Path) -> str:
     Raises:
         UserError: if there is nothing.
     """
-    if root.suffix.lower() == ".csv" and root.is_file():
+    if root.suffix.lower() in lists.SUFFIXES and root.is_file():
         return "csv"
-    if (root / "images" / "10k").is_dir():
+    if root.is_dir() and bdd.locate(root) is not None:
         return "bdd"
-    if root.is_dir() and any(child.is_dir() for child in root.iterdir()):
+    if root.is_dir() and any(
+        child.is_dir() and not is_litter(child.name) for child in root.iterdir()
+    ):
         return "folder"
+    remedy = "Give the folder that holds `images` and `labels`, an ImageFolder, or a CSV."
+    if root.is_dir() and any(is_image(child.name) for child in root.iterdir()):
+        remedy = f"Give {root.resolve().parent}, if its folders are the classes, or write a CSV."
     raise UserError(
         "data",
         expected="images/10k/ and labels/sem_seg/masks/ below it (BDD100K's layout), class "
         "folders, or a .csv of path,label",
         got=f"{root}, which has none of them",
-        remedy="Give the folder that holds `images` and `labels`, an ImageFolder, or a CSV.",
+        remedy=remedy,
     )
 
 
-def read_splits(root: Path, max_unreadable: float = 0.01) -> tuple[Split, Split | None]:
+def read_splits(
+    root: Path, max_unreadable: float = 0.01, cross_fit: bool = False
+) -> tuple[Split, Split | None]:
     """Return the split to fit on and the one to test on; ``None`` if there is only one.
 
     Args:
-        root: see ``layout_of``. Image folders are tested on ``val`` or ``test`` if they have
-            ``train`` beside it; CSVs on the rows whose column ``split`` says so.
+        root: see ``layout_of``. Image folders are tested on ``val`` or ``test`` (in any spelling,
+            see ``split_of``) if they have ``train`` beside it; CSVs on the rows whose column
+            ``split`` says so.
         max_unreadable: share of a split's images that may lack a readable mask, in [0, 1].
+        cross_fit: leave the test split out.
 
     Raises:
         UserError: for a layout that is not known, an empty split, classes that differ between the
-            splits, or too many unreadable masks.
+            splits, pictures that are in both, or too many unreadable masks.
     """
+    name = root.resolve().name
     fit, test = _read(root, max_unreadable)
-    fit = _existing(fit, max_unreadable, f"{root.name}, fit split")
-    if test is not None:
-        test = _existing(test, max_unreadable, f"{root.name}, test split")
-    return fit, test
+    fit = _existing(fit, max_unreadable, f"{name}, fit split")
+    if test is None or cross_fit:
+        return fit, None
+    refuse_leak(name, fit.paths, test.paths, fit.notes)
+    return fit, _existing(test, max_unreadable, f"{name}, test split")
 
 
 def _existing(split: Split, limit: float, what: str) -> Split:
@@ -128,26 +153,28 @@ def _existing(split: Split, limit: float, what: str) -> Split:
 def _read(root: Path, max_unreadable: float) -> tuple[Split, Split | None]:
     layout = layout_of(root)
     if layout == "bdd":
-        splits = [_read_bdd(root, name, max_unreadable) for name in ("train", "val")]
-        return splits[0], splits[1]
-    if layout == "csv":
-        return _read_csv(root)
-    names = {child.name for child in root.iterdir() if child.is_dir()}
-    fit_name = next((name for name in FIT_NAMES if name in names), None)
-    test_name = next((name for name in TEST_NAMES if name in names), None)
-    if fit_name is None or test_name is None:
-        # A folder of that name and nothing beside it is no class.
-        return _read_folder(root / fit_name if fit_name and len(names) == 1 else root), None
-    fit, test = _read_folder(root / fit_name), _read_folder(root / test_name)
-    if fit.classes != test.classes:
-        raise UserError(
-            "image folders",
-            expected=f"the same classes in {fit_name} and {test_name}",
-            got=f"{len(fit.classes)} and {len(test.classes)}, "
-            f"differing in {sorted(set(fit.classes) ^ set(test.classes))[:5]}",
-            remedy="Give both splits a folder for every class, or test on one folder alone.",
-        )
-    return fit, test
+        found = bdd.locate(root) or root
+        fit, test = (_read_bdd(found, name, max_unreadable) for name in ("train", "val"))
+        notes = (f"read below {found.relative_to(root)}",) if found != root else ()
+        return replace(fit, notes=notes), test
+    labelled = lists.read_list(root) if layout == "csv" else read_folders(root)
+    return _splits(*labelled)
+
+
+def _splits(fit: Labelled, test: Labelled | None, notes: list[str]) -> tuple[Split, Split | None]:
+    """Return the splits of labelled files; both have the classes of either."""
+    both = [fit, test] if test else [fit]
+    classes = tuple(sorted({label for one in both for labels in one.labels for label in labels}))
+    ids = {name: number for number, name in enumerate(classes)}
+
+    def split(one: Labelled) -> Split:
+        shares = np.zeros((len(one.paths), len(classes)), dtype=np.float32)
+        for row, labels in enumerate(one.labels):
+            shares[row, [ids[label] for label in labels]] = 1
+        return Split(one.paths, shares, classes)
+
+    every_note = tuple(notes + spellings(classes))
+    return replace(split(fit), notes=every_note), split(test) if test else None
 
 
 def long_tailed(split: Split, imbalance: float, seed: int) -> tuple[Split, list[str]]:
@@ -157,8 +184,15 @@ def long_tailed(split: Split, imbalance: float, seed: int) -> tuple[Split, list[
     draws the samples.
 
     Raises:
-        UserError: for a class without images.
+        UserError: for a class without images, or images with several labels.
     """
+    if split.several_labels.any():
+        raise UserError(
+            "long-tailed subset",
+            expected="images of one label each",
+            got=f"{int(split.several_labels.sum())} of {len(split)} with several",
+            remedy="Leave --imbalance out.",
+        )
     missing = sorted(set(range(len(split.classes))) - set(split.labels.tolist()))
     if missing:
         raise UserError(
@@ -181,95 +215,22 @@ def one_hot(labels: Sequence[int] | np.ndarray, num_classes: int) -> np.ndarray:
     return np.eye(num_classes, dtype=np.float32)[np.asarray(labels, dtype=np.int64)]
 
 
-def _read_folder(root: Path) -> Split:
-    from torchvision.datasets import ImageFolder
-
-    try:
-        folder = ImageFolder(str(root))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"image folder {root}",
-            expected="a folder with images for every class",
-            got=str(error).splitlines()[0],
-            remedy="Remove the empty class folder, or put its images there.",
-        ) from error
-    paths = tuple(Path(path) for path, _ in folder.samples)
-    return Split(paths, one_hot(folder.targets, len(folder.classes)), tuple(folder.classes))
-
-
 def _read_bdd(root: Path, name: str, max_unreadable: float) -> Split:
     paths, masks, left_out = bdd.pair(root, name)
     shares, bad = bdd.pixel_shares(masks, f"masks of {name}")
     split = Split(tuple(paths), shares, bdd.CLASSES, tuple(masks), left_out)
     readable = np.array([str(mask) not in bad for mask in masks])
-    if (~readable).mean() > max_unreadable:
-        first = next(iter(bad))
+    # What has label ids hides in the other masks, too: there they look like train ids.
+    mistaken = sum(reason == bdd.LABEL_IDS for reason in bad.values()) / len(masks)
+    if (~readable).mean() > max_unreadable or mistaken > 0.01:
+        ((reason, _),) = Counter(bad.values()).most_common(1)
+        first = next(mask for mask, why in bad.items() if why == reason)
         raise UserError(
             f"masks of {name}",
             expected=f"at most {max_unreadable:.1%} that cannot be used",
-            got=f"{len(bad)} of {len(masks)}, the first {Path(first).name}: {bad[first]}",
-            remedy="Repair them, or allow more with --max-unreadable.",
+            got=f"{len(bad)} of {len(masks)}, the first {Path(first).name}: {reason}",
+            remedy=bdd.REMEDIES.get(reason, "Repair them, or allow more with --max-unreadable."),
         )
     for mask, reason in bad.items():
         left_out.setdefault(f"mask {reason}", []).append(Path(mask).name)
     return replace(split.keep(readable), left_out=left_out)
-
-
-def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Return the rows of a CSV with a header; these columns have a value in each of them.
-
-    Raises:
-        UserError: for a file that is no CSV in UTF-8, has no rows, or lacks a column or a value.
-    """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark
-            rows = list(csv.DictReader(file))
-    except OSError as error:
-        raise UserError(
-            str(path), expected="a CSV", got=str(error), remedy="Look at the path."
-        ) from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            path.name, expected="a CSV in UTF-8", got=str(error), remedy="Save it as UTF-8."
-        ) from error
-    known = set(rows[0]) if rows else set()
-    if not known.issuperset(columns):
-        raise UserError(
-            f"{path.name}",
-            expected=f"a header with the columns {', '.join(columns)}, and one row or more",
-            got=f"{len(rows)} rows with the columns {sorted(map(str, known))}",
-            remedy=f"Write `{','.join(columns)}` into its first line.",
-        )
-    incomplete = [n for n, row in enumerate(rows, 2) if not all(row[one] for one in columns)]
-    if incomplete:
-        raise UserError(
-            f"{path.name}",
-            expected=f"{', '.join(columns)} in every row",
-            got=f"not all of them in line {incomplete[0]} (and {len(incomplete) - 1} more)",
-            remedy="Fill or remove these lines.",
-        )
-    return rows
-
-
-def _read_csv(path: Path) -> tuple[Split, Split | None]:
-    rows = read_csv(path, ("path", "label"))
-    classes = tuple(sorted({row["label"] for row in rows}))
-    ids = {name: number for number, name in enumerate(classes)}
-
-    def split(chosen: list[dict[str, str]]) -> Split:
-        files = tuple(path.parent / row["path"] for row in chosen)
-        return Split(files, one_hot([ids[row["label"]] for row in chosen], len(classes)), classes)
-
-    if "split" not in rows[0]:
-        return split(rows), None
-    unknown = {row["split"] for row in rows} - {*FIT_NAMES, *TEST_NAMES}
-    fit = [row for row in rows if row["split"] in FIT_NAMES]
-    test = [row for row in rows if row["split"] in TEST_NAMES]
-    if unknown or not fit:
-        raise UserError(
-            f"{path.name}, column split",
-            expected=f"{', '.join(FIT_NAMES)} (at least one row), {', '.join(TEST_NAMES)}",
-            got=sorted({str(row["split"]) for row in rows}),
-            remedy="Use these names, or leave the column out.",
-        )
-    return split(fit), split(test) if test else None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from solo_ood.data.images import Split
+from solo_ood.data.names import clean
 from solo_ood.data.tail import rare_classes
-from solo_ood.errors import UserError, unknown_name
+from solo_ood.errors import UserError, shown, unknown_name
 
 # Recomputed from the poster's accuracies, precisions and recalls, the same in all its rows.
 POSTER_BASE_RATE = 0.1914
@@ -48,7 +50,8 @@ def define(
 
     Args:
         name: class names joined by ``+``, or ``tail``: the third of the classes with the fewest
-            samples (for images of one label).
+            samples (for images with labels, not masks). A name that holds a ``+`` goes before the
+            parts of it.
         fit: the labels from which the share is computed.
         test: the split that is tested on.
         min_share: minimum pixel share, in [0, 1); ``None`` = the quantile of ``fit`` that makes
@@ -61,21 +64,19 @@ def define(
         UserError: for an unknown class, or a definition that makes none or all images of a split
             rare.
     """
+    name = clean(name)
     if name == "tail":
         if fit.by_pixels:
             raise UserError(
                 "--rare tail",
-                expected="images of one label each",
+                expected="images of one label each, or of several",
                 got="masks",
                 remedy="Name classes, such as --rare person+bicycle.",
             )
-        ids = tuple(rare_classes(fit.labels))
+        ids = tuple(rare_classes(np.nonzero(fit.shares)[1]))  # each label of an image counts
     else:
-        for part in name.split("+"):
-            if part not in fit.classes:
-                raise unknown_name("class in --rare", part, fit.classes)
-        ids = tuple(fit.classes.index(part) for part in dict.fromkeys(name.split("+")))
-    limits = [0.5, 0.5]  # of one label: the share is 0 or 1
+        ids = tuple(fit.classes.index(part) for part in dict.fromkeys(_parts(name, fit.classes)))
+    limits = [0.5, 0.5]  # of labels: each has a share of 0 or 1
     if fit.by_pixels:
         splits = [fit, test if each_split and test is not None else fit]
         limits = [_limit(split, ids, min_share, base_rate) for split in splits]
@@ -93,6 +94,47 @@ def define(
                 "the share of each split from its own labels.",
             )
     return definition
+
+
+def tail_note(definition: RareDefinition, fit: Split, test: Split | None = None) -> str:
+    """Return which classes ``tail`` stands for, and in how many images they are."""
+    names = [fit.classes[class_id] for class_id in definition.class_ids]
+    listed = ", ".join(names[:10]) + f" and {len(names) - 10} more" * (len(names) > 10)
+    note = f"tail = {listed} ({int(definition.of(fit).sum())} of {len(fit)})"
+    if test is not None:
+        note += f", {int(definition.of(test, True).sum())} of {len(test)} in the test split"
+    return note
+
+
+def _parts(name: str, classes: Sequence[str]) -> list[str]:
+    """Return the classes that ``name`` joins by ``+``, with the longest names that there are.
+
+    Raises:
+        UserError: for a name that is no class.
+    """
+    words = name.split("+")
+    # How the words from each one on are classes joined by "+", from the last word backwards.
+    found: list[list[str] | None] = [None] * len(words) + [[]]
+    for first in reversed(range(len(words))):
+        for end in reversed(range(first + 1, len(words) + 1)):
+            whole, rest = clean("+".join(words[first:end])), found[end]
+            if whole in classes and rest is not None:
+                found[first] = [whole, *rest]
+                break
+    parts = found[0]
+    if parts is not None:
+        return parts
+    unknown = [word for word in map(clean, words) if word not in classes]
+    wrong = unknown[0] if all(unknown) else name  # of `c+++car`, there is no telling which
+    in_other_case = [one for one in classes if one.casefold() == wrong.casefold()]
+    if in_other_case:
+        raise UserError(
+            "Unknown class in --rare",
+            expected=f"one of {', '.join(classes)}",
+            got=shown(wrong),
+            remedy=f"Did you mean {in_other_case[0]!r}? Case counts.",
+        )
+    raise unknown_name("class in --rare", wrong, classes)
 
 
 def _limit(split: Split, ids: tuple[int, ...], min_share: float | None, rate: float) -> float:

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image
 
 from solo_ood.data.bdd import VOID
-from solo_ood.data.images import Split, read_csv
+from solo_ood.data.images import Split
+from solo_ood.data.lists import read_csv
 from solo_ood.data.rare import RareDefinition
 from solo_ood.embedding.extract import BROKEN, covered
 from solo_ood.errors import UserError
@@ -89,7 +90,7 @@ def read_boxes(path: Path, split: Split) -> dict[Path, list[Box]]:
     """
     boxes: dict[Path, list[Box]] = {}
     known: dict[str, tuple[Path, int, int]] = {}
-    for line, row in enumerate(read_csv(path, ("path", *SIDES)), 2):
+    for line, row in read_csv(path, ("path", *SIDES)):
         what = f"{path.name}, line {line}"
         if row["path"] not in known:
             (number,) = rows_of([row["path"]], len(split), split.paths, what)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-from solo_ood.data.images import Split, long_tailed, read_splits
+from solo_ood.data.images import Split, layout_of, long_tailed, read_splits
+from solo_ood.data.names import clean
 from solo_ood.data.rare import RareDefinition, define
 from solo_ood.detection.detectors import DETECTORS, Detector, detector
 from solo_ood.detection.options import DetectOptions
@@ -36,8 +37,18 @@ def read_data(options: DetectOptions) -> tuple[Split, Split | None, list[str]]:
         raise UserError(
             "--data", expected="a folder or a .csv", got=options.data, remedy="Look again."
         )
-    fit, test = read_splits(options.data, options.max_unreadable)
-    notes = []
+    fit, test = read_splits(options.data, options.max_unreadable, options.cross_fit)
+    notes = list(fit.notes)
+    out = options.out.resolve()
+    if layout_of(options.data) == "folder" and any(
+        path.parent.resolve() == out for path in fit.paths
+    ):
+        raise UserError(
+            "--out",
+            expected="a folder of its own",
+            got=f"{options.out}, which holds images of the data",
+            remedy="Name another one: a folder with a report counts as none of the data.",
+        )
     if options.imbalance is not None:
         if fit.by_pixels:
             raise UserError(
@@ -49,8 +60,6 @@ def read_data(options: DetectOptions) -> tuple[Split, Split | None, list[str]]:
         fit, order = long_tailed(fit, options.imbalance, options.class_order)
         notes.append(f"classes from frequent to rare: {', '.join(order)}")
         test = long_tailed(test, options.imbalance, options.class_order)[0] if test else None
-    if options.cross_fit:
-        test = None
     for split, name in ((fit, "fit split"), (test, "test split")):
         if split is not None and not len(split):
             raise UserError(name, expected="images", got="none", remedy="Look at the data.")
@@ -70,7 +79,7 @@ def definitions_of(options: DetectOptions, fit: Split, test: Split | None) -> li
             remedy=f"For instance --rare person+bicycle; there are {', '.join(fit.classes)}.",
         )
     share = (options.min_share, options.base_rate, options.each_split)
-    return [define(name, fit, test, *share) for name in dict.fromkeys(names)]
+    return [define(name, fit, test, *share) for name in dict.fromkeys(map(clean, names))]
 
 
 def detectors_of(names: Sequence[str], has_regions: bool) -> tuple[list[Detector], list[str]]:

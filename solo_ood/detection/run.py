@@ -10,7 +10,7 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from solo_ood.data.images import Split, layout_of
-from solo_ood.data.rare import RareDefinition
+from solo_ood.data.rare import RareDefinition, tail_note
 from solo_ood.detection import table
 from solo_ood.detection.detectors import Detector
 from solo_ood.detection.feats import Feats, Rows
@@ -48,6 +48,8 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     check_output(options)
     fit, test, notes = read_data(options)
     definitions = definitions_of(options, fit, test)
+    assumed = "" if options.rare else "; no --rare was given"
+    notes += [tail_note(one, fit, test) + assumed for one in definitions if one.name == "tail"]
     boxes = boxes_of(options, fit, definitions)
     detectors, left_out = detectors_of(options.detectors, bool(fit.masks or boxes))
     notes += left_out

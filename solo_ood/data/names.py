@@ -1,0 +1,68 @@
+"""What names say: of labels, of splits, of other programs' litter, of the parts of a layout."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# By rank: of several folders of a kind the first is taken.
+FIT_NAMES = ("train", "training", "trainval", "fit", "trn")
+TEST_NAMES = (
+    *("val", "valid", "validation", "validate", "dev", "eval", "evaluation"),
+    *("test", "testing", "tst", "holdout"),
+)
+_FILLERS = {"set", "sets", "data", "dataset", "split", "image", "images", "img", "imgs"}
+
+# Of macOS, Windows, and network storage; what begins with a dot is hidden anyway.
+_LITTER = {
+    *("__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "lost+found"),
+    *("system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
+}
+
+# Parts of layouts for detection and segmentation: they hold images or labels, but are no classes.
+_IMAGES = {
+    *("images", "image", "img", "imgs", "jpegimages", "leftimg8bit", "10k", "100k"),
+}
+_LABELS = {
+    *("labels", "annotations", "annotation", "masks", "bboxes", "imagesets", "gtfine", "gtcoarse"),
+    *("sem_seg", "color_labels", "colormaps", "ground_truth", "groundtruth", "label_images"),
+    *("segmentationclass", "segmentationobject", "segmentations"),
+}
+# As classes they make sense, unless images lie beside them.
+_MAYBE_LABELS = {"label", "mask", "seg", "segmentation", "gt", "boxes"}
+
+
+def clean(name: str) -> str:
+    """Return a label without blanks around it, in one Unicode form: macOS writes another one."""
+    return unicodedata.normalize("NFC", name).strip()
+
+
+def split_of(name: str) -> tuple[str, int] | None:
+    """Return ``fit`` or ``test`` and the rank of a split's name in any spelling, such as
+    ``Train``, ``train_set`` or ``val2017``; ``None`` for other names.
+    """
+    folded = clean(name).casefold()
+    if re.search(r"[^\w\s.()-]|[^\x00-\x7f]", folded):
+        return None
+    words = [word for word in re.findall(r"[a-z]+", folded) if word not in _FILLERS]
+    if len(words) != 1:
+        return None
+    word = re.sub(r"(?<=.)(set|data|images|imgs)$", "", words[0])
+    for kind, known in (("fit", FIT_NAMES), ("test", TEST_NAMES)):
+        if word in known:
+            return kind, known.index(word)
+    return None
+
+
+def is_litter(name: str) -> bool:
+    """Return whether a file or folder is hidden, or made by a system rather than by a person."""
+    return name.startswith(".") or name.casefold() in _LITTER
+
+
+def layout_parts(names: list[str]) -> list[str]:
+    """Return those of the names of folders that are parts of a layout and not classes."""
+    folded = {name: clean(name).casefold() for name in names}
+    known = _IMAGES | _LABELS
+    if any(name in _IMAGES for name in folded.values()):
+        known = known | _MAYBE_LABELS
+    return [name for name in names if folded[name] in known]
