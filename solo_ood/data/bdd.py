@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from solo_ood.data.order import natural_key
+from solo_ood.data.pixels import Unreadable, load_ids
 from solo_ood.errors import UserError
 
 # The 19 train ids of Cityscapes and BDD100K (Yu et al., 2020, arXiv:1805.04687).
@@ -37,7 +39,8 @@ def pair(root: Path, split: str) -> tuple[list[Path], list[Path], dict[str, list
                 got=f"none below {root}",
                 remedy="Unpack images and semantic segmentation labels of BDD10K there.",
             )
-    images = sorted(path for path in folders[0].iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    images = [path for path in folders[0].iterdir() if path.suffix.lower() in IMAGE_SUFFIXES]
+    images.sort(key=natural_key)
     masks = {path.stem.removesuffix("_train_id"): path for path in sorted(folders[1].glob("*.png"))}
     stems = {path.stem for path in images}
     paired = [path for path in images if path.stem in masks]
@@ -77,12 +80,9 @@ def pixel_shares(masks: Sequence[Path], what: str) -> tuple[np.ndarray, dict[str
 
 
 def _count(mask: Path) -> tuple[np.ndarray | None, str | None]:
-    from PIL import Image
-
     try:
-        with Image.open(mask) as image:
-            ids = np.asarray(image)
-    except (OSError, SyntaxError, ValueError):  # what Pillow raises for broken files
+        ids = load_ids(mask)
+    except Unreadable:
         return None, "not readable"
     if ids.ndim != 2 or ids.dtype != np.uint8:
         return None, "not of one 8-bit channel"

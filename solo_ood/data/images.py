@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from solo_ood.data import bdd
+from solo_ood.data.order import natural_key
+from solo_ood.data.pixels import Levels
 from solo_ood.data.tail import exponential_counts
 from solo_ood.errors import UserError
 
@@ -27,6 +30,7 @@ class Split:
         classes: C names.
         masks: N files, if the shares come from the pixels of these.
         left_out: files without which the split goes on, by reason.
+        levels: black and white of images with more than 8 bits.
     """
 
     paths: tuple[Path, ...]
@@ -34,6 +38,7 @@ class Split:
     classes: tuple[str, ...]
     masks: tuple[Path, ...] = ()
     left_out: dict[str, list[str]] = field(default_factory=dict)
+    levels: Levels = Levels()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -113,7 +118,8 @@ def read_splits(root: Path, max_unreadable: float = 0.01) -> tuple[Split, Split 
 
 def _existing(split: Split, limit: float, what: str) -> Split:
     """Leave out files that are not there; raise if these are more than the share ``limit``."""
-    there = np.array([path.is_file() for path in split.paths], dtype=bool)
+    # `Path.is_file` raises where a folder may not be entered.
+    there = np.array([os.path.isfile(path) for path in split.paths], dtype=bool)
     if len(split) and (~there).mean() > limit:
         first = split.paths[int(np.argmin(there))]
         raise UserError(
@@ -193,8 +199,10 @@ def _read_folder(root: Path) -> Split:
             got=str(error).splitlines()[0],
             remedy="Remove the empty class folder, or put its images there.",
         ) from error
-    paths = tuple(Path(path) for path, _ in folder.samples)
-    return Split(paths, one_hot(folder.targets, len(folder.classes)), tuple(folder.classes))
+    samples = sorted(folder.samples, key=lambda one: (one[1], natural_key(one[0])))
+    targets = [target for _, target in samples]
+    paths = tuple(Path(path) for path, _ in samples)
+    return Split(paths, one_hot(targets, len(folder.classes)), tuple(folder.classes))
 
 
 def _read_bdd(root: Path, name: str, max_unreadable: float) -> Split:
