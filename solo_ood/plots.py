@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from PIL import Image
 
-from solo_ood.data.pixels import FULL_RANGE, Levels, Unreadable, load
+from solo_ood.data.pixels import Levels, Unreadable, load
 from solo_ood.text import printable
 
 RARE, COMMON = "tab:red", "0.6"
@@ -22,7 +22,7 @@ def contact_sheet(
     captions: Sequence[str],
     rare: Sequence[bool],
     title: str,
-    levels: Levels = FULL_RANGE,
+    levels: Levels | None = None,
 ) -> Figure:
     """Draw images in a grid of 12 columns, those marked ``rare`` in a red frame."""
     columns = 12
@@ -47,7 +47,7 @@ def contact_sheet(
     return figure
 
 
-def thumbnail(path: Path, side: int, levels: Levels = FULL_RANGE) -> Image.Image:
+def thumbnail(path: Path, side: int, levels: Levels | None = None) -> Image.Image:
     """Return the image at ``path``, its longer side reduced to ``side`` pixels.
 
     One that cannot be read any more is a dark square with a light cross.

@@ -1,8 +1,10 @@
-"""Text of any origin as text that every terminal, file and figure can show."""
+"""Text from users and file systems: what can be shown of it, and the paths in it."""
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 
 # Halves of surrogate pairs stand for the bytes of file names that are not UTF-8; control
 # characters may be part of a name, too.
@@ -19,3 +21,8 @@ def _escaped(match: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte, as `os.fsdecode` keeps it
         return f"\\x{code - 0xDC00:02x}"
     return match[0].encode("unicode_escape").decode()
+
+
+def user_path(text: str) -> Path:
+    """Return a path that a user wrote; ``~`` is the home folder, as in a shell."""
+    return Path(os.path.expanduser(text))

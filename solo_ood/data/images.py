@@ -15,6 +15,7 @@ from solo_ood.data.order import natural_key
 from solo_ood.data.pixels import Levels
 from solo_ood.data.tail import exponential_counts
 from solo_ood.errors import UserError
+from solo_ood.text import user_path
 
 FIT_NAMES, TEST_NAMES = ("train", "fit"), ("val", "test")
 
@@ -30,7 +31,7 @@ class Split:
         classes: C names.
         masks: N files, if the shares come from the pixels of these.
         left_out: files without which the split goes on, by reason.
-        levels: black and white of images with more than 8 bits.
+        levels: black and white of images with more than 8 bits; ``None`` = not looked at.
     """
 
     paths: tuple[Path, ...]
@@ -38,7 +39,7 @@ class Split:
     classes: tuple[str, ...]
     masks: tuple[Path, ...] = ()
     left_out: dict[str, list[str]] = field(default_factory=dict)
-    levels: Levels = Levels()
+    levels: Levels | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -265,7 +266,7 @@ def _read_csv(path: Path) -> tuple[Split, Split | None]:
     ids = {name: number for number, name in enumerate(classes)}
 
     def split(chosen: list[dict[str, str]]) -> Split:
-        files = tuple(path.parent / row["path"] for row in chosen)
+        files = tuple(path.parent / user_path(row["path"]) for row in chosen)
         return Split(files, one_hot([ids[row["label"]] for row in chosen], len(classes)), classes)
 
     if "split" not in rows[0]:

@@ -45,9 +45,6 @@ class Levels:
     floating: tuple[float, float] = (0.0, 1.0)
 
 
-FULL_RANGE = Levels()
-
-
 @dataclass(frozen=True)
 class Header:
     """What an image is, without its pixels.
@@ -83,11 +80,11 @@ def reading(path: Path | str) -> Iterator[None]:
         raise Unreadable(path, error) from error
 
 
-def load(path: Path | str, levels: Levels = FULL_RANGE) -> Image.Image:
+def load(path: Path | str, levels: Levels | None = None) -> Image.Image:
     """Return the first picture of a file, in RGB and upright.
 
-    What shows through is white, as on a page; more than 8 bits are scaled by ``levels``, where
-    Pillow cuts all above 255 to white.
+    What shows through is white, as on a page; more than 8 bits are scaled by ``levels`` (``None`` =
+    all that 16 bits hold), where Pillow cuts all above 255 to white.
 
     Raises:
         Unreadable: if the file cannot be read.
@@ -96,7 +93,7 @@ def load(path: Path | str, levels: Levels = FULL_RANGE) -> Image.Image:
         image.load()
         orientation = _orientation(image)  # after loading, which turns a TIFF
         if is_deep(image.mode):
-            shown = _scaled(np.asarray(image), levels)
+            shown = _scaled(np.asarray(image), levels or Levels())
         elif _is_transparent(image):
             seen = image.convert("RGBA")
             shown = Image.new("RGBA", seen.size, "white")

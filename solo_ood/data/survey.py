@@ -14,7 +14,7 @@ from solo_ood.data.pixels import Header, Levels, Unreadable, header, is_deep, lo
 
 MAX_HEADERS = 10_000  # of a larger data set as many, evenly spread
 MAX_DEEP = 100  # images of more than 8 bits that are decoded to find their range
-BITS = (8, 10, 12, 14, 16, 24, 32)  # of cameras and files
+BITS = (8, 10, 12, 14, 16)  # of cameras
 CUT = 0.2  # share of an image's area whose loss is worth a word
 
 
@@ -90,22 +90,23 @@ def _levels(deep: Sequence[Path], total: int) -> tuple[Levels, list[str]]:
     for path in _spread(deep, MAX_DEEP):
         with suppress(Unreadable):
             values = load_ids(path)
-            known = values[np.isfinite(values)]
-            if known.size:
+            finite = values[np.isfinite(values)]
+            if finite.size:
                 is_float = values.dtype.kind == "f"
-                ranges[is_float].append((float(known.min()), float(known.max())))
+                ranges[is_float].append((float(finite.min()), float(finite.max())))
     levels, texts = Levels(), []
     if ranges[False]:
         low, high = _range(ranges[False])
-        bits = next(bits for bits in BITS if high < 2**bits)
-        levels = Levels((0, 2**bits - 1) if low >= 0 else (low, high), levels.floating)
+        whites = [2.0**bits - 1 for bits in BITS if high < 2**bits]
+        known = low >= 0 and whites
+        levels = Levels((0, whites[0]) if known else (low, high), levels.floating)
         texts.append("{:g} is black, {:g} white".format(*levels.integer))
     if ranges[True]:
         low, high = _range(ranges[True])
         fits = next((one for one in (1, 255) if low >= 0 and high <= one), None)
         levels = Levels(levels.integer, (0, fits) if fits else (low, high))
         texts.append("{:g} is black, {:g} white (floating point)".format(*levels.floating))
-    notes = [f"{len(deep)} of {total} images have more than 8 bits: {'; '.join(texts)}"]
+    notes = [f"{len(deep)} of {total} images have more than 8 bits: in all {' and '.join(texts)}"]
     return levels, notes if texts else []
 
 

@@ -13,7 +13,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from PIL import Image
 
 from solo_ood import plots
-from solo_ood.data.pixels import FULL_RANGE, Levels, load
+from solo_ood.data.pixels import Levels, load
 from solo_ood.detection.measure import Scores
 from solo_ood.embedding.extract import covered
 from solo_ood.errors import UserError, unknown_name
@@ -70,7 +70,7 @@ def scatter(
     title: str,
     images: Sequence[Path] = (),
     seed: int = 0,
-    levels: Levels = FULL_RANGE,
+    levels: Levels | None = None,
 ) -> Figure:
     """Draw the embeddings of each network in a panel, rare samples in red and on top.
 
@@ -166,7 +166,7 @@ def sheet(
     captions: Sequence[str],
     rare: np.ndarray,
     title: str,
-    levels: Levels = FULL_RANGE,
+    levels: Levels | None = None,
 ) -> Figure:
     """Draw the images with the 24 highest and the 24 lowest scores of the first repeat."""
     order = highest(one, len(rare))
@@ -188,7 +188,7 @@ def maps(
     captions: Sequence[str],
     rare: np.ndarray,
     title: str,
-    levels: Levels = FULL_RANGE,
+    levels: Levels | None = None,
 ) -> Figure:
     """Draw where in each image a detector sees what matters, from clear (0) to red (1).
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-EQUAL = 1e-5  # largest difference of two unit vectors: batches of another size round differently
+EQUAL = 1e-6  # largest difference of two unit vectors: batches of another size round differently
 MANY = 0.01  # share of a split that is worth a word
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from solo_ood.data.images import Split
-from solo_ood.data.pixels import Levels, Unreadable, load, reading
+from solo_ood.data.pixels import Unreadable, load, reading
 from solo_ood.data.survey import most_frequent, survey
 from solo_ood.embedding.networks import Embedder
 from solo_ood.embedding.store import MISSING, UNREADABLE, EmbeddingStore, describe, store_key
@@ -71,16 +71,16 @@ def embed(
 ) -> Embedded:
     """Return the features of ``split``, from the cache where they are there.
 
-    ``size`` (H, W): see ``covered``; ``None`` = that of ``common_size``, and levels of this split.
+    ``size`` (H, W): see ``covered``; ``None`` = that of ``common_size``.
 
     Raises:
         UserError: if rows are missing from a cache that several nodes do not share; if more than
             ``cfg.max_unreadable`` of the images cannot be read, or of the features are not finite.
     """
-    if size is None:
+    if size is None or split.levels is None:
         seen = survey(split.paths)
-        split = replace(split, levels=seen.levels)
-        size = common_size(seen.sizes[0], embedder, cfg.image_size)
+        split = replace(split, levels=split.levels or seen.levels)
+        size = size or common_size(seen.sizes[0], embedder, cfg.image_size)
     transform = f"cover {size[0]} x {size[1]}, middle, bicubic"
     with torch.no_grad():
         example = embedder(torch.zeros(1, 3, *size))
@@ -125,7 +125,7 @@ class _Images(Dataset):
         from torchvision import transforms
 
         self.paths = split.paths
-        self.levels: Levels = split.levels
+        self.levels = split.levels
         self.size = size
         self.transform = transforms.Compose(
             [
