@@ -12,6 +12,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+from lightning.pytorch import Callback
 from PIL import ExifTags, Image
 
 from solo_ood import plots
@@ -64,13 +65,14 @@ def network() -> Embedder:
 
 def deep(image: Image.Image, rare: bool) -> Image.Image:
     pixels = 5000 + 30 * np.asarray(image.getchannel(0)).astype(np.uint16)
-    pixels[10:34, 20:44] += 20000 * rare
+    if rare:
+        pixels[10:34, 20:44] = 30000
     return Image.fromarray(pixels)
 
 
 def test_16_bit_grey_is_told_apart_and_that_is_said(tmp_path, capsys):
     data = folder(tmp_path / "data", deep)
-    main([*arguments(data, "--cross-fit"), *QUICK])
+    main([*arguments(data, "--cross-fit"), *QUICK, "--image-size", "64"])
     assert float(table(data)[0]["auroc"]) > 0.9  # .5 while all of them were white
     said = capsys.readouterr().out
     assert "36 of 36 images have more than 8 bits: in all 0 is black, 65535 white" in said
@@ -257,3 +259,22 @@ def test_the_home_folder_may_be_written_as_in_a_shell(tmp_path, monkeypatch, cap
     main([*at_home, "resnet18:~/w.pth"])
     assert {"out", "cache"} <= {path.name for path in tmp_path.iterdir()}
     assert "100 of 100 tensors" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_training_sees_16_bit_grey_as_pictures(
+    tmp_path, compose, build, loader, trainer, capsys, enabled
+):
+    data = folder(tmp_path / "data", deep)
+    paths = [f"data.train_path={data}", f"data.val_path={data}"]
+    cfg = compose(*paths, f"++method_kwargs.ood.enabled={str(enabled).lower()}")
+    spreads = []
+
+    class Seen(Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            spreads.extend(float(crop.std()) for crop in batch[1][0])
+
+    train = loader(cfg)
+    trainer(max_steps=2, callbacks=[Seen()]).fit(build(cfg), train, val_dataloaders=None)
+    assert np.median(spreads) > 0.01 and len(spreads) == 16  # 0 while all of them were white
+    assert "training images: 36 of 36 images have more than 8 bits" in capsys.readouterr().err

@@ -27,22 +27,26 @@ class Survey:
             they are shown.
         levels: black and white of those with more than 8 bits.
         notes: what is done to images that are not shown as they are stored.
+        has_deep: whether there are some with more than 8 bits; then the first note is of these.
     """
 
     sizes: list[np.ndarray]
     levels: Levels
     notes: list[str]
+    has_deep: bool
 
 
 def survey(*groups: Sequence[Path]) -> Survey:
     """Look at the headers of these images, and into some of those with more than 8 bits."""
-    looked = [_spread(paths, MAX_HEADERS) for paths in groups]
+    looked = [spread(paths, MAX_HEADERS) for paths in groups]
     with ThreadPoolExecutor() as pool:
         headers = [[one for one in pool.map(_look, paths) if one] for paths in looked]
     sizes = [np.array([(one.height, one.width) for _, one in group]) for group in headers]
     total = sum(map(len, looked))
     every = [pair for group in headers for pair in group]
-    levels, notes = _levels([path for path, one in every if is_deep(one.mode)], total)
+    deep = [path for path, one in every if is_deep(one.mode)]
+    levels, notes = _levels(deep, total)
+    has_deep = bool(notes)
     for many, what in (
         (sum(one.transparent for _, one in every), "transparent: what shows through is white"),
         (sum(one.orientation > 1 for _, one in every), "stored turned: shown as a viewer does"),
@@ -50,7 +54,7 @@ def survey(*groups: Sequence[Path]) -> Survey:
     ):
         if many:
             notes.append(f"{many} of {total} images are {what}")
-    return Survey(sizes, levels, notes)
+    return Survey(sizes, levels, notes, has_deep)
 
 
 def most_frequent(sizes: np.ndarray) -> tuple[int, int]:
@@ -87,7 +91,7 @@ def _look(path: Path) -> tuple[Path, Header] | None:
 def _levels(deep: Sequence[Path], total: int) -> tuple[Levels, list[str]]:
     """Return one range for all: scaled one by one, images could not be compared."""
     ranges: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
-    for path in _spread(deep, MAX_DEEP):
+    for path in spread(deep, MAX_DEEP):
         with suppress(Unreadable):
             values = load_ids(path)
             finite = values[np.isfinite(values)]
@@ -115,7 +119,7 @@ def _range(ranges: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return low, max(high, low + 1e-6)
 
 
-def _spread(paths: Sequence[Path], most: int) -> list[Path]:
+def spread(paths: Sequence[Path], most: int) -> list[Path]:
     """Return at most so many of the paths, evenly spread."""
     if len(paths) <= most:
         return list(paths)
