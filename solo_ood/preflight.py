@@ -19,7 +19,7 @@ PATHS = (
 
 
 def expand_home(cfg: DictConfig) -> None:
-    """Write the home folder for ``~`` in the paths of ``cfg``: no shell does in KEY=~/PATH."""
+    """Write the home folder for ``~`` in the paths of ``cfg``: no shell does there."""
     for key in PATHS:
         value = OmegaConf.select(cfg, key)
         if isinstance(value, str) and value.startswith("~"):

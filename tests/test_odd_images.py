@@ -23,6 +23,7 @@ from solo_ood.embedding.copies import has_equal
 from solo_ood.embedding.embedder import Embedder
 from solo_ood.embedding.extract import ExtractConfig, covered, embed
 from solo_ood.embedding.networks import make_embedder
+from solo_ood.preflight import expand_home
 
 QUICK = [
     *("--image-size", "32", "--bootstrap", "20", "--repeats", "1", "--draws", "2"),
@@ -259,6 +260,14 @@ def test_the_home_folder_may_be_written_as_in_a_shell(tmp_path, monkeypatch, cap
     main([*at_home, "resnet18:~/w.pth"])
     assert {"out", "cache"} <= {path.name for path in tmp_path.iterdir()}
     assert "100 of 100 tensors" in capsys.readouterr().out
+
+
+def test_paths_of_a_config_may_begin_at_home(tmp_path, monkeypatch, compose):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cfg = compose("data.train_path='~/train'", "data.val_path=null", "checkpoint.dir='~/runs'")
+    expand_home(cfg)
+    assert (cfg.data.train_path, cfg.data.val_path) == (f"{tmp_path}/train", None)
+    assert cfg.checkpoint.dir == f"{tmp_path}/runs"
 
 
 @pytest.mark.parametrize("enabled", [True, False])
