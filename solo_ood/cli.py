@@ -7,10 +7,11 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from io import TextIOWrapper
 
 from solo_ood.detection.options import add_arguments
 from solo_ood.errors import UserError
+from solo_ood.text import user_path
 
 
 @contextmanager
@@ -49,15 +50,21 @@ def parser() -> ArgumentParser:
     command = commands.add_parser(
         "export", help="write a checkpoint that stock solo-learn evaluates without this package"
     )
-    command.add_argument("checkpoint", type=Path, help="a .ckpt of dino_ood, args.json beside it")
-    command.add_argument("out", type=Path, help="folder to write the checkpoint and args.json to")
+    command.add_argument(
+        "checkpoint", type=user_path, help="a .ckpt of dino_ood, args.json beside it"
+    )
+    command.add_argument(
+        "out", type=user_path, help="folder to write the checkpoint and args.json to"
+    )
     command.add_argument("--weights", choices=["teacher", "student"], default="teacher")
     command.set_defaults(run_command=_export)
 
     command = commands.add_parser("report", help="summary and pictures of a dino_ood run")
-    command.add_argument("run", type=Path, help="folder with the .ckpt and its args.json")
-    command.add_argument("--out", type=Path, help="folder for the pictures; default: RUN/report")
-    command.add_argument("--metrics", type=Path, help="the run's metrics.csv; default: RUN's")
+    command.add_argument("run", type=user_path, help="folder with the .ckpt and its args.json")
+    command.add_argument(
+        "--out", type=user_path, help="folder for the pictures; default: RUN/report"
+    )
+    command.add_argument("--metrics", type=user_path, help="the run's metrics.csv; default: RUN's")
     command.set_defaults(run_command=_report)
 
     command = commands.add_parser(
@@ -71,5 +78,7 @@ def parser() -> ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``solo-ood`` with ``argv``, by default the process's arguments."""
     args = parser().parse_args(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, TextIOWrapper):  # what it cannot show must not end hours of work
+        sys.stdout.reconfigure(errors="backslashreplace")
     with user_errors():
         args.run_command(args)

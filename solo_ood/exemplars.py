@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def _row(one: int | str, size: int, paths: Sequence[str | Path] | None, key: str
         remedy = "Give dataset indexes."
     else:
         # As absolute paths, so that the data's folder may have been given relative to here.
-        parts = Path(one).parts
+        parts = Path(os.path.expanduser(one)).parts
         found = [
             row
             for row, path in enumerate(paths)

@@ -14,6 +14,7 @@ from solo.methods.dino import DINO
 from torch import Tensor, nn
 
 from solo_ood import atomic_checkpoint, host
+from solo_ood.data.training_images import datasets_of, show_all_bits
 from solo_ood.rare_replay import RareReplay
 
 
@@ -70,6 +71,9 @@ class DINOOOD(RareReplay, MultiCropDINO):
 
     def setup(self, stage: str) -> None:
         """Make the checkpoints of this run atomic, before Lightning reads or writes one."""
+        for line in show_all_bits(*datasets_of(self.trainer)):
+            if self.trainer.is_global_zero:
+                print(line, file=sys.stderr)
         super().setup(stage)
         atomic_checkpoint.protect(self.trainer.strategy)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,19 @@ from omegaconf import DictConfig, OmegaConf
 from solo_ood.config import parse
 from solo_ood.data.folders import check_training_folder
 from solo_ood.errors import UserError
+
+PATHS = (
+    *("data.train_path", "data.val_path", "data.tail_path", "checkpoint.dir"),
+    *("resume_from_checkpoint", "pretrained_feature_extractor"),
+)
+
+
+def expand_home(cfg: DictConfig) -> None:
+    """Write the home folder for ``~`` in the paths of ``cfg``: no shell does there."""
+    for key in PATHS:
+        value = OmegaConf.select(cfg, key)
+        if isinstance(value, str) and value.startswith("~"):
+            OmegaConf.update(cfg, key, os.path.expanduser(value))
 
 
 def check(cfg: DictConfig) -> None:
@@ -49,6 +63,9 @@ def check(cfg: DictConfig) -> None:
 
 class Preflight(Callback):
     """Runs ``check`` before the task function of an unmodified host script."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        expand_home(config)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:

@@ -7,6 +7,8 @@ import json
 import math
 import os
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from solo_ood.evaluation.groups import format_groups
 from solo_ood.export import read_args
 from solo_ood.loading import load
 from solo_ood.selection import STATE_KEY, RareSelector
+from solo_ood.text import printable
 
 Curves = dict[str, tuple[list[float], list[float]]]
 
@@ -56,8 +59,8 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
     lines += _loss_lines(curves) + _detector_lines(selector, ood)
     lines += _queue_lines(selector, samples) + _evaluation_lines(run)
     lines += [f"{'pictures':<14}{path}" for path in _pictures(selector, ood, samples, curves, out)]
-    text = "\n".join(lines)
-    (out / "summary.txt").write_text(text + "\n")
+    text = "\n".join(printable(line) for line in lines)
+    (out / "summary.txt").write_text(text + "\n", encoding="utf-8")
     return text
 
 
@@ -186,28 +189,35 @@ def _pictures(
     samples: list[tuple[str, int]],
     curves: Curves,
     out: Path,
-) -> list[Path]:
+) -> list[str]:
     from solo_ood import plots
 
-    written = []
+    written: list[str] = []
+
+    def add(name: str, draw: Callable[..., Any], *arguments: Any) -> None:
+        problem = plots.why_not_saved(partial(draw, *arguments), out / name)
+        written.append(problem or str(out / name))
+
     newest = list(selector.queue)[::-1][:72]
     if samples and newest:
         labels = [samples[index][1] for index in newest]
-        sheet = plots.contact_sheet(
+        add(
+            "queue.png",
+            plots.contact_sheet,
             [Path(samples[index][0]) for index in newest],
             [f"class {label}" if label >= 0 else "" for label in labels],
             [label in selector.rare_classes for label in labels],
             f"Newest {len(newest)} of {len(selector.queue)} queued samples; red: of a rare class",
         )
-        written.append(plots.save(sheet, out / "queue.png"))
     scores = selector.threshold.block.tolist()
     if scores:
-        histogram = plots.score_histogram(
+        add(
+            "scores.png",
+            plots.score_histogram,
             scores,
             selector.threshold.threshold,
             f"The last {len(scores)} scores that were judged together ({ood.scorer.name})",
         )
-        written.append(plots.save(histogram, out / "scores.png"))
     shown = [
         name
         for name in ("dino_loss_step", "ood/flag_rate", "ood/lift", "ood/queue_fill", "val_acc1")
@@ -218,6 +228,6 @@ def _pictures(
             "ood/flag_rate": ("target", 1 - ood.threshold.percentile),
             "ood/lift": ("random picks", 1.0),
         }
-        figure = plots.training_curves({name: curves[name] for name in shown}, references)
-        written.append(plots.save(figure, out / "curves.png"))
+        drawn = {name: curves[name] for name in shown}
+        add("curves.png", plots.training_curves, drawn, references)
     return written

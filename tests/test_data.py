@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 
 from solo_ood.data.digits import IMBALANCE, SIDE, SPLITS, digits_lt
 from solo_ood.data.tail import class_groups, exponential_counts, rare_classes, targets_of
+from solo_ood.errors import UserError
 from solo_ood.evaluation.groups import format_groups, grouped_accuracy, groups_of
 
 
@@ -49,7 +50,7 @@ def test_a_profile_falls_from_the_largest_and_leaves_no_class_empty(largest, cla
 
 @pytest.mark.parametrize(("classes", "imbalance"), [(1, 10), (10, 0.5)])
 def test_a_profile_needs_classes_and_an_imbalance(classes, imbalance):
-    with pytest.raises(ValueError, match=f"got {classes} and {imbalance}"):
+    with pytest.raises(UserError, match=f"got {classes} and {imbalance}"):
         exponential_counts(100, classes, imbalance)
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from solo_ood.data.names import is_litter
+from solo_ood.data.order import natural_key
+from solo_ood.data.pixels import Unreadable, load_ids
 from solo_ood.errors import UserError
 
 # The 19 train ids of Cityscapes and BDD100K (Yu et al., 2020, arXiv:1805.04687).
@@ -110,7 +112,8 @@ def pair(root: Path, split: str) -> tuple[list[Path], list[Path], dict[str, list
                 got=f"none below {root}{colours}",
                 remedy="Unpack images and semantic segmentation labels of BDD10K there.",
             )
-    images = sorted(path for path in _in(folders[0]) if path.suffix.lower() in IMAGE_SUFFIXES)
+    images = [path for path in _in(folders[0]) if path.suffix.lower() in IMAGE_SUFFIXES]
+    images.sort(key=natural_key)
     found = sorted(filter(_is_mask, _in(folders[1])))
     masks = {path.stem.removesuffix("_train_id"): path for path in found}
     stems = {path.stem for path in images}
@@ -163,12 +166,9 @@ def pixel_shares(masks: Sequence[Path], what: str) -> tuple[np.ndarray, dict[str
 
 
 def _count(mask: Path) -> tuple[np.ndarray | None, str | None]:
-    from PIL import Image
-
     try:
-        with Image.open(mask) as image:
-            ids = np.asarray(image)
-    except (OSError, SyntaxError, ValueError):  # what Pillow raises for broken files
+        ids = load_ids(mask)
+    except Unreadable:
         return None, "not readable"
     if ids.ndim == 3:
         return None, COLOURED

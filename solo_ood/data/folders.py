@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from solo_ood.data.labels import Labelled, join
 from solo_ood.data.names import clean, is_litter, layout_parts, split_of
+from solo_ood.data.order import natural_key
 from solo_ood.data.tree import Tree, walk
 from solo_ood.errors import UserError
 
@@ -186,13 +187,8 @@ def _labelled(tree: Tree) -> list[tuple[Path, str]]:
     return [
         (tree.root.joinpath(*one), name)
         for name in ordered
-        for one in sorted(rows[name], key=_order)
+        for one in sorted(rows[name], key=lambda parts: natural_key(PurePath(*parts)))
     ]
-
-
-def _order(parts: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
-    """Return the key that sorts images folder by folder, as an ImageFolder does."""
-    return parts[:-1], parts[-1]
 
 
 def _same_classes(

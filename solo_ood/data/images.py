@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from solo_ood.data import bdd, lists
 from solo_ood.data.folders import read_folders
 from solo_ood.data.labels import Labelled, refuse_leak, spellings
 from solo_ood.data.names import is_litter
+from solo_ood.data.pixels import Levels
 from solo_ood.data.tail import exponential_counts
 from solo_ood.data.tree import is_image
 from solo_ood.errors import UserError
@@ -30,6 +32,7 @@ class Split:
         masks: N files, if the shares come from the pixels of these.
         left_out: files without which the split goes on, by reason.
         notes: what a reader should know of how the data were read; of the fit split only.
+        levels: black and white of images with more than 8 bits; ``None`` = not looked at.
     """
 
     paths: tuple[Path, ...]
@@ -38,6 +41,7 @@ class Split:
     masks: tuple[Path, ...] = ()
     left_out: dict[str, list[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    levels: Levels | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -138,7 +142,8 @@ def read_splits(
 
 def _existing(split: Split, limit: float, what: str) -> Split:
     """Leave out files that are not there; raise if these are more than the share ``limit``."""
-    there = np.array([path.is_file() for path in split.paths], dtype=bool)
+    # `Path.is_file` raises where a folder may not be entered.
+    there = np.array([os.path.isfile(path) for path in split.paths], dtype=bool)
     if len(split) and (~there).mean() > limit:
         first = split.paths[int(np.argmin(there))]
         raise UserError(

@@ -9,6 +9,7 @@ from pathlib import Path
 from solo_ood.data.labels import Labelled, join
 from solo_ood.data.names import clean, split_of
 from solo_ood.errors import UserError
+from solo_ood.text import user_path
 
 SUFFIXES = (".csv", ".tsv")
 
@@ -88,7 +89,7 @@ def read_list(path: Path) -> tuple[Labelled, Labelled | None, list[str]]:
         UserError: see ``read_csv``; for another value in the column ``split``.
     """
     rows = [row for _, row in read_csv(path, ("path", "label"))]
-    named = [(path.parent / row["path"], row["label"]) for row in rows]
+    named = [(path.parent / user_path(row["path"]), row["label"]) for row in rows]
     pictures = len(join(named).paths)
     notes = []
     if pictures < len(rows):

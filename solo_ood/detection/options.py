@@ -12,6 +12,7 @@ from solo_ood.data.rare import POSTER_BASE_RATE
 from solo_ood.detection.detectors import DETECTORS
 from solo_ood.detection.pictures import PROJECTIONS
 from solo_ood.detection.plan import Plan
+from solo_ood.text import user_path
 
 # All but those that store every patch on the disk.
 DEFAULT_DETECTORS = tuple(name for name, entry in DETECTORS.items() if not entry.patches)
@@ -73,10 +74,19 @@ def add_arguments(command: ArgumentParser) -> None:
     command.formatter_class = RawDescriptionHelpFormatter
     command.epilog = EPILOG
     add = command.add_argument
-    add("data", type=Path, help="BDD100K's layout, an ImageFolder, or a .csv of path,label[,split]")
+    add(
+        "data",
+        type=user_path,
+        help="BDD100K's layout, an ImageFolder, or a .csv of path,label[,split]",
+    )
     add("--embedder", nargs="+", required=True, metavar="SPEC", help="networks, see below")
-    add("--out", type=Path, default=Path("detect"), help="folder of the results (default: detect)")
-    add("--cache", type=Path, help="folder of the embeddings; default: below $SOLO_OOD_CACHE")
+    add(
+        "--out",
+        type=user_path,
+        default=Path("detect"),
+        help="folder of the results (default: detect)",
+    )
+    add("--cache", type=user_path, help="folder of the embeddings; default: below $SOLO_OOD_CACHE")
 
     rare = command.add_argument_group("what is rare")
     add = rare.add_argument
@@ -120,7 +130,7 @@ def add_arguments(command: ArgumentParser) -> None:
     )
     add(
         "--boxes",
-        type=Path,
+        type=user_path,
         metavar="CSV",
         help="path,left,top,right,bottom (pixels): its images are the exemplars, the boxes their "
         "regions for exemplar-regions; default: the pixels of the classes in their masks",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from html import escape
+from html import escape as escape_html
 from pathlib import Path
+
+from solo_ood.text import printable
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1250px; padding: 0 1em;
@@ -76,6 +78,11 @@ class Page:
         )
         path.write_text("\n".join([head, *self._parts, "</body></html>\n"]), encoding="utf-8")
         return path
+
+
+def escape(text: str) -> str:
+    """Return ``text`` as HTML, without what UTF-8 cannot hold."""
+    return escape_html(printable(text))
 
 
 def _cells(tag: str, cells: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from PIL import Image
 
 from solo_ood import plots
+from solo_ood.data.pixels import Levels, load
 from solo_ood.detection.measure import Scores
 from solo_ood.embedding.extract import covered
 from solo_ood.errors import UserError, unknown_name
@@ -69,6 +70,7 @@ def scatter(
     title: str,
     images: Sequence[Path] = (),
     seed: int = 0,
+    levels: Levels | None = None,
 ) -> Figure:
     """Draw the embeddings of each network in a panel, rare samples in red and on top.
 
@@ -79,6 +81,7 @@ def scatter(
         title: of the figure.
         images: N files; with them every panel shows 40 thumbnails. Empty = none.
         seed: of the projection, and of which samples are shown if there are more than 5000.
+        levels: of the images.
     """
     rng = np.random.default_rng(seed)
     shown = np.arange(len(rare))
@@ -94,8 +97,9 @@ def scatter(
         axis.scatter(*points[marked].T, s=dot * 1.3, c=plots.RARE, linewidths=0, label="rare")
         for row in rng.permutation(len(points))[: 40 if images else 0]:
             frame = {"edgecolor": plots.RARE if marked[row] else plots.COMMON}
-            thumbnail = OffsetImage(plots.thumbnail(images[shown[row]], 64), zoom=0.55)
-            axis.add_artist(AnnotationBbox(thumbnail, points[row], bboxprops=frame, pad=0.1))
+            small = np.asarray(plots.thumbnail(images[shown[row]], 64, levels))
+            box = OffsetImage(small, zoom=0.55)
+            axis.add_artist(AnnotationBbox(box, points[row], bboxprops=frame, pad=0.1))
         axis.set(title=name, xticks=[], yticks=[])
         axis.legend(loc="best", fontsize=8)
     figure.suptitle(title)
@@ -112,12 +116,13 @@ def histograms(
     axes = figure.subplots(rows, columns, squeeze=False).flat
     for one, axis in zip(scores, axes):  # in this order: zip takes no axis too many
         values = one.test[0]
-        known = ~np.isnan(values)
-        bins = np.histogram_bin_edges(values[known], 40).tolist()
+        known = np.isfinite(values)
+        bins = plots.bin_edges(values, 40)
         for mask, color, label in ((~rare, plots.COMMON, "others"), (rare, plots.RARE, "rare")):
             axis.hist(values[known & mask], bins, density=True, color=color, alpha=0.6, label=label)
         for p, style in zip(percentiles, ("-", "--", "-.", ":")):
-            axis.axvline(one.thresholds(p)[0], color="black", linestyle=style, lw=1, label=f"{p}")
+            if np.isfinite(limit := one.thresholds(p)[0]):
+                axis.axvline(limit, color="black", linestyle=style, lw=1, label=f"{p}")
         axis.set(title=_name(one), yticks=[], xlabel="ood_score (higher = rarer)")
         axis.legend(fontsize=6)
     for axis in axes:  # those without a detector
@@ -156,7 +161,12 @@ def curves(scores: Sequence[Scores], rare: np.ndarray, title: str) -> Figure:
 
 
 def sheet(
-    one: Scores, paths: Sequence[Path], captions: Sequence[str], rare: np.ndarray, title: str
+    one: Scores,
+    paths: Sequence[Path],
+    captions: Sequence[str],
+    rare: np.ndarray,
+    title: str,
+    levels: Levels | None = None,
 ) -> Figure:
     """Draw the images with the 24 highest and the 24 lowest scores of the first repeat."""
     order = highest(one, len(rare))
@@ -167,6 +177,7 @@ def sheet(
         [captions[row] for row in rows],
         rare[rows].tolist(),
         f"{title}: {few} highest scores, then the {few} lowest; red: rare",
+        levels,
     )
 
 
@@ -177,6 +188,7 @@ def maps(
     captions: Sequence[str],
     rare: np.ndarray,
     title: str,
+    levels: Levels | None = None,
 ) -> Figure:
     """Draw where in each image a detector sees what matters, from clear (0) to red (1).
 
@@ -187,6 +199,7 @@ def maps(
         captions: of the images.
         rare: (N,) bool; the captions of these are red.
         title: of the figure.
+        levels: of the images.
     """
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
@@ -197,8 +210,8 @@ def maps(
     for axis in axes:
         axis.set_axis_off()
     for axis, one, path, caption, is_rare in zip(axes, shown, paths, captions, rare):
-        with Image.open(path) as image:
-            axis.imshow(covered(image.convert("L"), size, Image.Resampling.BICUBIC), cmap="gray")
+        image = load(path, levels).convert("L")
+        axis.imshow(covered(image, size, Image.Resampling.BICUBIC), cmap="gray")
         extent = (-0.5, size[1] - 0.5, size[0] - 0.5, -0.5)
         red = np.broadcast_to(to_rgb("red"), (*one.shape, 3))
         axis.imshow(red, extent=extent, alpha=0.8 * one)

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image
+from PIL import Image
 
 from solo_ood.data.bdd import VOID
 from solo_ood.data.images import Split
 from solo_ood.data.lists import read_csv
+from solo_ood.data.pixels import Unreadable, header, load_ids, upright
 from solo_ood.data.rare import RareDefinition
-from solo_ood.embedding.extract import BROKEN, covered
+from solo_ood.embedding.extract import covered
 from solo_ood.errors import UserError
 from solo_ood.exemplars import rows_of
 
@@ -57,16 +58,18 @@ class Regions:
     def _sides(self, row: int, class_ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return where what matters is and where it is not: bool, in the image's or mask's size."""
         path = self.split.paths[row]
-        with Image.open(path) as image:
-            width, height = image.size
+        image = header(path)
+        height, width = image.height, image.width
         if self.boxes is not None:
             inside = np.zeros((height, width), dtype=bool)
             for left, top, right, bottom in self.boxes[path]:
                 inside[floor(top) : ceil(bottom), floor(left) : ceil(right)] = True
             return inside, ~inside
-        with Image.open(self.split.masks[row]) as mask:
-            ids = np.asarray(mask)
-        if abs(ids.shape[1] * height / ids.shape[0] - width) > 1:
+        ids = load_ids(self.split.masks[row])
+        if _fits(ids.shape[::-1], (height, width)):  # drawn on an image as stored, not as shown
+            turned = np.asarray(upright(Image.fromarray(ids), image.orientation))
+            ids = turned if _fits(turned.shape, (height, width)) else ids
+        if not _fits(ids.shape, (height, width)):
             raise UserError(
                 f"mask of {path.name}",
                 expected=f"the shape of its image, {height} x {width} pixels or a multiple",
@@ -75,6 +78,11 @@ class Regions:
             )
         inside = np.isin(ids, class_ids)
         return inside, ~inside & (ids != VOID)
+
+
+def _fits(shape: tuple[int, ...], image: tuple[int, int]) -> bool:
+    """Return whether a mask of this shape (H, W) has the shape of its image, or a multiple."""
+    return abs(shape[1] * image[0] / shape[0] - image[1]) <= 1
 
 
 def read_boxes(path: Path, split: Split) -> dict[Path, list[Box]]:
@@ -86,7 +94,7 @@ def read_boxes(path: Path, split: Split) -> dict[Path, list[Box]]:
 
     Raises:
         UserError: for a missing column, an image that is not in the split, or a box that is empty
-            or not inside its image, or an image that cannot be read or is stored turned.
+            or not inside its image (as shown, see ``load``), or an image that cannot be read.
     """
     boxes: dict[Path, list[Box]] = {}
     known: dict[str, tuple[Path, int, int]] = {}
@@ -94,7 +102,7 @@ def read_boxes(path: Path, split: Split) -> dict[Path, list[Box]]:
         what = f"{path.name}, line {line}"
         if row["path"] not in known:
             (number,) = rows_of([row["path"]], len(split), split.paths, what)
-            known[row["path"]] = (split.paths[number], *_upright_size(split.paths[number], what))
+            known[row["path"]] = (split.paths[number], *_shown_size(split.paths[number], what))
         image, width, height = known[row["path"]]
         try:
             left, top, right, bottom = (float(row[side]) for side in SIDES)
@@ -111,20 +119,11 @@ def read_boxes(path: Path, split: Split) -> dict[Path, list[Box]]:
     return boxes
 
 
-def _upright_size(path: Path, what: str) -> tuple[int, int]:
-    """Return width and height of an image whose stored pixels are what a viewer shows."""
+def _shown_size(path: Path, what: str) -> tuple[int, int]:
+    """Return width and height of an image as a viewer shows it."""
     try:
-        with Image.open(path) as image:
-            size, orientation = image.size, image.getexif().get(ExifTags.Base.Orientation, 1)
-    except BROKEN as error:
-        got = f"{type(error).__name__}: {error}"
+        image = header(path)
+    except Unreadable as error:
         remedy = "Repair the file, or leave its boxes out."
-        raise UserError(what, expected="an image", got=got, remedy=remedy) from error
-    if orientation != 1:
-        raise UserError(
-            what,
-            expected="an image that is stored upright (EXIF orientation 1)",
-            got=f"orientation {orientation} of {path.name}",
-            remedy="Turn the pixels of the file: it is embedded as it is stored.",
-        )
-    return size
+        raise UserError(what, expected="an image", got=error.reason, remedy=remedy) from error
+    return image.width, image.height

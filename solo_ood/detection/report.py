@@ -6,10 +6,11 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -24,6 +25,7 @@ from solo_ood.detection.options import DetectOptions
 from solo_ood.detection.page import Page
 from solo_ood.detection.plan import Plan, Task
 from solo_ood.detection.segmentation import region_maps
+from solo_ood.text import printable
 
 
 @dataclass(frozen=True)
@@ -49,30 +51,46 @@ class Measured:
         return (self.task.test or self.task.fit).pooled
 
 
-def write(
+def write_table(
+    options: DetectOptions,
+    rows: list[Row],
+    notes: list[str],
+    definitions: Sequence[RareDefinition],
+) -> None:
+    """Write the table in all its forms."""
+    facts = {
+        "command": printable(options.command),
+        "notes": [printable(note) for note in notes],
+        "rare": [asdict(replace(one, name=printable(one.name))) for one in definitions],
+        "plan": asdict(options.plan),
+    }
+    with _aside(options.out) as folder:
+        table.write(rows, folder, facts)
+
+
+def write_page(
     options: DetectOptions,
     results: Sequence[Measured],
     rows: list[Row],
     notes: list[str],
     definitions: Sequence[RareDefinition],
-) -> None:
-    """Write everything aside, then move it to the output folder."""
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{options.out.name}.", dir=options.out.parent))
+) -> list[str]:
+    """Write the pictures and the page that shows all; return what could not be drawn."""
+    with _aside(options.out) as folder:
+        return _draw(options, results, rows, notes, definitions, folder)
+
+
+@contextmanager
+def _aside(out: Path) -> Iterator[Path]:
+    """Yield a folder whose files are moved to ``out`` when all of them are whole."""
+    out.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".", dir=out))  # only of it we know that we may write
     try:
-        facts = {
-            "command": options.command,
-            "notes": notes,
-            "rare": [asdict(definition) for definition in definitions],
-            "plan": asdict(options.plan),
-        }
-        table.write(rows, aside, facts)
-        _draw(options, results, rows, notes, definitions, aside)
-        options.out.mkdir(exist_ok=True)
-        for file in aside.iterdir():
-            os.replace(file, options.out / file.name)
+        yield folder
+        for file in folder.iterdir():
+            os.replace(file, out / file.name)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _draw(
@@ -82,7 +100,7 @@ def _draw(
     notes: list[str],
     definitions: Sequence[RareDefinition],
     out: Path,
-) -> None:
+) -> list[str]:
     page = Page(f"Detectors of rare images on {options.data.name}")
     first = results[0]
     page.text(
@@ -96,8 +114,15 @@ def _draw(
         page.code(options.command)
     page.listing([f"{len(first.fit)} images to fit on, {len(first.test)} to test on", *notes])
 
-    def add(figure: Any, name: str, caption: str) -> None:
-        page.picture(plots.save(figure, out / name), caption)
+    failed: list[str] = []
+
+    def add(make: Callable[[], Figure], name: str, caption: str) -> None:
+        problem = plots.why_not_saved(make, out / name)
+        if problem is None:
+            page.picture(out / name, caption)
+        else:
+            page.text(problem)
+            failed.append(problem)
 
     for number, definition in enumerate(definitions, 1):
         page.heading(f"Rare: {definition.name}")
@@ -111,28 +136,33 @@ def _draw(
         if len({len(rows_) for rows_ in feats.values()}) > 1:  # a network failed on some images
             feats = {first.name: first.test_feats}
         how, images = options.projection, first.test.paths if options.thumbnails else ()
-        figure = pictures.scatter(feats, rare, how, f"{how} of the test images", images)
-        add(figure, f"embeddings{suffix}.png", "Embeddings of the test images; red: rare")
+        levels = first.test.levels
+        make: Callable[[], Figure] = partial(
+            pictures.scatter, feats, rare, how, f"{how} of the test images", images, levels=levels
+        )
+        add(make, f"embeddings{suffix}.png", "Embeddings of the test images; red: rare")
         captions = [_caption(first.test, row, definition) for row in range(len(rare))]
         for result in results:
             largest = _largest(result.scores[definition])
             truth = result.task.rare[definition][1]
             tail = suffix if result is first else f"{suffix}-{_slug(result.name)}"
             title = f"{result.name}, rare: {definition.name}"
-            drawn = pictures.histograms(largest, truth, options.plan.percentiles, title)
-            add(drawn, f"scores{tail}.png", "Scores of the test images; lines: thresholds by p")
-            drawn = pictures.curves(largest, truth, title)
-            add(drawn, f"curves{tail}.png", "Precision over recall, lift over share flagged")
+            make = partial(pictures.histograms, largest, truth, options.plan.percentiles, title)
+            add(make, f"scores{tail}.png", "Scores of the test images; lines: thresholds by p")
+            make = partial(pictures.curves, largest, truth, title)
+            add(make, f"curves{tail}.png", "Precision over recall, lift over share flagged")
         for one in _largest(first.scores[definition]):
-            drawn = pictures.sheet(one, first.test.paths, captions, rare, one.detector)
+            make = partial(
+                pictures.sheet, one, first.test.paths, captions, rare, one.detector, levels
+            )
             caption = (
                 f"{one.detector}: most and least rare by its scores, with their share or class"
             )
-            add(drawn, f"images{suffix}-{one.detector}.jpg", caption)  # photographs
+            add(make, f"images{suffix}-{one.detector}.jpg", caption)  # photographs
             if DETECTORS[one.detector].regions:
-                drawn = _maps(first, one, definition, captions)
+                make = partial(_maps, first, one, definition, captions)
                 caption = f"{one.detector}: where it sees what the exemplars' regions show, in red"
-                add(drawn, f"maps{suffix}-{one.detector}.jpg", caption)
+                add(make, f"maps{suffix}-{one.detector}.jpg", caption)
     means = [row for row in rows if row.definition.startswith("mean of ")]
     if means:
         page.heading("Mean over the definitions")
@@ -142,6 +172,7 @@ def _draw(
         page.text("Base rate, flag rate and lift follow from its numbers.")
         page.table(table.markdown(table.poster_rows()))
     page.save(out / "report.html")
+    return failed
 
 
 def _maps(
@@ -161,6 +192,7 @@ def _maps(
         [captions[row] for row in rows],
         task.rare[definition][1][rows],
         f"{one.detector}: where it sees {definition.name} in the highest scores; red caption: rare",
+        result.test.levels,
     )
 
 
@@ -174,8 +206,9 @@ def _largest(scores: Sequence[Scores]) -> list[Scores]:
 
 
 def _slug(name: str) -> str:
-    """Return ``name`` as a part of a file's name."""
-    return re.sub(r"[^\w.-]+", "_", name)[:60]
+    """Return ``name`` as a part of a file's name, which has 255 bytes at most."""
+    slug = re.sub(r"[^\w.-]+", "_", name)
+    return slug.encode()[:60].decode(errors="ignore")
 
 
 def _caption(split: Split, row: int, definition: RareDefinition) -> str:

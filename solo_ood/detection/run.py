@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from solo_ood.data.images import Split, layout_of
 from solo_ood.data.rare import RareDefinition, tail_note
+from solo_ood.data.survey import cut_note, survey
 from solo_ood.detection import table
 from solo_ood.detection.detectors import Detector
 from solo_ood.detection.feats import Feats, Rows
@@ -18,7 +20,7 @@ from solo_ood.detection.measure import Row, measure, score
 from solo_ood.detection.options import DEFAULT_SIZES, DetectOptions
 from solo_ood.detection.plan import Plan, Task, check
 from solo_ood.detection.regions import Box, Regions
-from solo_ood.detection.report import Measured, write
+from solo_ood.detection.report import Measured, write_page, write_table
 from solo_ood.detection.request import (
     boxes_of,
     check_output,
@@ -28,16 +30,18 @@ from solo_ood.detection.request import (
     exemplar_rows,
     read_data,
 )
+from solo_ood.embedding.copies import equal_note
 from solo_ood.embedding.extract import Embedded, ExtractConfig, common_size, embed
 from solo_ood.embedding.networks import make_embedder
 from solo_ood.errors import UserError
+from solo_ood.text import printable
 
 
 def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[Row]:
     """Measure the detectors and write table, pictures and ``report.html`` to ``options.out``.
 
-    Everything that can be checked is checked before anything is embedded, and the output folder is
-    filled only when all of it is there.
+    Everything that can be checked is checked before anything is embedded. The output folder gets
+    the table when all of it is there, then the pictures: one that fails costs nothing but itself.
 
     Returns:
         the rows of the table; ``[]`` on all processes but the first.
@@ -73,8 +77,14 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
         options.max_unreadable,
     )
     root = options.data if options.data.is_dir() else options.data.parent
+    kinds = survey(*(split.paths for split in (fit, test) if split is not None))
+    notes += kinds.notes
+    fit = replace(fit, levels=kinds.levels)
+    test = None if test is None else replace(test, levels=kinds.levels)
     embedders = [make_embedder(spec, options.stage, with_patches) for spec in options.embedders]
-    sizes = [common_size(fit, one, extract.image_size) for one in embedders]
+    sizes = [common_size(kinds.sizes[0], one, extract.image_size) for one in embedders]
+    for size, (what, group) in product(dict.fromkeys(sizes), zip(("fit", "test"), kinds.sizes)):
+        notes += [f"{what}: {note}" for note in cut_note(group, size)]
     if plan.exemplars and any(one.regions for one in detectors):
         seen = [Regions(fit, size, (1, 1), boxes) for size in dict.fromkeys(sizes)]
         try:
@@ -96,19 +106,23 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     for name, one, (fit_feats, test_feats) in zip(
         _distinct([one.name for one in embedders]), embedders, embedded
     ):
-        show(f"scoring {name}")
+        show(printable(f"scoring {name}"))
         task = task_of(fit_feats, test_feats, definitions, boxes)
         result = _measure(name, task, fit_feats, test_feats, fit, plan, detectors, show)
         results.append(result)
         notes += [f"{name}: {one.note}", *_left_out(result.fit, f"fit, {name}")]
         notes += _left_out(result.test, f"test, {name}") if test_feats else []
+        notes += [f"fit, {name}: {note}" for note in equal_note(result.task.fit.pooled)]
         skipped = [n for n in plan.sizes if n is not None and n > len(result.fit)]
         notes += [f"N = {n} left out: the fit split has {len(result.fit)}" for n in skipped]
     notes = list(dict.fromkeys(notes))
     rows = [row for result in results for row in result.rows]
     rows += [row for result in results for row in table.mean_rows(result.rows)]
-    write(replace(options, plan=plan), results, rows, notes, definitions)
-    show("\n".join([table.terminal(rows), *notes, f"report: {options.out / 'report.html'}"]))
+    options = replace(options, plan=plan)
+    write_table(options, rows, notes, definitions)
+    show("\n".join([table.terminal(rows), *map(printable, notes)]))  # whatever pictures may do
+    failed = write_page(options, results, rows, notes, definitions)
+    show("\n".join([*failed, printable(f"report: {options.out / 'report.html'}")]))
     return rows
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from solo_ood.data.rare import POSTER_BASE_RATE
 from solo_ood.detection.measure import Row
 from solo_ood.evaluation.ranking import Interval
+from solo_ood.text import printable
 
 METRICS = {
     "accuracy": "Acc",
@@ -90,7 +91,8 @@ def markdown(rows: Sequence[Row], intervals: bool = True) -> str:
         cells = [row.embedder, row.definition, row.detector, _size(row.n_fit), f"{row.percentile}"]
         cells += [_cell(row.metrics[name], name in shown) for name in METRICS]
         # A bar in a name would end its cell.
-        lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
+        shown_cells = (printable(cell).replace("|", "/") for cell in cells)
+        lines.append("| " + " | ".join(shown_cells) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -103,7 +105,7 @@ def terminal(rows: Sequence[Row]) -> str:
     for row in last.values():
         if group != (row.embedder, row.definition):
             group = (row.embedder, row.definition)
-            title = f"{row.embedder}, rare: {row.definition}, p = {row.percentile}"
+            title = printable(f"{row.embedder}, rare: {row.definition}, p = {row.percentile}")
             heads = "".join(f"{METRICS[key]:>9}" for key in keys)
             lines += ["", title, f"{'':<18}{'N':>6}{heads}   95 % of AUROC"]
         numbers = "".join(f"{row.metrics[key].value:9.3f}" for key in keys)
@@ -129,8 +131,8 @@ def write(rows: Sequence[Row], folder: Path, facts: dict[str, Any]) -> list[Path
 
 def _record(row: Row) -> dict[str, Any]:
     record = {
-        "embedder": row.embedder,
-        "rare": row.definition,
+        "embedder": printable(row.embedder),
+        "rare": printable(row.definition),
         "detector": row.detector,
         "n_fit": row.n_fit,
         "percentile": row.percentile,

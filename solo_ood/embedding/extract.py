@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from solo_ood.data.images import Split
+from solo_ood.data.pixels import Unreadable, load, reading
+from solo_ood.data.survey import most_frequent, survey
 from solo_ood.embedding.networks import Embedder
 from solo_ood.embedding.store import MISSING, UNREADABLE, EmbeddingStore, describe, store_key
 from solo_ood.errors import UserError
 
-# What Pillow raises for files that are no images, or too large ones.
-BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+LARGEST = 64  # times the area that is seen: an image of 1 x 60000 pixels is not scaled whole
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,16 @@ def embed(
         UserError: if rows are missing from a cache that several nodes do not share; if more than
             ``cfg.max_unreadable`` of the images cannot be read, or of the features are not finite.
     """
-    size = size or common_size(split, embedder, cfg.image_size)
+    if size is None or split.levels is None:
+        seen = survey(split.paths)
+        split = replace(split, levels=split.levels or seen.levels)
+        size = size or common_size(seen.sizes[0], embedder, cfg.image_size)
     transform = f"cover {size[0]} x {size[1]}, middle, bicubic"
     with torch.no_grad():
         example = embedder(torch.zeros(1, 3, *size))
     dtypes = {"pooled": "float32", "patches": "float16"}
     shapes = {kind: (tuple(feats.shape[1:]), dtypes[kind]) for kind, feats in example.items()}
-    key = store_key(split.paths, root, embedder.fingerprint, f"{transform} {shapes}")
+    key = store_key(split.paths, root, embedder.fingerprint, f"{transform} {shapes} {split.levels}")
     facts = {"network": embedder.name, "weights": embedder.note, "transform": transform}
     describe(cfg.cache / key, {**facts, "data": what})
     store = EmbeddingStore(cfg.cache / key, shapes, len(split))
@@ -91,7 +95,7 @@ def embed(
         # Each process needs a row; writing one twice does no harm.
         processes = cfg.num_nodes * (cfg.devices if isinstance(cfg.devices, int) else 1)
         todo += todo[:1] * (processes - len(todo))
-        images = Subset(_Images(split.paths, embedder, size), todo)
+        images = Subset(_Images(split, embedder, size), todo)
         loader = DataLoader(images, cfg.batch_size, num_workers=cfg.num_workers)
         trainer = _trainer(cfg, _Progress(f"{embedder.name}: {what}", len(todo)))
         trainer.predict(_Writer(embedder, store), loader, return_predictions=False)
@@ -108,16 +112,20 @@ def covered(image: Image.Image, size: tuple[int, int], resample: int) -> Image.I
     height, width = size
     scale = max(height / image.height, width / image.width)
     scaled = (max(width, int(image.width * scale)), max(height, int(image.height * scale)))
+    if scaled[0] * scaled[1] > LARGEST * height * width:
+        image = center_crop(image, [ceil(side / scale) for side in size])
+        return image.resize((width, height), resample)
     return center_crop(image.resize(scaled, resample), list(size))
 
 
 class _Images(Dataset):
     """(row, image (3, H, W), whether it could be read) of each path."""
 
-    def __init__(self, paths: Sequence[Path], embedder: Embedder, size: tuple[int, int]) -> None:
+    def __init__(self, split: Split, embedder: Embedder, size: tuple[int, int]) -> None:
         from torchvision import transforms
 
-        self.paths = paths
+        self.paths = split.paths
+        self.levels = split.levels
         self.size = size
         self.transform = transforms.Compose(
             [
@@ -131,10 +139,11 @@ class _Images(Dataset):
         return len(self.paths)
 
     def __getitem__(self, row: int) -> tuple[int, Tensor, bool]:
+        path = self.paths[row]
         try:
-            with Image.open(self.paths[row]) as image:
-                return row, self.transform(image.convert("RGB")), True
-        except BROKEN:
+            with reading(path):
+                return row, self.transform(load(path, self.levels)), True
+        except Unreadable:
             return row, torch.zeros(3, *self.size), False
 
 
@@ -203,26 +212,33 @@ def _trainer(cfg: ExtractConfig, progress: Callback) -> Trainer:
     )
 
 
-def common_size(split: Split, embedder: Embedder, side: int) -> tuple[int, int]:
+def common_size(sizes: np.ndarray, embedder: Embedder, side: int) -> tuple[int, int]:
     """Return H and W (pixels) for all images, in multiples of what the network takes.
 
-    The first readable image's shape, its shorter side being ``side``; or the only size that the
+    The shape that most images have, its shorter side being ``side``; or the only size that the
     network can take.
+
+    Args:
+        sizes: (N, 2) height and width of the images.
+        embedder: the network.
+        side: in pixels.
+
+    Raises:
+        UserError: if there are no images.
     """
     if embedder.fixed_size is not None:
         return embedder.fixed_size
-    for path in split.paths:
-        try:
-            with Image.open(path) as image:
-                width, height = image.size
-        except BROKEN:
-            continue
-        # At odd sizes the strides of a CNN pad one side more than the other: a shift of the map.
-        multiple = embedder.multiple if embedder.multiple > 1 else 8
-        scale = side / min(width, height)
-        sizes = [max(multiple, round(x * scale) // multiple * multiple) for x in (height, width)]
-        return sizes[0], sizes[1]
-    raise UserError("images", expected="readable ones", got="none", remedy="Look at the files.")
+    if not len(sizes):
+        raise UserError(
+            "images",
+            expected="some that can be read",
+            got="none",
+            remedy="Look whether the files are images, and may be read.",
+        )
+    # At odd sizes the strides of a CNN pad one side more than the other: a shift of the map.
+    multiple = embedder.multiple if embedder.multiple > 1 else 8
+    scaled = np.rint(sizes * (side / sizes.min(axis=1, keepdims=True))).astype(np.int64)
+    return most_frequent(np.maximum(multiple, scaled // multiple * multiple))
 
 
 def _checked(
@@ -241,13 +257,23 @@ def _checked(
     finite = np.isfinite(store.arrays["pooled"]).all(axis=1) | ~readable
     for reason, good in (("image not readable", readable), ("features not finite", finite)):
         if (~good).mean() > limit:
-            names = [split.paths[row].name for row in np.flatnonzero(~good)[:3]]
+            bad = [split.paths[row] for row in np.flatnonzero(~good)[:3]]
             raise UserError(
                 f"{what}: {reason}",
                 expected=f"at most {limit:.1%} of {len(split)} images",
-                got=f"{int((~good).sum())}, for instance {', '.join(names)}",
+                got=f"{int((~good).sum())}, for instance {', '.join(path.name for path in bad)}"
+                f"{_why(bad[0])}",
                 remedy="Repair or remove them, or allow more with --max-unreadable.",
             )
     kept = split.keep(readable, "image not readable")
     kept = kept.keep(finite[readable], "features not finite")
     return kept, np.flatnonzero(readable & finite)
+
+
+def _why(path: Path) -> str:
+    """Return what is wrong with a file, in brackets."""
+    try:
+        load(path)
+    except Unreadable as error:
+        return f" ({error.reason})"
+    return ""

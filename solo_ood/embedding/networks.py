@@ -15,6 +15,7 @@ from solo_ood.embedding.embedder import Embedder
 from solo_ood.embedding.weights import choose, load_weights, read_networks
 from solo_ood.errors import UserError, unknown_name
 from solo_ood.host.backbones import read_args
+from solo_ood.text import user_path
 
 OFFICIAL = {
     "dino_vits16": "vit_small_patch16_224.dino",
@@ -68,8 +69,8 @@ def make_embedder(
         if spec.endswith(f":{network}"):
             body, which = spec.removesuffix(f":{network}"), network
     common: dict[str, Any] = {"stage": stage, "patches": patches}
-    if Path(body).is_file():
-        return _from_checkpoint(Path(body), which, image_size, common)
+    if user_path(body).is_file():
+        return _from_checkpoint(user_path(body), which, image_size, common)
     name, _, source = body.partition(":")
     if not source and ("/" in name or Path(name).suffix in (".ckpt", ".pt", ".pth")):
         raise UserError(
@@ -92,7 +93,7 @@ def make_embedder(
         if source == "random":
             note = "random weights"
         else:
-            networks = read_networks(Path(source))
+            networks = read_networks(user_path(source))
             role = choose(networks, which, Path(source).name)
             note = load_weights(network, networks[role], f"{name} in {Path(source).name}")
     from timm.data import resolve_model_data_config

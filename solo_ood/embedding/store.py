@@ -67,9 +67,13 @@ def store_key(paths: Sequence[Path], root: Path, fingerprint: str, transform: st
     """
     digest = hashlib.sha256(f"{fingerprint}\n{transform}\n".encode())
     for path in paths:
-        status = path.stat()
-        name = os.path.relpath(path, root)
-        digest.update(f"{name} {status.st_size} {status.st_mtime_ns}\n".encode())
+        try:
+            status = path.stat()
+            state = f"{status.st_size} {status.st_mtime_ns}"
+        except OSError:  # gone meanwhile: embedded as unreadable
+            state = "none"
+        digest.update(os.fsencode(os.path.relpath(path, root)))
+        digest.update(f" {state}\n".encode())
     return digest.hexdigest()[:20]
 
 

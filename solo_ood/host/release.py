@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from solo_ood.data.training_images import show_all_bits
 from solo_ood.errors import UserError, unknown_name
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.228, 0.224, 0.225)
@@ -198,6 +199,7 @@ def eval_loaders(
 ) -> tuple[DataLoader, DataLoader]:
     """Return the loaders of two ImageFolders for linear and k-NN evaluation, centre-cropped."""
     folders = [ImageFolder(path, eval_transform(size)) for path in (train_path, val_path)]
+    show_all_bits(*folders)
     return prepare_dataloaders(*folders, batch_size, num_workers)
 
 

@@ -30,6 +30,7 @@ from solo_ood.loading import load
 def pretrain(cfg: DictConfig) -> Path:
     """Train ``cfg.method`` and return the run's folder (checkpoint, args.json, metrics.csv)."""
     OmegaConf.set_struct(cfg, False)
+    preflight.expand_home(cfg)
     preflight.check(cfg)
     seed_everything(cfg.get("seed", 5))
     model = release.build_model(cfg)
@@ -59,6 +60,7 @@ def pretrain(cfg: DictConfig) -> Path:
 def linear(cfg: DictConfig) -> dict[str, float]:
     """Train the host's ``LinearModel`` on a checkpoint's frozen network; return accuracies in %."""
     OmegaConf.set_struct(cfg, False)
+    preflight.expand_home(cfg)
     preflight.check(cfg)
     seed_everything(cfg.get("seed", 5))
     checkpoint = Path(cfg.pretrained_feature_extractor)

@@ -1,0 +1,28 @@
+"""Text from users and file systems: what can be shown of it, and the paths in it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+# Halves of surrogate pairs stand for the bytes of file names that are not UTF-8; control
+# characters may be part of a name, too.
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""Return ``text`` with what cannot be shown as an escape: ``caf\xe9.jpg``, ``a\nb``."""
+    return _HIDDEN.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte, as `os.fsdecode` keeps it
+        return f"\\x{code - 0xDC00:02x}"
+    return match[0].encode("unicode_escape").decode()
+
+
+def user_path(text: str) -> Path:
+    """Return a path that a user wrote; ``~`` is the home folder, as in a shell."""
+    return Path(os.path.expanduser(text))
