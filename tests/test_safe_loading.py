@@ -307,7 +307,7 @@ def test_weights_of_another_network_are_one_clear_line(run, tmp_path):
     for change, match in (
         (
             {"encoder": "resnet50"},
-            "expected the weights of the network that args.json .* describes",
+            "weights for resnet50 in run.ckpt: expected all 265 .* args.json of the same run",
         ),
         ({"method": "dino_odd"}, "Unknown method in args.json: .*Did you mean 'dino_ood'"),
     ):
