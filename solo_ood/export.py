@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,11 +46,31 @@ def export(checkpoint: Path, out: Path, weights: str = "teacher") -> Path:
         raise UserError(
             "weights", expected="teacher or student", got=weights, remedy="Use one of the two."
         )
+    check_whole(checkpoint, loaded, weights)
+    check_whole(checkpoint, kept, "student")
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"{checkpoint.stem}-{weights}.ckpt"
     torch.save(kept, target)
     (out / "args.json").write_text(json.dumps(_plain_dino(args), indent=2) + "\n")
     return target
+
+
+def check_whole(checkpoint: Path, content: Mapping[str, Any], weights: str) -> None:
+    """Raise ``UserError`` unless ``content`` holds every tensor of the checkpoint's network.
+
+    Solo-learn's evaluation leaves the network random where it does not find its weights.
+
+    Args:
+        checkpoint: the ``args.json`` beside it describes the network.
+        content: of this checkpoint, or what is made of it.
+        weights: ``teacher`` or ``student``.
+    """
+    from solo_ood.embedding.weights import SAME_RUN, fill
+    from solo_ood.host import backbones
+
+    described = backbones.read_args(checkpoint)
+    name = f"the {weights} {described.name} in {checkpoint.name}"
+    fill(described.create(), content, weights, checkpoint.name, name, SAME_RUN)
 
 
 def existing(path: Path) -> Path:

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import pickle
 import re
 import zipfile
-from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, ListConfig
-from omegaconf.base import ContainerMetadata, Metadata
-from omegaconf.nodes import AnyNode
 
 from solo_ood.errors import UserError
+from solo_ood.harmless import HARMLESS
 
-# What checkpoints hold beside tensors, numbers, texts and containers. Those of both hosts hold none
-# of it. Official DINO's hold their command line, and those of a method that calls Lightning's
-# `save_hyperparameters` the main branch's config. To make one of these runs no code.
-_HARMLESS = (
-    argparse.Namespace,
-    DictConfig,
-    ListConfig,
-    ContainerMetadata,
-    Metadata,
-    AnyNode,
-    Any,
-    defaultdict,
-    dict,
-    list,
-    int,
-)
 _NAMED = re.compile(r"(?:GLOBAL|[Uu]nsupported class) ([\w.]+)")  # in torch's errors
 _REASON = re.compile(r"WeightsUnpickler error:\s*(.+)")
 _OWN = (
     "Use another one. If you made it yourself, open it with torch.load(PATH, weights_only=False) "
-    "and save what is needed again, such as its state_dict."
+    "and save what is needed again, such as its state_dict: "
+    "c = torch.load({path!r}, weights_only=False); torch.save(c['state_dict'], 'weights.pth')"
 )
 
 
@@ -71,14 +52,14 @@ def read(path: Path, mmap: bool = False) -> Any:
     # Files of the format before torch 1.6 are no archives and cannot be mapped.
     mapped = {"mmap": True} if mmap and zipfile.is_zipfile(path) else {}
     try:
-        with allow(list(_HARMLESS)):
+        with allow(list(HARMLESS)):
             return torch.load(path, map_location="cpu", weights_only=True, **mapped)
     except pickle.UnpicklingError as error:
         names = _unknown(path) or _NAMED.findall(str(error))
         if not names:
             raise _damaged(error) from error
         got = f"{', '.join(names[:5])}, which may run code when it is read"
-        raise Unreadable(got, _OWN) from error
+        raise Unreadable(got, _OWN.format(path=str(path))) from error
     except Exception as error:  # whatever torch raises for a file that is cut off
         raise _damaged(error) from error
 
@@ -94,7 +75,7 @@ def _damaged(error: Exception) -> Unreadable:
 def _unknown(path: Path) -> list[str]:
     """Return the names in an archive that are neither torch's nor harmless, without using them."""
     try:
-        with torch.serialization.safe_globals(list(_HARMLESS)):
+        with torch.serialization.safe_globals(list(HARMLESS)):
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # torch before 2.6, a file that is no archive, a pickle that is cut off
         return []

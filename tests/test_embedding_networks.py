@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import warnings
 from pathlib import Path
 
@@ -50,7 +51,8 @@ def test_stages_of_an_efficientnet(lite0, stage, dim, patches):
     if patches and stage != "pooled":
         assert torch.allclose(feats["patches"].mean(dim=(1, 2)), feats["pooled"], atol=1e-5)
     assert embedder.mean == embedder.std == (0.5, 0.5, 0.5)
-    assert embedder.note == "245 of 245 tensors by order (other names)"
+    taken = "matched 245 of 245 tensors by order (other names); left over in the file: "
+    assert embedder.note == taken + "_fc (2), a head"
 
 
 def test_pooled_is_the_networks_own_output(lite0):
@@ -180,7 +182,10 @@ def test_checkpoints_of_the_host_give_teacher_and_student(run):
         feats[which] = embedder(images(32, 32))["pooled"]
         with torch.no_grad():
             assert torch.allclose(feats[which], network(images(32, 32)), atol=1e-5)
-        assert embedder.note.split()[0] == embedder.note.split()[2]
+        taken, total = re.match(r"matched (\d+) of (\d+) tensors by name", embedder.note).groups()
+        assert taken == total
+        own = network.state_dict()  # bit for bit
+        assert all(torch.equal(v, own[k]) for k, v in embedder.network.state_dict().items())
         assert embedder.name == f"{checkpoint.stem}:{which} [pooled]"
         assert embedder.mean == IMAGENET
     assert not torch.allclose(feats["teacher"], feats["student"], atol=1e-4)

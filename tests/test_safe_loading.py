@@ -9,8 +9,12 @@ import runpy
 import shutil
 import sys
 from argparse import Namespace
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable
-from pathlib import Path
+from datetime import datetime, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -187,13 +191,104 @@ def test_settings_that_lightning_saves_are_read(compose, tmp_path):
     assert loaded["hyper_parameters"].max_epochs == 2 and loaded["args"].patch_size == 16
 
 
+HARMLESS = {
+    "scalar": np.float64(0.25),
+    "integer": np.int32(4),
+    "truth": np.bool_(True),
+    "text": np.str_("cosine"),
+    "no text": np.str_(""),
+    "date": np.datetime64("2024-05-01"),
+    "array": np.arange(3),
+    "texts": np.array(["a", "bc"]),
+    "dtype": np.dtype("float32"),
+    "generator": np.random.RandomState(0).get_state(),
+    "path": Path("runs") / "a",
+    "pure path": PurePosixPath("runs/a"),
+    "windows": PureWindowsPath("runs/a"),
+    "namespace": Namespace(out=Path("runs"), lr=np.float32(0.1)),
+    "simple": SimpleNamespace(lr=0.1),
+    "default": defaultdict(list, a=[1]),
+    "deque": deque([1, 2], maxlen=3),
+    "counter": Counter("aab"),
+    "ordered": OrderedDict(a=1),
+    "time": datetime(2024, 5, 1, tzinfo=timezone.utc),
+    "span": timedelta(days=3),
+    "set": {1, 2},
+    "frozen": frozenset({1}),
+    "complex": 1j,
+    "decimal": Decimal("0.1"),
+    "torch": (torch.Size([3]), torch.device("cpu"), torch.float16),
+    "interpolations": OmegaConf.create({"a": 1, "b": "${a}", "c": [{"d": None}]}),
+}
+EQUAL = ("scalar", "integer", "truth", "text", "pure path", "windows", "default", "time", "set")
+
+
+@pytest.mark.parametrize("save", [by_torch, by_old_torch])
+def test_what_arguments_of_programs_are_made_of_is_read(save, tmp_path):
+    """Together, and each in a file of its own where it comes out the same."""
+    HARMLESS["interpolations"].b  # noqa: B018  what it refers to is then cached
+    save({"state_dict": {"w": torch.ones(2)}, "args": HARMLESS}, tmp_path / "w.pt")
+    loaded = load(tmp_path / "w.pt")
+    assert torch.equal(loaded["state_dict"]["w"], torch.ones(2))
+    assert loaded["args"].keys() == HARMLESS.keys()
+    for name in EQUAL:
+        assert loaded["args"][name] == HARMLESS[name], name
+    assert loaded["args"]["namespace"].out == PurePosixPath("runs")
+    assert loaded["args"]["interpolations"].b == 1
+
+
+class Array:
+    """An array or type of NumPy as an attack makes it: of objects, read from bytes."""
+
+    def __init__(self, *call: Any) -> None:
+        self.call = call
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+OBJECTS = Array(np.dtype, ("O8", False, True))
+FIELDS = (3, "|", None, ("a",), {"a": (OBJECTS, 0)}, 8, 1, 0)
+_RECONSTRUCT = np.arange(1).__reduce__()[0]
+OF_NUMPY = {
+    "objects": OBJECTS,
+    "fields": Array(np.dtype, ("V8", False, True), FIELDS),
+    "array": Array(_RECONSTRUCT, (np.ndarray, (0,), b"b"), (1, (1,), OBJECTS, False, b"\x01" * 8)),
+    "scalar": Array(np.float64(1).__reduce__()[0], (OBJECTS, b"\x01" * 8)),
+}
+
+
+@pytest.mark.parametrize("name", OF_NUMPY)
+def test_bytes_are_never_read_as_numpys_objects(name, tmp_path):
+    torch.save({"args": {"lr": OF_NUMPY[name]}, "w": torch.ones(1)}, tmp_path / "evil.pt")
+    with pytest.raises(ValueError, match=r"evil.pt: .*got numpy.dtype, which may run code"):
+        load(tmp_path / "evil.pt")
+
+
+@pytest.mark.parametrize("place", ["factory", "path", "dtype", "deque"])
+def test_no_stand_in_is_a_way_in(place, marker, tmp_path):
+    attack = ATTACKS["builtin"](marker)
+    content = {
+        "factory": Call(defaultdict, attack),
+        "path": Call(PurePosixPath, attack),
+        "dtype": Call(np.dtype, attack),
+        "deque": Call(deque, [attack]),
+    }[place]
+    torch.save({"args": content}, tmp_path / "evil.pt")
+    with pytest.raises(ValueError, match="got .*open, which may run code"):
+        load(tmp_path / "evil.pt")
+
+
 class Unknown:
     """Harmless, but who can know?"""
 
 
 def test_another_class_is_named_with_what_to_do(tmp_path):
     torch.save({"a": Unknown(), "b": torch.ones(1)}, tmp_path / "w.pt")
-    expected = r"got \S*Unknown, which may .* If you made it yourself, open it with torch.load"
+    expected = (
+        r"got \S*Unknown, which may .* If you made it yourself, open it with torch.load.*"
+        r"c = torch.load\('.*w.pt', weights_only=False\); torch.save\(c\['state_dict'\], "
+    )
     with pytest.raises(ValueError, match=expected):
         load(tmp_path / "w.pt")
 
@@ -307,13 +402,77 @@ def test_weights_of_another_network_are_one_clear_line(run, tmp_path):
     for change, match in (
         (
             {"encoder": "resnet50"},
-            "expected the weights of the network that args.json .* describes",
+            "weights for resnet50 in run.ckpt: expected all 265 .* args.json of the same run",
         ),
         ({"method": "dino_odd"}, "Unknown method in args.json: .*Did you mean 'dino_ood'"),
     ):
         (tmp_path / "args.json").write_text(json.dumps({**args, **change}))
         with pytest.raises(ValueError, match=match):
             load_network(tmp_path / "run.ckpt")
+
+
+CHANGES = {
+    "half": lambda key, core: None if f"{core}layer4." in key else key,
+    "one tensor": lambda key, core: (
+        None if key.endswith(f"{core}layer3.1.bn2.running_var") else key
+    ),
+}
+
+
+def changed(run: Path, folder: Path, change: Callable[[str, str], str | None]) -> Path:
+    """Copy a run with other keys in its checkpoint."""
+    core = {"release": "encoder.", "checkout": "backbone."}[host.generation()]
+    folder.mkdir()
+    shutil.copy(run / "args.json", folder)
+    content = torch.load(checkpoint_of(run), weights_only=True)
+    keys = {key: change(key, core) for key in content["state_dict"]}
+    content["state_dict"] = {new: content["state_dict"][key] for key, new in keys.items() if new}
+    torch.save(content, folder / "run.ckpt")
+    return folder / "run.ckpt"
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_lacks_a_tensor_is_not_evaluated_or_written_on(change, run, tmp_path, monkeypatch):
+    path = changed(run, tmp_path / "half", CHANGES[change])
+    lacks = r"Error: weights for .*run.ckpt: expected all 100 tensors .*args.json of the same run"
+    for weights in ("student", "teacher"):
+        with pytest.raises(SystemExit, match=lacks):
+            main(["export", str(path), str(tmp_path / "out"), "--weights", weights])
+    assert not (tmp_path / "out").exists()
+    if host.generation() == "release":
+        monkeypatch.chdir(tmp_path)
+        for weights in ("student", "teacher"):
+            with pytest.raises(SystemExit, match=lacks):
+                script(
+                    "main_knn.py", "--pretrained_checkpoint_dir", path.parent, "--weights", weights
+                )
+            spec = (f"pretrained_feature_extractor='{path}'", f"weights={weights}", *QUIET)
+            with pytest.raises(SystemExit, match=lacks):
+                script("main_linear.py", "--config-name", "dino_ood_linear", *spec)
+        assert not [*path.parent.glob("*.json")][1:]  # args.json alone
+
+
+@pytest.mark.parametrize("weights", ["student", "teacher"])
+def test_names_of_the_other_generation_are_the_same_network(weights, run, tmp_path):
+    release_only()
+    from solo_ood.host.runs import load_network
+
+    renamed = changed(run, tmp_path / "a", lambda key, core: key.replace(core, "backbone."))
+    wanted = load_network(checkpoint_of(run), weights)[0].state_dict()
+    stored = torch.load(checkpoint_of(run), weights_only=True)["state_dict"]
+    prefix = "momentum_encoder." if weights == "teacher" else "encoder."
+    for key, value in load_network(renamed, weights)[0].state_dict().items():
+        assert torch.equal(value, wanted[key]) and torch.equal(value, stored[prefix + key])
+
+
+def test_a_teacher_that_lost_its_student_is_not_exported(run, tmp_path):
+    """The result would hold the teacher under the names that are left of the student."""
+    path = changed(
+        run, tmp_path / "half", lambda key, core: None if key.startswith(f"{core}layer4") else key
+    )
+    with pytest.raises(SystemExit, match="the student resnet18 in run.ckpt: .*missing layer4"):
+        main(["export", str(path), str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
 
 
 def test_resuming_runs_nothing(evil, tiny, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from solo_ood.embedding.embedder import Embedder
-from solo_ood.embedding.weights import choose, load_weights, read_networks
+from solo_ood.embedding.weights import SAME_RUN, load_file
 from solo_ood.errors import UserError, unknown_name
 from solo_ood.host.backbones import read_args
 from solo_ood.text import user_path
@@ -93,9 +93,7 @@ def make_embedder(
         if source == "random":
             note = "random weights"
         else:
-            networks = read_networks(user_path(source))
-            role = choose(networks, which, Path(source).name)
-            note = load_weights(network, networks[role], f"{name} in {Path(source).name}")
+            role, note = load_file(network, user_path(source), which, name)
     from timm.data import resolve_model_data_config
 
     data = resolve_model_data_config(network)
@@ -210,12 +208,11 @@ def _from_checkpoint(
 ) -> Embedder:
     trained = read_args(path)
     network, sizes = _build(trained.create, trained.built_for, image_size, trained.any_size)
-    networks = read_networks(path)
-    role = choose(networks, which, path.name)
+    role, note = load_file(network, path, which, trained.name, SAME_RUN)
     return Embedder(
         network,
         name=":".join(filter(None, (path.stem, role))),
-        note=load_weights(network, networks[role], f"{trained.name} in {path.name}"),
+        note=note,
         architecture=trained.architecture,
         normalisation=trained.normalisation,
         **sizes,

@@ -1,133 +1,113 @@
-"""Read the weights that others saved, and load them into a network: all of them, or an error."""
+"""Fill a network with weights that others saved: all of them, all of the file's, or an error."""
 
 from __future__ import annotations
 
-import re
-import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from solo_ood.embedding.leftovers import (
+    WITH_REGISTERS,
+    WITHOUT_REGISTERS,
+    check_beside,
+    check_inside,
+    has_registers,
+)
+from solo_ood.embedding.matching import Match, Target
+from solo_ood.embedding.places import WHICH, Found, beside, by_role, choose, find, tables
 from solo_ood.errors import UserError, unknown_name
 from solo_ood.loading import Unreadable, read
 
-WHICH = ("teacher", "student", "auto")
+REMEDY = "Name the architecture that the file was saved from."
+SAME_RUN = "Give a checkpoint and the args.json of the same run."
 
-_WRAPPERS = ("state_dict", "model", "teacher", "student")
-_KEY = re.compile(
-    r"(?:(?:state_dict|model|module)\.)*"
-    r"(?:(?P<role>teacher|student)\.)?(?:module\.)*"
-    r"(?:(?P<momentum>momentum_)?(?P<core>backbone|encoder)\.)?(?:module\.)*"
-    r"(?P<name>.+)"
-)
 _LIGHTNING = "pytorch-lightning_version"
-_HEADS = ("fc", "head", "head_dist", "classifier", "last", "last_layer")
-_BY_NAME = 0.1  # below this share of equal names, the file has names of its own
 
 
-def read_state_dict(path: Path, which: str = "teacher") -> dict[str, Tensor]:
-    """Return the tensors of one network in a file: ``read_networks`` and ``choose`` in one.
+def load_file(
+    network: nn.Module, path: Path, which: str, name: str, remedy: str = REMEDY
+) -> tuple[str, str]:
+    """Fill ``network`` from a file, or raise; return the role of what was taken, and a note.
 
-    Args:
-        path: the file.
-        which: ``teacher``, ``student`` or ``auto``, see ``choose``.
-
-    Raises:
-        UserError: for a missing file, one that is no state dict, or without what was asked for.
-    """
-    networks = read_networks(path)
-    return networks[choose(networks, which, path.name)]
-
-
-def read_networks(path: Path) -> dict[str, dict[str, Tensor]]:
-    """Return the tensors of ``teacher`` and ``student``, or of ``""``: one that is neither.
-
-    Takes safetensors and torch files: plain state dicts, official DINO and DINOv2 checkpoints,
-    Lightning checkpoints of solo-learn. Their wrappers and prefixes are taken off, and what stands
-    beside a backbone (projection heads, online classifiers) is left out.
-
-    Raises:
-        UserError: for a missing file or one that is no state dict.
-    """
-    loaded = _load(path)
-    parsed = [(match, tensor) for key, tensor in _tensors(loaded) if (match := _KEY.fullmatch(key))]
-    has_core = any(match["core"] for match, _ in parsed)
-    is_pair = _LIGHTNING in loaded or any(match["momentum"] for match, _ in parsed)
-    networks: dict[str, dict[str, Tensor]] = {}
-    for match, tensor in parsed:
-        if has_core and not match["core"]:
-            continue
-        role = match["role"] or ("teacher" if match["momentum"] else "")
-        if not role and has_core and is_pair:
-            role = "student"
-        networks.setdefault(role, {})[match["name"]] = tensor
-    if not networks:
-        raise _no_state_dict(path, f"{len(loaded)} entries, none of them a tensor")
-    return networks
-
-
-def choose(networks: Mapping[str, Any], which: str, name: str) -> str:
-    """Return the key of ``networks`` that ``which`` means.
-
-    Args:
-        networks: what ``read_networks`` returned.
-        which: ``teacher``, ``student``, or ``auto``: the teacher if there is one. A file of one
-            network that is neither gives that one whatever this says.
-        name: of the file, for the message.
-
-    Raises:
-        UserError: if it is not there.
-    """
-    if which not in WHICH:
-        raise unknown_name("network of a checkpoint", which, WHICH)
-    for role in ("teacher", "student", "") if which == "auto" else (which, ""):
-        if role in networks:
-            return role
-    raise UserError(
-        f"weights {name}",
-        expected=f"a {which}",
-        got=f"only a {' and a '.join(networks)}",
-        remedy=f"Use the {next(iter(networks))}.",
-    )
-
-
-def load_weights(network: nn.Module, state: Mapping[str, Tensor], name: str) -> str:
-    """Load ``state`` into ``network``, by name or else by order, and return a line that says how.
-
-    All tensors but a classifier's and ``num_batches_tracked`` must be there with their shapes;
-    timm's own converters (DINOv2's names, position embeddings of another size) get a try first. By
-    order means that the names are others, but shapes, kinds and order of all tensors are the same.
+    Takes safetensors and torch files: plain state dicts, and checkpoints of training programs. The
+    network is found by the names of its own tensors, whatever dictionaries and modules it is in.
+    Every tensor of it must be there, and what the file has left over must be known: heads,
+    decoders, mask tokens, other networks.
 
     Args:
         network: changed in place, unless this raises.
-        state: what ``read_state_dict`` returned.
-        name: of the network or file, for the message.
+        path: the file.
+        which: ``teacher`` (also a momentum encoder, or an average), ``student``, or ``auto``: the
+            teacher if there is one, except where published evaluations take the other, as with
+            MoCo's ``encoder_q``. A file of one network that is neither gives it whatever this says.
+        name: of the network, for messages.
+        remedy: what to do about weights of another network.
+
+    Returns:
+        ``teacher``, ``student`` or ``""``, and how many tensors matched, how, and from where.
 
     Raises:
-        UserError: if a tensor is missing or has another shape; says how many matched.
+        UserError: for a missing file, one that is no state dict, without what was asked for, or
+            with weights of another network.
     """
-    own = network.state_dict()
-    required = [key for key in own if _is_required(key, network)]
-    matched = _by_name(own, state)
-    if not matched.keys() >= set(required):
-        converted = _converted(network, state)
-        if len(_by_name(own, converted)) > len(matched):
-            state, matched = converted, _by_name(own, converted)
-    how = "by name"
-    named = sum(key in matched for key in required)
-    if named <= _BY_NAME * len(required):
-        by_order = _by_order(own, required, state)
-        if by_order:
-            matched, named, how = by_order, len(required), "by order (other names)"
-    if named < len(required):
-        raise _mismatch(own, required, state, named, name)
-    network.load_state_dict(matched, strict=False)
-    total = [key for key in own if not key.endswith("num_batches_tracked")]
-    missing = [key for key in total if key not in matched]
-    note = f"{len(total) - len(missing)} of {len(total)} tensors {how}"
-    return note + (f"; not in the file: {', '.join(missing)}" if missing else "")
+    if which not in WHICH:
+        raise unknown_name("network of a checkpoint", which, WHICH)
+    loaded = _load(path)
+    return fill(network, loaded, which, path.name, f"{name} in {path.name}", remedy)
+
+
+def fill(
+    network: nn.Module,
+    loaded: Mapping[str, Any],
+    which: str,
+    file: str,
+    name: str,
+    remedy: str = REMEDY,
+) -> tuple[str, str]:
+    """Do what ``load_file`` does, with the content of a file."""
+    target = Target(network)
+    states = list(tables(loaded))
+    if not states:
+        raise _no_state_dict(file, f"{len(loaded)} entries, none of them a tensor")
+    everything = find(target, states)
+    networks = by_role(everything, _LIGHTNING in loaded, file)
+    role = choose(networks, which, file)
+    found = networks[role]
+    fit = found.fit
+    others = {other: one.place for other, one in networks.items() if other != role}
+    if fit.absent(target):
+        choices = "".join(f" Or choose the file's {other} with :{other}." for other in others)
+        raise _mismatch(target, fit, name, remedy, choices)
+    if fit.how == "by name":
+        left = check_inside(fit.left, target.own, name, remedy)
+    else:
+        heads = Counter(key.rpartition(".")[0] for key in fit.left)
+        left = [f"{head} ({count}), a head" for head, count in heads.items()]
+    left += check_beside(beside(found, everything), name)
+    network.load_state_dict(fit.pairs, strict=False)
+    return role, _note(target, found, left, others)
+
+
+def _note(target: Target, found: Found, left: list[str], others: Mapping[str, str]) -> str:
+    counted, pairs = target.counted, found.fit.pairs
+    taken = sum(key in pairs for key in counted)
+    parts = [f"matched {taken} of {len(counted)} tensors {found.fit.how}"]
+    if found.place:
+        parts[0] += f", from {found.place}"
+    if found.fit.converted:
+        parts.append(f"converted: {', '.join(found.fit.converted)}")
+    if taken < len(counted):
+        parts.append(f"not in the file: {', '.join(k for k in counted if k not in pairs)}")
+    parts += [
+        f"also in the file: a {role}, {place} (:{role} chooses it)"
+        for role, place in others.items()
+    ]
+    if left:
+        parts.append(f"left over in the file: {', '.join(left)}")
+    return "; ".join(parts)
 
 
 def _load(path: Path) -> Mapping[str, Any]:
@@ -138,102 +118,43 @@ def _load(path: Path) -> Mapping[str, Any]:
     try:
         loaded = _safetensors(path) if path.suffix == ".safetensors" else read(path)
     except Unreadable as error:
-        raise _no_state_dict(path, str(error)) from error
+        raise _no_state_dict(path.name, str(error), error.remedy) from error
     if not isinstance(loaded, Mapping):
-        raise _no_state_dict(path, type(loaded).__name__)
+        raise _no_state_dict(path.name, type(loaded).__name__)
     return loaded
 
 
 def _safetensors(path: Path) -> Mapping[str, Any]:
-    from safetensors.torch import load_file
+    from safetensors.torch import load_file as load_safetensors
 
     try:
-        return load_file(path)
+        return load_safetensors(path)
     except Exception as error:  # whatever it raises for another file is the reason
         raise Unreadable(str(error).strip().split("\n")[0], "Use another one.") from error
 
 
-def _tensors(loaded: Mapping[str, Any]) -> list[tuple[str, Tensor]]:
-    """Return the tensors under dotted keys: those in wrappers if there are any, else the rest."""
-    wrapped = [
-        (f"{wrapper}.{key}", tensor)
-        for wrapper in _WRAPPERS
-        if isinstance(loaded.get(wrapper), Mapping)
-        for key, tensor in _tensors(loaded[wrapper])
-    ]
-    # torch.compile puts `_orig_mod.` wherever a compiled module was.
-    plain = [(str(k).replace("_orig_mod.", ""), v) for k, v in loaded.items()]
-    return wrapped or [(key, value) for key, value in plain if isinstance(value, Tensor)]
-
-
-def _is_required(key: str, network: nn.Module) -> bool:
-    cfg = getattr(network, "default_cfg", None) or {}
-    heads = cfg.get("classifier") or _HEADS
-    heads = (heads,) if isinstance(heads, str) else heads
-    return not key.endswith("num_batches_tracked") and key.rpartition(".")[0] not in heads
-
-
-def _by_name(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k: state[k] for k in own if k in state and state[k].shape == own[k].shape}
-
-
-def _converted(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Return ``state`` as timm's converter for this family makes it, or as it is."""
-    for cls in type(network).__mro__:
-        convert = getattr(sys.modules[cls.__module__], "checkpoint_filter_fn", None)
-        if convert is not None:
-            try:
-                return convert(dict(state), network)
-            except Exception:  # a file of another network, which the caller's message describes
-                return state
-    return state
-
-
-def _by_order(
-    own: Mapping[str, Tensor], required: list[str], state: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Pair the tensors in order; ``{}`` unless all agree but a classifier at the file's end."""
-    theirs = [key for key in state if not key.endswith("num_batches_tracked")]
-    wanted = [key for key in own if not key.endswith("num_batches_tracked")]
-    if wanted[: len(required)] != required:  # a classifier in between: which is it in the file?
-        return {}
-
-    def same(mine: str, other: str) -> bool:
-        # The last part of a name tells weight from bias, which have the same shape in a BatchNorm.
-        kind = mine.rpartition(".")[2] == other.rpartition(".")[2]
-        return kind and own[mine].shape == state[other].shape
-
-    head = theirs[len(required) :]
-    if len(theirs) < len(required) or len(head) > 2 or any(state[key].ndim > 2 for key in head):
-        return {}
-    if not all(same(mine, other) for mine, other in zip(required, theirs)):
-        return {}
-    return {mine: state[other] for mine, other in zip(wanted, theirs) if same(mine, other)}
-
-
-def _mismatch(
-    own: Mapping[str, Tensor],
-    required: list[str],
-    state: Mapping[str, Tensor],
-    named: int,
-    name: str,
-) -> UserError:
-    shapes = [key for key in required if key in state and state[key].shape != own[key].shape]
-    absent = [key for key in required if key not in state]
-    extra = [key for key in state if key not in own]
-    got = f"{named} ({len(absent)} missing, {len(shapes)} of another shape)"
+def _mismatch(target: Target, fit: Match, name: str, remedy: str, choices: str) -> UserError:
+    own, absent = target.own, fit.absent(target)
+    shapes = [key for key in absent if key in fit.state]
+    missing = [key for key in absent if key not in fit.state]
+    named = len(target.required) - len(absent)
+    got = f"{named} ({len(missing)} missing, {len(shapes)} of another shape)"
     if shapes:
         key = shapes[0]
-        got += f"; {key} has shape {_shape(own[key])}, in the file {_shape(state[key])}"
-    if absent:
-        got += f"; missing {', '.join(absent[:3])}"
-    if extra:
-        got += f"; the file has {', '.join(extra[:3])}"
+        got += f"; {key} has shape {_shape(own[key])}, in the file {_shape(fit.state[key])}"
+    for what, keys in (("missing", missing), ("the file has", fit.left)):
+        if keys:
+            more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+            got += f"; {what} {', '.join(keys[:3])}{more}"
+    if has_registers(missing):
+        remedy = WITHOUT_REGISTERS
+    elif has_registers(fit.left):
+        remedy = WITH_REGISTERS
     return UserError(
         f"weights for {name}",
-        expected=f"all {len(required)} tensors of the network",
+        expected=f"all {len(target.required)} tensors of the network",
         got=got,
-        remedy="Name the architecture that the file was saved from.",
+        remedy=remedy + choices,
     )
 
 
@@ -241,10 +162,12 @@ def _shape(tensor: Tensor) -> str:
     return " x ".join(map(str, tensor.shape))
 
 
-def _no_state_dict(path: Path, got: str) -> UserError:
+def _no_state_dict(
+    file: str, got: str, remedy: str = "Save the network's state_dict() alone."
+) -> UserError:
     return UserError(
-        f"weights {path.name}",
+        f"weights {file}",
         expected="a state dict, written by torch.save or safetensors",
         got=got,
-        remedy="Save the network's state_dict() alone.",
+        remedy=remedy,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from solo_ood import host, preflight
+from solo_ood.embedding.weights import SAME_RUN, load_file
 from solo_ood.errors import UserError, unknown_name
 from solo_ood.evaluation.groups import grouped_accuracy, groups_of, members
-from solo_ood.export import existing, read_args, uncompiled
+from solo_ood.export import existing, read_args
 from solo_ood.host import release
 from solo_ood.loading import load
 
@@ -147,31 +149,31 @@ def load_network(checkpoint: Path, weights: str = "student") -> tuple[torch.nn.M
     """Return the student or teacher network of a checkpoint and its training crop size (pixels).
 
     Raises:
-        UserError: if the file or the ``args.json`` beside it is missing, or for other ``weights``.
+        UserError: if the file or the ``args.json`` beside it is missing, for other ``weights``, or
+            unless the file holds every tensor of the network that ``args.json`` describes.
     """
     networks = {"student": host.student, "teacher": host.teacher}
     if weights not in networks:
         raise UserError(
             "weights", expected="student or teacher", got=weights, remedy="Use one of the two."
         )
-    args = read_args(checkpoint.parent)
+    args = read_args(existing(checkpoint).parent)
     kwargs = {k: v for k, v in args.items() if k not in ("name", "method", "config")}
     if args.get("method") not in METHODS:
         raise unknown_name("method in args.json", args.get("method"), METHODS)
-    state: Any = load(existing(checkpoint)).get("state_dict")
     try:
-        # Not load_from_checkpoint: it unpickles, in Lightning before 2.6, and takes arguments of
-        # the constructor from the file.
-        model = METHODS[args["method"]](**kwargs)
-        model.load_state_dict(uncompiled(state), strict=False)
-        return networks[weights](model), args["crop_size"][0]
+        network = networks[weights](METHODS[args["method"]](**kwargs))
+        crop_size = args["crop_size"][0]
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise UserError(
-            f"checkpoint {checkpoint}",
-            expected="the weights of the network that args.json beside it describes",
+            f"args.json beside {checkpoint}",
+            expected="the settings of a run of the installed host",
             got=f"{type(error).__name__}: {(str(error).splitlines() or [''])[-1].strip()}",
-            remedy="Give a checkpoint and the args.json of the same run.",
+            remedy=SAME_RUN,
         ) from error
+    _, note = load_file(network, checkpoint, weights, str(args.get("encoder")), SAME_RUN)
+    print(f"{checkpoint.name}: {note}", file=sys.stderr)
+    return network, crop_size
 
 
 def _extract(network: Any, loader: DataLoader) -> tuple[Tensor, Tensor]:
