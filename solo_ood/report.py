@@ -6,6 +6,7 @@ import csv
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,8 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
     out.mkdir(parents=True, exist_ok=True)
     samples = _samples(cfg)
     lines = [f"run {run}: epoch {checkpoint['epoch'] + 1}, {checkpoint['global_step']} steps"]
-    lines += _loss_lines(curves) + _detector_lines(selector, ood)
-    lines += _queue_lines(selector, samples) + _evaluation_lines(run)
+    lines += _loss_lines(curves) + detector_summary(selector, ood, samples)
+    lines += _evaluation_lines(run)
     lines += [f"{'pictures':<14}{path}" for path in _pictures(selector, ood, samples, curves, out)]
     text = "\n".join(lines)
     (out / "summary.txt").write_text(text + "\n")
@@ -132,6 +133,13 @@ def _loss_lines(curves: Curves) -> list[str]:
     return [f"{'DINO loss':<14}{first:.3f} (first tenth of the run) -> {last:.3f} (last tenth)"]
 
 
+def detector_summary(
+    selector: RareSelector, ood: OODConfig, samples: Sequence[tuple[str, int]] = ()
+) -> list[str]:
+    """Return the lines of detector and queue, by class if ``samples`` (path, label) are known."""
+    return _detector_lines(selector, ood) + _queue_lines(selector, samples)
+
+
 def _detector_lines(selector: RareSelector, ood: OODConfig) -> list[str]:
     count, metrics = selector.counts, selector.metrics()
     if not count["judged"]:
@@ -157,7 +165,7 @@ def _detector_lines(selector: RareSelector, ood: OODConfig) -> list[str]:
     return lines
 
 
-def _queue_lines(selector: RareSelector, samples: list[tuple[str, int]]) -> list[str]:
+def _queue_lines(selector: RareSelector, samples: Sequence[tuple[str, int]]) -> list[str]:
     queue = selector.queue
     lines = [
         f"{'queue':<14}{len(queue)} of {queue.capacity} indexes, mean age {queue.mean_age:.0f} "

@@ -27,7 +27,7 @@ from solo_ood.replay import RareLoader
 from solo_ood.selection import RareSelector
 
 HERE = Path(__file__).resolve().parent
-OOD = "+method_kwargs.ood."
+OOD = "++method_kwargs.ood."
 FAST = [  # transformers have no BatchNorm: a bad row stays one row
     "backbone.name=vit_tiny",
     "+backbone.kwargs.patch_size=16",
@@ -393,7 +393,7 @@ def test_black_images_only(scorer, images, prepared, trainer):
 
     for path in images:
         Image.new("RGB", (32, 32)).save(path)
-    model, train = prepared(f"{OOD}scorer.name={scorer}", "+method_kwargs.ood.threshold.eta=0.02")
+    model, train = prepared(f"{OOD}scorer.name={scorer}", "++method_kwargs.ood.threshold.eta=0.02")
     steps = Steps()
     trainer(max_epochs=4, callbacks=[steps]).fit(model, train)
     counts = model.selector.counts

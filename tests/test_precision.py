@@ -14,7 +14,7 @@ from solo_ood.config import OODConfig, ScorerConfig, ThresholdConfig
 from solo_ood.selection import RareSelector
 from solo_ood.threshold import WindowThreshold
 
-OOD = "+method_kwargs.ood."
+OOD = "++method_kwargs.ood."
 HALF = ("bf16-mixed", "bf16-true")
 
 
