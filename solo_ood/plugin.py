@@ -36,7 +36,7 @@ def register() -> None:
             f"solo-learn method {NAME!r}",
             expected="no other class of this name",
             got=f"{owner.__module__}.{owner.__qualname__}",
-            remedy="Remove the other registration.",
+            remedy="Uninstall the package of that class, or give its method another name.",
         )
     # ${solo_ood.digits:train} in a config becomes the path of the embedded data set.
     OmegaConf.register_new_resolver("solo_ood.digits", digits_lt, replace=True)

@@ -40,10 +40,10 @@ def check(cfg: DictConfig) -> None:
     warmup = OmegaConf.select(cfg, "method_kwargs.warmup_teacher_temperature_epochs") or 0
     if warmup > (cfg.get("max_epochs") or warmup):
         raise UserError(
-            "method_kwargs.warmup_teacher_temperature_epochs",
+            (key := "method_kwargs.warmup_teacher_temperature_epochs"),
             expected=f"at most max_epochs = {cfg.max_epochs}",
             got=warmup,
-            remedy="Lower it together with max_epochs.",
+            remedy=f"Set ++{key}={cfg.max_epochs} or less.",
         )
     check_logger(cfg)
     if cfg.get("method") == "dino_ood":

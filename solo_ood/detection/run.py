@@ -21,11 +21,13 @@ from solo_ood.detection.regions import Box, Regions
 from solo_ood.detection.report import Measured, write
 from solo_ood.detection.request import (
     boxes_of,
+    check_data,
     check_output,
     check_regions,
     definitions_of,
     detectors_of,
     exemplar_rows,
+    needs_patches,
     read_data,
 )
 from solo_ood.embedding.extract import Embedded, ExtractConfig, common_size, embed
@@ -46,11 +48,18 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
         UserError: for bad data, options, networks or weights.
     """
     check_output(options)
+    check_data(options)
+    with_patches = needs_patches(options.detectors)
+    # Names and files of the networks before the images are looked at, which may take minutes.
+    embedders = [make_embedder(spec, options.stage, with_patches) for spec in options.embedders]
     fit, test, notes = read_data(options)
     definitions = definitions_of(options, fit, test)
     boxes = boxes_of(options, fit, definitions)
     detectors, left_out = detectors_of(options.detectors, bool(fit.masks or boxes))
     notes += left_out
+    first = getattr(rank_zero_only, "rank", 0) == 0
+    if notes and first:
+        show("\n".join(notes))
     if boxes and not any(one.regions for one in detectors):
         notes.append(
             "--boxes name the exemplars; the boxes themselves are for exemplar-regions only"
@@ -59,7 +68,6 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     empty = Feats(np.zeros((len(fit), 1), dtype=np.float32))
     rare = _rare(definitions, fit, test)
     check(Task(empty, None if test is None else empty, rare), plan, detectors)
-    with_patches = any(one.patches for one in detectors)
     extract = ExtractConfig(
         options.cache,
         options.image_size or DEFAULT_SIZES[layout_of(options.data)],
@@ -71,7 +79,6 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
         options.max_unreadable,
     )
     root = options.data if options.data.is_dir() else options.data.parent
-    embedders = [make_embedder(spec, options.stage, with_patches) for spec in options.embedders]
     sizes = [common_size(fit, one, extract.image_size) for one in embedders]
     if plan.exemplars and any(one.regions for one in detectors):
         seen = [Regions(fit, size, (1, 1), boxes) for size in dict.fromkeys(sizes)]
@@ -87,7 +94,7 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
         fit_feats = embed(fit, one, extract, root, "fit", size)
         test_feats = None if test is None else embed(test, one, extract, root, "test", size)
         embedded.append((fit_feats, test_feats))
-    if getattr(rank_zero_only, "rank", 0) != 0:
+    if not first:
         return []
 
     results = []
@@ -143,7 +150,7 @@ def _measure(
                 "exemplars",
                 expected="images that can be embedded",
                 got=f"{gone[0]}, which could not",
-                remedy="Name another one.",
+                remedy="Repair the file, or leave it out of --exemplars (--boxes).",
             )
         plan = replace(plan, exemplars=tuple(kept[asked.paths[row]] for row in plan.exemplars))
     plan = check(task, plan, detectors)

@@ -222,7 +222,12 @@ def common_size(split: Split, embedder: Embedder, side: int) -> tuple[int, int]:
         scale = side / min(width, height)
         sizes = [max(multiple, round(x * scale) // multiple * multiple) for x in (height, width)]
         return sizes[0], sizes[1]
-    raise UserError("images", expected="readable ones", got="none", remedy="Look at the files.")
+    raise UserError(
+        "images",
+        expected="files that Pillow can read, such as JPEG and PNG",
+        got=f"none, the first {split.paths[0] if len(split) else 'missing'}",
+        remedy="Open one in an image viewer: convert it if it opens, copy it again if not.",
+    )
 
 
 def _checked(
