@@ -1,7 +1,10 @@
 """The console command ``solo-ood``: measure detectors, report on a run, export a checkpoint."""
 
+# What a command needs is imported when it runs: `--help` and errors of spelling take no time.
+
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
@@ -71,5 +74,7 @@ def parser() -> ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``solo-ood`` with ``argv``, by default the process's arguments."""
     args = parser().parse_args(sys.argv[1:] if argv is None else argv)
+    if not sys.stderr.isatty():  # the downloads of timm's weights, in a pipe or a file
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with user_errors():
         args.run_command(args)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
     lines += _loss_lines(curves) + detector_summary(selector, ood, samples)
     lines += _evaluation_lines(run)
     lines += [f"{'pictures':<14}{path}" for path in _pictures(selector, ood, samples, curves, out)]
-    text = "\n".join(lines)
+    text = "\n".join(map(_wrapped, lines))
     (out / "summary.txt").write_text(text + "\n")
     return text
 
@@ -133,11 +134,18 @@ def _loss_lines(curves: Curves) -> list[str]:
     return [f"{'DINO loss':<14}{first:.3f} (first tenth of the run) -> {last:.3f} (last tenth)"]
 
 
+def _wrapped(line: str) -> str:
+    """Return a line in at most 80 columns, but for paths, which stay whole."""
+    return textwrap.fill(
+        line, 80, subsequent_indent=" " * 14, break_long_words=False, break_on_hyphens=False
+    )
+
+
 def detector_summary(
     selector: RareSelector, ood: OODConfig, samples: Sequence[tuple[str, int]] = ()
 ) -> list[str]:
     """Return the lines of detector and queue, by class if ``samples`` (path, label) are known."""
-    return _detector_lines(selector, ood) + _queue_lines(selector, samples)
+    return [*map(_wrapped, _detector_lines(selector, ood) + _queue_lines(selector, samples))]
 
 
 def _detector_lines(selector: RareSelector, ood: OODConfig) -> list[str]:

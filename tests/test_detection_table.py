@@ -112,6 +112,18 @@ def test_the_terminal_shows_each_detector_once_at_its_last_percentile():
     assert first.index("0.120") == third.index("0.120")  # R, beyond the unknown P
 
 
+def test_no_line_in_the_terminal_is_longer_than_80_characters():
+    high = {"lift": Interval(104.25, 90, 110), "auroc": Interval(0.991, 0.983, 1.0)}
+    long = {
+        "embedder": "vit_small_patch14_dinov2.lvd142m",
+        "definition": "person+bicycle+motorcycle",
+    }
+    rows = [row("exemplar-logistic", n_fit=69863, **long, **high), row("exemplar-regions", **long)]
+    lines = table.terminal(rows).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-2].endswith(" 0.991 .98-1.00") and " 104.2 " in lines[-2]
+
+
 def test_the_terminal_has_a_block_for_each_network_and_definition():
     shown = [row(), row("lof"), row(definition="sign"), row(embedder="other", definition="sign")]
     blocks = [block.splitlines() for block in table.terminal(shown).split("\n\n")]

@@ -22,6 +22,7 @@ from solo_ood.data.images import Split
 from solo_ood.embedding.networks import Embedder
 from solo_ood.embedding.store import MISSING, UNREADABLE, EmbeddingStore, describe, store_key
 from solo_ood.errors import UserError
+from solo_ood.progress import counting_bar
 
 # What Pillow raises for files that are no images, or too large ones.
 BROKEN = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
@@ -164,10 +165,8 @@ class _Progress(Callback):
         self.bar: Any = None
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
-        from tqdm import tqdm
-
         if trainer.is_global_zero:
-            self.bar = tqdm(total=self.n, desc=self.what, unit="img")
+            self.bar = counting_bar(self.n, self.what, "img")
 
     def on_predict_batch_end(
         self,
