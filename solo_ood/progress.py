@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -57,7 +58,8 @@ class Progress(Callback):
         self._by_lines = self.active and not on_terminal(sys.stdout)
         self._said = time.monotonic()
         if bar is not None and self._by_lines:
-            bar.disable()
+            with suppress(NotImplementedError):  # a bar of the user's own
+                bar.disable()
 
     def on_train_batch_end(
         self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
