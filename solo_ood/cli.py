@@ -1,7 +1,10 @@
 """The console command ``solo-ood``: measure detectors, report on a run, export a checkpoint."""
 
+# What a command needs is imported when it runs: `--help` and errors of spelling take no time.
+
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
@@ -80,5 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, TextIOWrapper):  # what it cannot show must not end hours of work
         sys.stdout.reconfigure(errors="backslashreplace")
+    if not sys.stderr.isatty():  # the downloads of timm's weights, in a pipe or a file
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with user_errors():
         args.run_command(args)

@@ -50,7 +50,7 @@ class ScorerConfig:
 
 @dataclass
 class ThresholdConfig:
-    """Which scores are out-of-distribution: ``is_ood == (ood_score > threshold)``."""
+    """Which scores are out-of-distribution: the highest of every block of samples."""
 
     # quota (exactly the top 1 - percentile of every n samples) | fixed (percentile of the first n)
     name: str = "quota"

@@ -219,7 +219,7 @@ def check_values(cfg: Any, choices: Mapping[str, Sequence[str]]) -> None:
                 f"ood.{key}",
                 expected=expected,
                 got=shown(value),
-                remedy=f"Set method_kwargs.ood.{key} accordingly.",
+                remedy=f"Give method_kwargs.ood.{key} such a value, or none for its default.",
             )
     _check_block(threshold)
     _check_exemplars(scorer)

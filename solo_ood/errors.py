@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
+_NEAR = 0.65  # similarity of a misspelling: "persn" for "person", but not "pedestrian"
+_LISTED = 40  # names at most in one message
+
 
 class UserError(ValueError):
     """What a user can mend: the command line shows it as one line, anything else with its trace.
@@ -45,10 +48,12 @@ def shown(value: Any, longest: int = 100) -> str:
 
 
 def unknown_name(kind: str, name: Any, valid: Iterable[str]) -> UserError:
-    """Return the error for a name that is not in ``valid``, with the nearest valid one."""
+    """Return the error for a name that is not in ``valid``, with one that is spelt like it."""
     names, got = sorted(valid), shown(name)
-    near = get_close_matches(got.strip("'"), names, n=1, cutoff=0.5)
-    remedy = f"Did you mean {near[0]!r}?" if near else f"Use {names[0]!r}, for instance."
-    return UserError(
-        f"Unknown {kind}", expected=f"one of {', '.join(names)}", got=got, remedy=remedy
-    )
+    folded = {one.casefold(): one for one in names}
+    near = get_close_matches(got.strip("'").casefold(), folded, n=1, cutoff=_NEAR)
+    remedy = f"Did you mean {folded[near[0]]!r}?" if near else "Use one of these names."
+    listed = ", ".join(names[:_LISTED])
+    if len(names) > _LISTED:
+        listed += f", … ({len(names)} in all)"
+    return UserError(f"Unknown {kind}", expected=f"one of {listed}", got=got, remedy=remedy)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 
 from solo_ood import atomic_checkpoint, host
 from solo_ood.data.training_images import datasets_of, show_all_bits
+from solo_ood.loggers import with_loggers
+from solo_ood.progress import Progress
 from solo_ood.rare_replay import RareReplay
 
 
@@ -64,6 +67,7 @@ class DINOOOD(RareReplay, MultiCropDINO):
         super().__init__(*setup.args, **setup.kwargs)
         host.check_local_crops(self.teacher, setup.local_crop_sizes)
         self.set_up_ood(setup.ood)
+        self._loggers, self._progress = setup.loggers, Progress()
 
     @property
     def teacher(self) -> nn.Module:
@@ -78,7 +82,20 @@ class DINOOOD(RareReplay, MultiCropDINO):
         atomic_checkpoint.protect(self.trainer.strategy)
 
     def configure_callbacks(self) -> list[Callback]:
-        return [*super().configure_callbacks(), _TellOfSigterm()]
+        """Return the run's own; the last hook before Lightning sets its loggers up."""
+        trainer = self._trainer
+        # A Trainer without any is somebody's wish, or a trial run.
+        if self._loggers and trainer is not None and trainer.loggers and not trainer.fast_dev_run:
+            root = Path(trainer.default_root_dir)
+            trainer.loggers = with_loggers(trainer.loggers, self._loggers, root)
+        return [*super().configure_callbacks(), self._progress, _TellOfSigterm()]
+
+    def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
+        """The step of the bases; the loss is shown when logs are read, which waits for it."""
+        loss = super().training_step(batch, batch_idx)
+        if self._progress.active and self._logs_are_read():
+            self.log("loss", loss.detach(), prog_bar=True, logger=False)
+        return loss
 
 
 class _TellOfSigterm(Callback):

@@ -12,6 +12,8 @@ NAME = "dino_ood"
 def register() -> None:
     """Put ``dino_ood`` into solo-learn's ``METHODS`` and the resolver ``solo_ood.digits`` in place.
 
+    Warnings about the host's own code are silent from here on: ``solo_ood.host.quiet``.
+
     A host that has the method itself keeps its own: settings and checkpoints are the same, the
     checks before a run fewer.
 
@@ -19,7 +21,9 @@ def register() -> None:
         UserError: if no usable solo-learn is installed, or another class has the name.
     """
     from solo_ood import host
+    from solo_ood.host.quiet import silence
 
+    silence()
     host.check()
     from solo.methods import METHODS
 
@@ -32,7 +36,7 @@ def register() -> None:
             f"solo-learn method {NAME!r}",
             expected="no other class of this name",
             got=f"{owner.__module__}.{owner.__qualname__}",
-            remedy="Remove the other registration.",
+            remedy="Uninstall the package of that class, or give its method another name.",
         )
     # ${solo_ood.digits:train} in a config becomes the path of the embedded data set.
     OmegaConf.register_new_resolver("solo_ood.digits", digits_lt, replace=True)

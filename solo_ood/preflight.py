@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from solo_ood.config import parse
 from solo_ood.data.folders import check_training_folder
 from solo_ood.errors import UserError
+from solo_ood.loggers import check_logger
 
 PATHS = (
     *("data.train_path", "data.val_path", "data.tail_path", "checkpoint.dir"),
@@ -32,6 +33,14 @@ def check(cfg: DictConfig) -> None:
     dataset, form = OmegaConf.select(cfg, "data.dataset"), OmegaConf.select(cfg, "data.format")
     for key in ("data.train_path", "data.val_path"):
         path = OmegaConf.select(cfg, key)
+        if OmegaConf.is_missing(cfg.data, key.removeprefix("data.")):
+            leave_out = ", or null for no validation" if key == "data.val_path" else ""
+            raise UserError(
+                key,
+                expected="the path of your data",
+                got="none",
+                remedy=f"Give it: {key}=PATH, a folder with a folder for each class{leave_out}.",
+            )
         if dataset in ("cifar10", "cifar100", "stl10"):
             continue  # the host downloads them
         if key == "data.val_path" and path is None:
@@ -49,11 +58,12 @@ def check(cfg: DictConfig) -> None:
     warmup = OmegaConf.select(cfg, "method_kwargs.warmup_teacher_temperature_epochs") or 0
     if warmup > (cfg.get("max_epochs") or warmup):
         raise UserError(
-            "method_kwargs.warmup_teacher_temperature_epochs",
+            (key := "method_kwargs.warmup_teacher_temperature_epochs"),
             expected=f"at most max_epochs = {cfg.max_epochs}",
             got=warmup,
-            remedy="Lower it together with max_epochs.",
+            remedy=f"Set ++{key}={cfg.max_epochs} or less.",
         )
+    check_logger(cfg)
     if cfg.get("method") == "dino_ood":
         parse(
             OmegaConf.select(cfg, "method_kwargs.ood"),

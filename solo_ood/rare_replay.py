@@ -209,7 +209,9 @@ class RareReplay(Base):
                 f"ood/{k}": torch.tensor(v, dtype=torch.float32)
                 for k, v in selector.metrics().items()
             }
-            self.log_dict(metrics, batch_size=len(indexes))
+            for name, value in metrics.items():
+                shown = name in ("ood/flag_rate", "ood/queue_fill")
+                self.log(name, value, prog_bar=shown, batch_size=len(indexes))
 
     def _logs_are_read(self) -> bool:
         """Whether loggers take this step's values, or callbacks may, at the end of an epoch.

@@ -6,8 +6,9 @@ import csv
 import json
 import math
 import os
+import textwrap
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,10 +57,10 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
     out.mkdir(parents=True, exist_ok=True)
     samples = _samples(cfg)
     lines = [f"run {run}: epoch {checkpoint['epoch'] + 1}, {checkpoint['global_step']} steps"]
-    lines += _loss_lines(curves) + _detector_lines(selector, ood)
-    lines += _queue_lines(selector, samples) + _evaluation_lines(run)
+    lines += _loss_lines(curves) + detector_summary(selector, ood, samples)
+    lines += _evaluation_lines(run)
     lines += [f"{'pictures':<14}{path}" for path in _pictures(selector, ood, samples, curves, out)]
-    text = "\n".join(printable(line) for line in lines)
+    text = "\n".join(_wrapped(printable(line)) for line in lines)
     (out / "summary.txt").write_text(text + "\n", encoding="utf-8")
     return text
 
@@ -135,6 +136,20 @@ def _loss_lines(curves: Curves) -> list[str]:
     return [f"{'DINO loss':<14}{first:.3f} (first tenth of the run) -> {last:.3f} (last tenth)"]
 
 
+def _wrapped(line: str) -> str:
+    """Return a line in at most 80 columns, but for paths, which stay whole."""
+    return textwrap.fill(
+        line, 80, subsequent_indent=" " * 14, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def detector_summary(
+    selector: RareSelector, ood: OODConfig, samples: Sequence[tuple[str, int]] = ()
+) -> list[str]:
+    """Return the lines of detector and queue, by class if ``samples`` (path, label) are known."""
+    return [*map(_wrapped, _detector_lines(selector, ood) + _queue_lines(selector, samples))]
+
+
 def _detector_lines(selector: RareSelector, ood: OODConfig) -> list[str]:
     count, metrics = selector.counts, selector.metrics()
     if not count["judged"]:
@@ -160,7 +175,7 @@ def _detector_lines(selector: RareSelector, ood: OODConfig) -> list[str]:
     return lines
 
 
-def _queue_lines(selector: RareSelector, samples: list[tuple[str, int]]) -> list[str]:
+def _queue_lines(selector: RareSelector, samples: Sequence[tuple[str, int]]) -> list[str]:
     queue = selector.queue
     lines = [
         f"{'queue':<14}{len(queue)} of {queue.capacity} indexes, mean age {queue.mean_age:.0f} "

@@ -25,11 +25,11 @@ TINY = [
     "augmentations.0.crop_size=32",
     "augmentations.1.crop_size=24",
     "check_val_every_n_epoch=1",
-    "+method_kwargs.ood.start=0.0",
-    "+method_kwargs.ood.scorer.n_reference=64",
-    "+method_kwargs.ood.scorer.min_samples=16",
-    "+method_kwargs.ood.threshold.n=16",
-    "+method_kwargs.ood.threshold.percentile=0.8",
+    "++method_kwargs.ood.start=0.0",
+    "++method_kwargs.ood.scorer.n_reference=64",
+    "++method_kwargs.ood.scorer.min_samples=16",
+    "++method_kwargs.ood.threshold.n=16",
+    "++method_kwargs.ood.threshold.percentile=0.8",
 ]
 
 

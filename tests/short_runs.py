@@ -8,7 +8,7 @@ SOON = (  # with TINY: samples are flagged from the third step on, and replayed 
     "method_kwargs.ood.scorer.min_samples=8",
     "method_kwargs.ood.threshold.n=8",
     "method_kwargs.ood.threshold.percentile=0.3",
-    "+method_kwargs.ood.queue.release=0",
+    "++method_kwargs.ood.queue.release=0",
 )
 
 

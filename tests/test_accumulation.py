@@ -10,7 +10,7 @@ from short_runs import SOON, SaveAfterFirstEpoch
 from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader, Dataset
 
-OOD = "+method_kwargs.ood."
+OOD = "++method_kwargs.ood."
 
 
 class Fixed(Dataset):

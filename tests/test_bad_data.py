@@ -28,7 +28,7 @@ from solo_ood.replay import RareLoader
 from solo_ood.selection import RareSelector
 
 HERE = Path(__file__).resolve().parent
-OOD = "+method_kwargs.ood."
+OOD = "++method_kwargs.ood."
 FAST = [  # transformers have no BatchNorm: a bad row stays one row
     "backbone.name=vit_tiny",
     "+backbone.kwargs.patch_size=16",

@@ -10,7 +10,7 @@ import short_runs
 import torch
 from lightning.pytorch import Callback, seed_everything
 
-OOD = "+method_kwargs.ood."
+OOD = "++method_kwargs.ood."
 SOON = (*short_runs.SOON, f"{OOD}scorer.feats=eval")  # both modes of the teacher
 
 

@@ -243,7 +243,7 @@ def both(compose, build, trainer, tmp_path):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_resumed_at_an_epoch_s_end_it_is_the_uninterrupted_run(workers, both, loader, compose):
     """With the host's own loader: shuffled, randomly augmented, and validated in between."""
-    overrides = [f"data.num_workers={workers}", "+method_kwargs.ood.mix.num_workers=0"]
+    overrides = [f"data.num_workers={workers}", "++method_kwargs.ood.mix.num_workers=0"]
     validation = DataLoader([(torch.zeros(3, 32, 32), 0)] * 4, shuffle=True)  # draws a seed, too
     (straight, resumed), ends = both(overrides, loader, 6, at_epoch_end=True, val=validation)
     assert difference(straight.seen["saved"], resumed.seen["start"]) is None
@@ -355,7 +355,7 @@ def test_the_detector_of_another_configuration_is_a_clear_error(override, error,
 def test_a_smaller_queue_keeps_the_newest_of_a_checkpoint(compose, build):
     model = build(compose(*VIT))
     model.selector.queue.push(range(10))
-    smaller = build(compose(*VIT, "+method_kwargs.ood.queue.capacity=4"))
+    smaller = build(compose(*VIT, "++method_kwargs.ood.queue.capacity=4"))
     smaller.on_load_checkpoint(saved_by(model))
     assert list(smaller.selector.queue) == [6, 7, 8, 9]
 

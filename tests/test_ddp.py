@@ -15,12 +15,12 @@ HERE = Path(__file__).resolve().parent
 EXEMPLAR = (
     "ood=exemplar",
     "method_kwargs.ood.scorer.exemplars=[3,50,400]",
-    "+method_kwargs.ood.scorer.exemplar_every=10",
+    "++method_kwargs.ood.scorer.exemplar_every=10",
 )
 
 
 def test_two_processes_agree_and_share_the_replays(tmp_path, registered, tiny):
-    overrides = [*tiny, "optimizer.batch_size=8", "+method_kwargs.ood.queue.release=0", *EXEMPLAR]
+    overrides = [*tiny, "optimizer.batch_size=8", "++method_kwargs.ood.queue.release=0", *EXEMPLAR]
     done = subprocess.run(
         [sys.executable, HERE / "ddp_run.py", HERE.parent / "configs", tmp_path, *overrides],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},

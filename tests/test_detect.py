@@ -377,14 +377,22 @@ CHROMIUM = next(
 
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium on this machine to open the report with")
 def test_the_report_opens_in_a_browser_and_shows_every_picture(streets, tmp_path):
-    run(streets, tmp_path / "out", "--rare", "person", "--detectors", "knn", "--sizes", "all")
+    names = ["--rare", "person+rider", "--detectors", "knn", "exemplar-logistic", "--poster"]
+    run(streets, tmp_path / "out", *names, "--sizes", "all", network="mobilenetv3_small_050:random")
     alone = tmp_path / "elsewhere" / "report.html"  # without the files beside it
     alone.parent.mkdir()
     alone.write_text(
         (tmp_path / "out" / "report.html").read_text()
-        + "<script>document.title = [...document.images].map(i => i.naturalWidth).join()</script>"
+        + "<script>document.title = [...document.images].map(i => i.naturalWidth).join() + ';' +"
+        "[...document.querySelectorAll('th')].at(-1).getBoundingClientRect().right</script>"
     )
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'user'}"]
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--window-size=1280,900",
+        f"--user-data-dir={tmp_path / 'user'}",
+    ]
     done = subprocess.run(
         [CHROMIUM, *flags, "--virtual-time-budget=5000", "--dump-dom", alone.as_uri()],
         capture_output=True,
@@ -392,6 +400,8 @@ def test_the_report_opens_in_a_browser_and_shows_every_picture(streets, tmp_path
         timeout=120,
     )
     title = done.stdout.partition("<title>")[2].partition("</title>")[0]
-    widths = [int(width) for width in title.split(",")]
+    pictures, _, right = title.partition(";")
+    widths = [int(width) for width in pictures.split(",")]
+    assert 600 < float(right) < 1265  # FPR95, the last column, is in sight at 1,280 pixels
     assert len(widths) >= 4 and min(widths) > 300
     assert "<td>knn</td>" in done.stdout

@@ -106,10 +106,22 @@ def test_the_terminal_shows_each_detector_once_at_its_last_percentile():
     assert first.split()[:4] == ["knn", "256", "0.140", "0.777"]
     assert second.split()[:4] == ["knn", "1024", "0.140", "0.150"]
     assert third.split()[:5] == ["random", "–", "0.140", "0.150", "–"]  # N and precision
-    assert first.endswith("0.090 to 0.290")
+    assert first.endswith("0.190 .09-.29") and head.endswith("AUROC  95% CI")
     ends = {line.index(name) + len(name) for line, name in ((head, "Base"), (first, "0.140"))}
     assert len({*ends, third.index("0.140") + 5}) == 1  # columns stay columns
     assert first.index("0.120") == third.index("0.120")  # R, beyond the unknown P
+
+
+def test_no_line_in_the_terminal_is_longer_than_80_characters():
+    high = {"lift": Interval(104.25, 90, 110), "auroc": Interval(0.991, 0.983, 1.0)}
+    long = {
+        "embedder": "vit_small_patch14_dinov2.lvd142m",
+        "definition": "person+bicycle+motorcycle",
+    }
+    rows = [row("exemplar-logistic", n_fit=69863, **long, **high), row("exemplar-regions", **long)]
+    lines = table.terminal(rows).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[-2].endswith(" 0.991 .98-1.00") and " 104.2 " in lines[-2]
 
 
 def test_the_terminal_has_a_block_for_each_network_and_definition():
@@ -125,7 +137,7 @@ def test_the_terminal_has_a_block_for_each_network_and_definition():
 
 def test_names_that_contain_nan_stay_as_they_are():
     said = table.terminal([row(definition="banana", auroc=Interval(NAN, NAN, NAN))])
-    assert said.startswith("net, rare: banana, p") and said.rstrip().endswith("–    0.200")
+    assert said.startswith("net, rare: banana, p") and said.rstrip().endswith(" 0.200     –")
 
 
 def test_means_are_over_the_definitions_of_the_same_detector_size_and_percentile():

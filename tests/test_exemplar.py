@@ -18,7 +18,7 @@ from solo_ood.exemplars import Exemplars, rows_of
 from solo_ood.scorers import ExemplarScorer, KNNScorer, MahalanobisScorer
 
 D = 6
-OOD, GIVEN = "+method_kwargs.ood.", "method_kwargs.ood.scorer.exemplars="
+OOD, GIVEN = "++method_kwargs.ood.", "method_kwargs.ood.scorer.exemplars="
 
 
 def stream(n: int, seed: int = 0, offset: float = 1.0) -> Tensor:

@@ -16,7 +16,7 @@ from processes_run import GLOBAL_BATCH, digest
 
 from solo_ood.rare_queue import RareQueue
 
-OOD = "+method_kwargs.ood."
+OOD = "++method_kwargs.ood."
 # Mixed batches keep all fresh rows, so their order is that of one process.
 WHOLE = ["whole", f"{OOD}mix.mode=append"]
 RESUMED = [f"{OOD}mix.mode=append"]

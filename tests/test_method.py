@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, Dataset
 
-OOD = "+method_kwargs.ood."
+OOD = "++method_kwargs.ood."
 
 
 class Losses(Callback):

@@ -146,7 +146,9 @@ class ErrorsInOurParts(Callback):
 @pytest.mark.parametrize("scorer", ["knn", "mahalanobis", "random", "oracle"])
 def test_steps_of_a_real_run_do_not_synchronise_a_gpu(scorer, compose, build, loader, trainer):
     seed_everything(1)
-    cfg = compose(f"+method_kwargs.ood.scorer.name={scorer}", "+method_kwargs.ood.queue.release=0")
+    cfg = compose(
+        f"++method_kwargs.ood.scorer.name={scorer}", "++method_kwargs.ood.queue.release=0"
+    )
     errors = ErrorsInOurParts()
     fitter = trainer(accelerator="gpu", callbacks=[errors], max_steps=60)
     model = build(cfg)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from solo_ood.config import THRESHOLDS, OODConfig, ScorerConfig, ThresholdConfig
 from solo_ood.selection import RareSelector
 
-OOD = "+method_kwargs.ood."
+OOD = "++method_kwargs.ood."
 HALF = ("bf16-mixed", "bf16-true")
 
 

@@ -110,9 +110,9 @@ def test_exported_checkpoint_is_plain_dino(weights, run, tmp_path, registered):
     ("override", "error"),
     [
         ("data.train_path=nowhere", "data.train_path: expected an existing folder, got nowhere"),
-        ("+method_kwargs.ood.scorer.name=knnn", "Unknown ood.scorer.name.*Did you mean 'knn'"),
-        ("+method_kwargs.ood.qeue.capacity=3", "Unknown key in method_kwargs.ood.*'queue'"),
-        ("+method_kwargs.ood.mix.ratio=0.01", "ood.mix.ratio: expected a ratio that gives at"),
+        ("++method_kwargs.ood.scorer.name=knnn", "Unknown ood.scorer.name.*Did you mean 'knn'"),
+        ("++method_kwargs.ood.qeue.capacity=3", "Unknown key in method_kwargs.ood.*'queue'"),
+        ("++method_kwargs.ood.mix.ratio=0.01", "ood.mix.ratio: expected a ratio that gives at"),
         (
             "+method_kwargs.warmup_teacher_temperature_epochs=99",
             "method_kwargs.warmup_teacher_temperature_epochs: expected at most max_epochs = 15",

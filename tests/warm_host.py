@@ -42,7 +42,7 @@ SMALL = [
     "++method_kwargs.ood.scorer.min_samples=8",
     "++method_kwargs.ood.threshold.min_samples=8",
     "++method_kwargs.ood.threshold.percentile=0.6",
-    "+method_kwargs.ood.queue.release=0",
+    "++method_kwargs.ood.queue.release=0",
     "auto_resume.enabled=True",
     "+enable_progress_bar=False",
     "+enable_model_summary=False",
@@ -157,17 +157,25 @@ class WarmHost:
             raise RuntimeError(f"the warm process ended with status {self._process.wait(30)}")
         return json.loads(answer)
 
-    def start(self, folder: Path, *overrides: str, max_file: int | None = None, **env: str) -> Run:
-        """Start ``main_pretrain.py --config-name dino_ood OVERRIDES`` in ``folder``.
+    def start(
+        self,
+        folder: Path,
+        *overrides: str,
+        config: str = "dino_ood",
+        max_file: int | None = None,
+        **env: str,
+    ) -> Run:
+        """Start ``main_pretrain.py --config-name CONFIG OVERRIDES`` in ``folder``.
 
         Args:
             folder: the working directory, made if need be.
             overrides: of the config.
+            config: its name.
             max_file: bytes that no file may exceed (``RLIMIT_FSIZE``), as on a disk that is full.
             env: further environment variables.
         """
         folder.mkdir(parents=True, exist_ok=True)
-        argv = [str(script()), "--config-name", "dino_ood", *overrides]
+        argv = [str(script()), "--config-name", config, *overrides]
         pid = self.ask(start=argv, folder=str(folder), max_file=max_file, env=env)
         return Run(self, pid, folder)
 

@@ -1,4 +1,7 @@
-"""Every detector that can be measured, by name: fit on embeddings, score embeddings."""
+"""Every detector that can be measured, by name: fit on embeddings, score embeddings.
+
+The command line names them in its help, so that torch and the like are imported on use.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 
-from solo_ood.config import ScorerConfig
 from solo_ood.detection.feats import Feats, given
-from solo_ood.detection.segmentation import region_maps
 from solo_ood.errors import unknown_name
-from solo_ood.scorers import ExemplarScorer, make_scorer
 
 PATCH_MEMORY = 10_000  # patches kept of the fit split
 
@@ -62,6 +61,11 @@ def _scorer(name: str) -> Fit:
     """Return a scorer of the training method with all fit samples as its reference."""
 
     def fit(feats: Feats, seed: int) -> Score:
+        import torch
+
+        from solo_ood.config import ScorerConfig
+        from solo_ood.scorers import ExemplarScorer, make_scorer
+
         pooled = torch.from_numpy(feats.pooled)
         cfg = ScorerConfig(name=name, n_reference=len(pooled), min_samples=2)
         scorer = make_scorer(cfg, pooled.shape[1], seed=seed).fit(pooled)
@@ -122,6 +126,8 @@ def _patch_knn(feats: Feats, seed: int) -> Score:
     After PatchCore (Roth et al., 2022, arXiv:2106.08265), with a random memory instead of a greedy
     coreset, and a mean instead of the maximum.
     """
+    import torch
+
     generator = torch.Generator().manual_seed(seed)
     per_image = -(-PATCH_MEMORY // len(feats))
     # In random order, so that what does not fit is of any images and not of the last.
@@ -177,6 +183,8 @@ def _exemplar_regions(feats: Feats, seed: int) -> Score:
     """Mean of ``region_maps``: the share of an image that looks like the regions, in [0, 1]."""
 
     def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
+        from solo_ood.detection.segmentation import region_maps
+
         return np.array([float(one.mean()) for one in region_maps(test, exemplars)])
 
     return score

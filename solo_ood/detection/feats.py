@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+
+if TYPE_CHECKING:  # imported on use: the help of the command line does without it
+    from torch import Tensor
 
 Value = TypeVar("Value")
 
@@ -34,6 +34,9 @@ class Rows:
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield (h * w, D') float32 of each row, L2-normalised."""
+        import torch
+        import torch.nn.functional as F
+
         for row in self.rows:
             patches = torch.from_numpy(self.array[row].astype(np.float32))
             yield F.normalize(patches.flatten(0, 1), dim=1)

@@ -10,10 +10,10 @@ from pathlib import Path
 from solo_ood.cache import cache_folder
 from solo_ood.data.rare import POSTER_BASE_RATE
 from solo_ood.detection.detectors import DETECTORS
-from solo_ood.detection.pictures import PROJECTIONS
 from solo_ood.detection.plan import Plan
 from solo_ood.text import user_path
 
+PROJECTIONS = ("pca", "tsne", "umap")
 # All but those that store every patch on the disk.
 DEFAULT_DETECTORS = tuple(name for name, entry in DETECTORS.items() if not entry.patches)
 # Pixels of the shorter side: on driving frames what matters is small.

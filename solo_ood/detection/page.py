@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from html import escape as escape_html
 from pathlib import Path
 
 from solo_ood.text import printable
 
+_INTERVAL = re.compile(r"^(-?[\d.]+) (\[-?[\d.]+, -?[\d.]+\])$")
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2em auto; max-width: 1250px; padding: 0 1em;
   color: #222; }
 h1, h2 { line-height: 1.2; } h2 { margin-top: 2em; border-bottom: 1px solid #ccc; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 12.5px; font-variant-numeric: tabular-nums; }
-th, td { padding: 2px 8px; text-align: right; white-space: nowrap; }
+th, td { padding: 2px 6px; text-align: right; white-space: nowrap; }
 th { background: #f3f3f3; position: sticky; top: 0; }
-th:nth-child(-n+3), td:nth-child(-n+3) { text-align: left; }
+th:nth-child(-n+3), td:nth-child(-n+3) { text-align: left; white-space: normal; }
+td small { display: block; color: #555; }
 tr:nth-child(even) td { background: #fafafa; }
 img { max-width: 100%; } figure { margin: 1em 0; } figcaption { color: #555; font-size: 13px; }
 pre { background: #f6f6f6; padding: .6em; white-space: pre-wrap; }
@@ -86,4 +89,9 @@ def escape(text: str) -> str:
 
 
 def _cells(tag: str, cells: Sequence[str]) -> str:
-    return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+    return "<tr>" + "".join(f"<{tag}>{_cell(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+
+def _cell(text: str) -> str:
+    """Return the text; an interval on a line of its own, so that wide tables fit the page."""
+    return _INTERVAL.sub(r"\1 <small>\2</small>", escape(text))

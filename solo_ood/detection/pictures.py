@@ -15,10 +15,10 @@ from PIL import Image
 from solo_ood import plots
 from solo_ood.data.pixels import Levels, load
 from solo_ood.detection.measure import Scores
+from solo_ood.detection.options import PROJECTIONS
 from solo_ood.embedding.extract import covered
 from solo_ood.errors import UserError, unknown_name
 
-PROJECTIONS = ("pca", "tsne", "umap")
 MAX_POINTS = 5000  # of a scatter; t-SNE of more takes minutes and shows less
 
 

@@ -26,17 +26,25 @@ def check_output(options: DetectOptions) -> None:
             "--out",
             expected="a folder that can be written",
             got=options.out,
-            remedy="Name another one.",
+            remedy="Name a folder below one that you may write to, such as --out detect.",
         )
     check_projection(options.projection)
 
 
-def read_data(options: DetectOptions) -> tuple[Split, Split | None, list[str]]:
-    """Return the two splits and what a reader should know of them."""
+def check_data(options: DetectOptions) -> None:
+    """Raise ``UserError`` if there are no data, without reading them."""
     if not options.data.exists():
         raise UserError(
-            "--data", expected="a folder or a .csv", got=options.data, remedy="Look again."
+            "data",
+            expected="a folder or a .csv",
+            got=f"no file or folder {options.data}",
+            remedy=f"Check its spelling; relative paths count from {Path.cwd()}.",
         )
+    layout_of(options.data)
+
+
+def read_data(options: DetectOptions) -> tuple[Split, Split | None, list[str]]:
+    """Return the two splits and what a reader should know of them."""
     fit, test = read_splits(options.data, options.max_unreadable, options.cross_fit)
     notes = list(fit.notes)
     out = options.out.resolve()
@@ -55,14 +63,23 @@ def read_data(options: DetectOptions) -> tuple[Split, Split | None, list[str]]:
                 "--imbalance",
                 expected="images of one label each",
                 got="masks",
-                remedy="Leave it out.",
+                remedy="Leave --imbalance out: it draws images of each class folder.",
             )
         fit, order = long_tailed(fit, options.imbalance, options.class_order)
         notes.append(f"classes from frequent to rare: {', '.join(order)}")
         test = long_tailed(test, options.imbalance, options.class_order)[0] if test else None
     for split, name in ((fit, "fit split"), (test, "test split")):
         if split is not None and not len(split):
-            raise UserError(name, expected="images", got="none", remedy="Look at the data.")
+            raise UserError(
+                name,
+                expected="images",
+                got=f"none in {options.data}",
+                remedy="Put images there, or give the folder that holds them.",
+            )
+    if not options.rare and not fit.by_pixels:
+        notes.append(
+            "--rare was not given: assumed tail, the third of the classes with the fewest images"
+        )
     if test is None:
         notes.append("no test split: every image is scored by a detector that has not seen it")
     return fit, test, notes
@@ -80,6 +97,15 @@ def definitions_of(options: DetectOptions, fit: Split, test: Split | None) -> li
         )
     share = (options.min_share, options.base_rate, options.each_split)
     return [define(name, fit, test, *share) for name in dict.fromkeys(map(clean, names))]
+
+
+def needs_patches(names: Sequence[str]) -> bool:
+    """Whether one of the detectors that were asked for looks at patches.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+    return any(detector(name).patches for name in (DETECTORS if "all" in names else names))
 
 
 def detectors_of(names: Sequence[str], has_regions: bool) -> tuple[list[Detector], list[str]]:

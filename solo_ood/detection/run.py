@@ -23,11 +23,13 @@ from solo_ood.detection.regions import Box, Regions
 from solo_ood.detection.report import Measured, write_page, write_table
 from solo_ood.detection.request import (
     boxes_of,
+    check_data,
     check_output,
     check_regions,
     definitions_of,
     detectors_of,
     exemplar_rows,
+    needs_patches,
     read_data,
 )
 from solo_ood.embedding.copies import equal_note
@@ -50,13 +52,19 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
         UserError: for bad data, options, networks or weights.
     """
     check_output(options)
+    check_data(options)
+    with_patches = needs_patches(options.detectors)
+    # Names and files of the networks before the images are looked at, which may take minutes.
+    embedders = [make_embedder(spec, options.stage, with_patches) for spec in options.embedders]
     fit, test, notes = read_data(options)
     definitions = definitions_of(options, fit, test)
-    assumed = "" if options.rare else "; no --rare was given"
-    notes += [tail_note(one, fit, test) + assumed for one in definitions if one.name == "tail"]
+    notes += [tail_note(one, fit, test) for one in definitions if one.name == "tail"]
     boxes = boxes_of(options, fit, definitions)
     detectors, left_out = detectors_of(options.detectors, bool(fit.masks or boxes))
     notes += left_out
+    first = getattr(rank_zero_only, "rank", 0) == 0
+    if notes and first:
+        show("\n".join(notes))
     if boxes and not any(one.regions for one in detectors):
         notes.append(
             "--boxes name the exemplars; the boxes themselves are for exemplar-regions only"
@@ -65,7 +73,6 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     empty = Feats(np.zeros((len(fit), 1), dtype=np.float32))
     rare = _rare(definitions, fit, test)
     check(Task(empty, None if test is None else empty, rare), plan, detectors)
-    with_patches = any(one.patches for one in detectors)
     extract = ExtractConfig(
         options.cache,
         options.image_size or DEFAULT_SIZES[layout_of(options.data)],
@@ -81,7 +88,6 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     notes += kinds.notes
     fit = replace(fit, levels=kinds.levels)
     test = None if test is None else replace(test, levels=kinds.levels)
-    embedders = [make_embedder(spec, options.stage, with_patches) for spec in options.embedders]
     sizes = [common_size(kinds.sizes[0], one, extract.image_size) for one in embedders]
     for size, (what, group) in product(dict.fromkeys(sizes), zip(("fit", "test"), kinds.sizes)):
         notes += [f"{what}: {note}" for note in cut_note(group, size)]
@@ -99,7 +105,7 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
         fit_feats = embed(fit, one, extract, root, "fit", size)
         test_feats = None if test is None else embed(test, one, extract, root, "test", size)
         embedded.append((fit_feats, test_feats))
-    if getattr(rank_zero_only, "rank", 0) != 0:
+    if not first:
         return []
 
     results = []
@@ -159,7 +165,7 @@ def _measure(
                 "exemplars",
                 expected="images that can be embedded",
                 got=f"{gone[0]}, which could not",
-                remedy="Name another one.",
+                remedy="Repair the file, or leave it out of --exemplars (--boxes).",
             )
         plan = replace(plan, exemplars=tuple(kept[asked.paths[row]] for row in plan.exemplars))
     plan = check(task, plan, detectors)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ METRICS = {
     "ap": "AP",
     "fpr95": "FPR95",
 }
+_SHORT = {"top_lift": "Top"}
 # (network, N, p, accuracy, precision, recall, F1) as printed on the poster.
 _POSTER = (
     ("DINO-ImageNet", 256, 0.99, 0.7868, 0.1861, 0.0338, 0.0571),
@@ -97,8 +99,11 @@ def markdown(rows: Sequence[Row], intervals: bool = True) -> str:
 
 
 def terminal(rows: Sequence[Row]) -> str:
-    """Return one line for each detector and size, at its last percentile (the most flagged)."""
-    keys = ("base_rate", "flag_rate", "precision", "recall", "lift", "top_lift", "auroc", "ap")
+    """Return one line for each detector and size, at its last percentile (the most flagged).
+
+    No line of numbers is longer than 80 characters; titles are wrapped there.
+    """
+    keys = ("base_rate", "flag_rate", "precision", "recall", "lift", "top_lift", "ap", "auroc")
     last = {(r.embedder, r.definition, r.detector, r.n_fit): r for r in rows}
     lines = []
     group = None
@@ -106,14 +111,19 @@ def terminal(rows: Sequence[Row]) -> str:
         if group != (row.embedder, row.definition):
             group = (row.embedder, row.definition)
             title = printable(f"{row.embedder}, rare: {row.definition}, p = {row.percentile}")
-            heads = "".join(f"{METRICS[key]:>9}" for key in keys)
-            lines += ["", title, f"{'':<18}{'N':>6}{heads}   95 % of AUROC"]
-        numbers = "".join(f"{row.metrics[key].value:9.3f}" for key in keys)
-        values = numbers.replace("nan", "  –")
-        low, high = row.metrics["auroc"][1:]
-        interval = "" if np.isnan(low) else f"   {low:.3f} to {high:.3f}"
-        lines.append(f"{row.detector:<18}{_size(row.n_fit):>6}{values}{interval}")
+            heads = "".join(f"{_SHORT.get(key, METRICS[key]):>6}" for key in keys)
+            lines += ["", *textwrap.wrap(title, 80, subsequent_indent="  ")]
+            lines.append(f"{'':<17}{'N':>6}{heads}  95% CI")
+        values = "".join(f"{_number(row.metrics[key].value):>6}" for key in keys)
+        low, high = (f"{end:.2f}".removeprefix("0") for end in row.metrics["auroc"][1:])
+        interval = "" if "nan" in low else f" {low}-{high}"
+        lines.append(f"{row.detector:<17}{_size(row.n_fit):>6}{values}{interval}")
     return "\n".join(lines[1:])
+
+
+def _number(value: float) -> str:
+    """Return five characters for a share or a lift."""
+    return "–" if np.isnan(value) else f"{value:#.4g}" if value >= 10 else f"{value:.3f}"
 
 
 def write(rows: Sequence[Row], folder: Path, facts: dict[str, Any]) -> list[Path]:

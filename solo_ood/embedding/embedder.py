@@ -67,7 +67,7 @@ class Embedder(nn.Module):
                 f"network {self.name}",
                 expected=f"features (B, D) of {tuple(example.shape[-2:])} pixels",
                 got=f"{type(error).__name__}: {error}",
-                remedy="Use another network or image size.",
+                remedy="Name another network: this one gives no features by timm's interface.",
             ) from error
         parts = [architecture, stage, str(patches), str(self.mean), str(self.std)]
         self.fingerprint = _fingerprint(parts, network)
@@ -142,7 +142,9 @@ class Embedder(nn.Module):
             f"stage of {self.name}",
             expected=expected if count else "pooled without patches, all that it can offer",
             got=f"{self.stage}{' with patches' if self.patches else ''}",
-            remedy="Use one of these." if count else "Use another stage or network.",
+            remedy="Give --stage one of these."
+            if count
+            else "Use --stage pooled, or another network.",
         )
 
     @torch.no_grad()
@@ -164,7 +166,7 @@ class Embedder(nn.Module):
                 f"image size for {self.name}",
                 expected=fixed or f"height and width in multiples of {self.multiple} pixels",
                 got=f"{size[0]} x {size[1]}",
-                remedy="Use another image size.",
+                remedy="Scale the images to that (--image-size), or name another network.",
             )
 
 

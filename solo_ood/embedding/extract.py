@@ -24,6 +24,7 @@ from solo_ood.data.survey import most_frequent, survey
 from solo_ood.embedding.networks import Embedder
 from solo_ood.embedding.store import MISSING, UNREADABLE, EmbeddingStore, describe, store_key
 from solo_ood.errors import UserError
+from solo_ood.progress import counting_bar
 
 LARGEST = 64  # times the area that is seen: an image of 1 x 60000 pixels is not scaled whole
 
@@ -173,10 +174,8 @@ class _Progress(Callback):
         self.bar: Any = None
 
     def on_predict_start(self, trainer: Any, pl_module: Any) -> None:
-        from tqdm import tqdm
-
         if trainer.is_global_zero:
-            self.bar = tqdm(total=self.n, desc=self.what, unit="img")
+            self.bar = counting_bar(self.n, self.what, "img")
 
     def on_predict_batch_end(
         self,
@@ -231,9 +230,9 @@ def common_size(sizes: np.ndarray, embedder: Embedder, side: int) -> tuple[int, 
     if not len(sizes):
         raise UserError(
             "images",
-            expected="some that can be read",
+            expected="files that Pillow can read, such as JPEG and PNG",
             got="none",
-            remedy="Look whether the files are images, and may be read.",
+            remedy="Open one in an image viewer: convert it if it opens, copy it again if not.",
         )
     # At odd sizes the strides of a CNN pad one side more than the other: a shift of the map.
     multiple = embedder.multiple if embedder.multiple > 1 else 8

@@ -74,7 +74,10 @@ def make_embedder(
     name, _, source = body.partition(":")
     if not source and ("/" in name or Path(name).suffix in (".ckpt", ".pt", ".pth")):
         raise UserError(
-            "embedder", expected="a file", got=f"no file {name}", remedy="Check the path."
+            "embedder",
+            expected="a file",
+            got=f"no file {name}",
+            remedy=f"Check its spelling; relative paths count from {Path.cwd()}.",
         )
     architecture = _architecture(name)
     if not source:

@@ -113,7 +113,10 @@ def _note(target: Target, found: Found, left: list[str], others: Mapping[str, st
 def _load(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise UserError(
-            "weights", expected="a file", got=f"no file {path}", remedy="Check the path."
+            "weights",
+            expected="a file",
+            got=f"no file {path}",
+            remedy=f"Check its spelling; relative paths count from {Path.cwd()}.",
         )
     try:
         loaded = _safetensors(path) if path.suffix == ".safetensors" else read(path)

@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from solo_ood.config import OODConfig, parse
 from solo_ood.errors import UserError
+from solo_ood.loggers import logger_names
 
 Generation = Literal["release", "checkout"]
 
@@ -33,6 +34,7 @@ class Setup:
     kwargs: dict[str, Any]
     ood: OODConfig
     local_crop_sizes: list[int]
+    loggers: list[str]  # to be added to the host's
 
 
 @lru_cache(maxsize=1)
@@ -107,14 +109,17 @@ def prepare(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Setup:
         extra = _crop_kwargs(cfg.backbone.name, sizes, cfg.backbone.get("kwargs") or {})
         if extra:
             cfg.backbone.kwargs = {**(cfg.backbone.get("kwargs") or {}), **extra}
-        return Setup((cfg,), {}, ood, sizes[1:])
+        names = logger_names(cfg)
+        if not (cfg.get("wandb") or {}).get("enabled"):
+            names = ["csv", *names]  # the script's own is TensorBoard's where that is installed
+        return Setup((cfg,), {}, ood, sizes[1:], names)
     kwargs = dict(kwargs)
     ood = parse(kwargs.pop("ood", None), kwargs["batch_size"])
     _check_global_crops(kwargs["num_large_crops"])
     sizes = _distinct(kwargs.get("crop_size") or [])
     extra = _crop_kwargs(kwargs["encoder"], sizes, kwargs["backbone_args"])
     kwargs["backbone_args"] = {**kwargs["backbone_args"], **extra}
-    return Setup(args, kwargs, ood, sizes[1:])
+    return Setup(args, kwargs, ood, sizes[1:], [])  # its script makes them
 
 
 def _check_global_crops(number: int) -> None:

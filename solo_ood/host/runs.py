@@ -27,6 +27,8 @@ from solo_ood.evaluation.groups import grouped_accuracy, groups_of, members
 from solo_ood.export import existing, read_args
 from solo_ood.host import release
 from solo_ood.loading import load
+from solo_ood.loggers import logger_names, with_loggers
+from solo_ood.progress import on_terminal
 
 
 def pretrain(cfg: DictConfig) -> Path:
@@ -49,8 +51,9 @@ def pretrain(cfg: DictConfig) -> Path:
         )
     logs = Path(cfg.checkpoint.dir) / cfg.method
     logger = _logger(cfg, logs)
+    loggers = with_loggers([logger], logger_names(cfg), logs)
     callbacks = [release.checkpointer(cfg)] if cfg.checkpoint.enabled else []
-    trainer = _trainer(cfg, logger, callbacks)
+    trainer = _trainer(cfg, loggers, callbacks)
     resumed = _checkpoint_to_resume(cfg, logs)
     if resumed is not None:
         # Lightning before 2.6 unpickles whatever a checkpoint holds: see first that it is harmless.
@@ -203,6 +206,8 @@ def _logger(cfg: DictConfig, folder: Path) -> Logger:
 
 def _trainer(cfg: DictConfig, logger: Any, callbacks: list[Any]) -> Trainer:
     given: Any = OmegaConf.to_container(cfg)
+    own_lines = cfg.get("method") == "dino_ood"  # in place of a bar, see solo_ood.progress
+    given.setdefault("enable_progress_bar", own_lines or on_terminal(sys.stdout))
     known = inspect.signature(Trainer.__init__).parameters
     kwargs = {key: value for key, value in given.items() if key in known}
     kwargs.update(logger=logger, callbacks=callbacks, enable_checkpointing=False)

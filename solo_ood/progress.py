@@ -1,0 +1,83 @@
+"""What a run shows while it trains, and its summary at the end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+def on_terminal(stream: Any) -> bool:
+    """Whether a bar that redraws itself is of use there: on a terminal, or in a notebook."""
+    return stream.isatty() or "ipykernel" in sys.modules
+
+
+def counting_bar(total: int, what: str, unit: str) -> Any:
+    """Return a tqdm bar on stderr; a pipe or a file gets a line every 30 s and one at the end."""
+    from tqdm import tqdm
+
+    if on_terminal(sys.stderr):
+        return tqdm(total=total, desc=what, unit=unit)
+    every = {"mininterval": SECONDS_BETWEEN_LINES, "maxinterval": SECONDS_BETWEEN_LINES}
+    return tqdm(total=total, desc=what, unit=unit, ncols=79, file=_Lines(sys.stderr), **every)
+
+
+class _Lines:
+    """A stream that ends its lines where a terminal would go back to their start."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        self._stream.write(text.replace("\r", "").rstrip("\n") + "\n" if text.strip() else "")
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+class Progress(Callback):
+    """Loss, flag rate and queue beside the Trainer's bar; a summary when the run is complete.
+
+    A pipe or a file gets a line every 30 s in place of the bar, which would write one for every
+    step.
+    """
+
+    def __init__(self) -> None:
+        self.active = False  # whether anybody sees the values
+        self._by_lines = False
+        self._said = 0.0
+
+    def setup(self, trainer: Trainer, module: Any, stage: str) -> None:
+        bar = trainer.progress_bar_callback
+        self.active = bar is not None and trainer.is_global_zero
+        self._by_lines = self.active and not on_terminal(sys.stdout)
+        self._said = time.monotonic()
+        if bar is not None and self._by_lines:
+            with suppress(NotImplementedError):  # a bar of the user's own
+                bar.disable()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self._by_lines and time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
+            self._said = time.monotonic()
+            values = trainer.progress_bar_metrics
+            shown = ", ".join(f"{name} {float(value):.4g}" for name, value in values.items())
+            print(
+                f"epoch {trainer.current_epoch + 1}, batch {batch_idx + 1} of "
+                f"{trainer.num_training_batches}: {shown}",
+                flush=True,
+            )
+
+    def on_fit_end(self, trainer: Trainer, module: Any) -> None:
+        """Print the summary; the method has settled its detector in ``on_train_end``."""
+        if module.selector is not None and trainer.is_global_zero:
+            from solo_ood.report import detector_summary
+
+            steps = f"{trainer.current_epoch} epochs, {trainer.global_step} steps"
+            print("\n".join([steps, *detector_summary(module.selector, module.ood)]), flush=True)
