@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch import Callback
 from solo.methods.dino import DINO
 from torch import Tensor, nn
 
 from solo_ood import atomic_checkpoint, host
+from solo_ood.callbacks import EndReplay, RequireSteps, TellOfSigterm
 from solo_ood.rare_replay import RareReplay
 
 
@@ -61,7 +59,7 @@ class DINOOOD(RareReplay, MultiCropDINO):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         setup = host.prepare(args, kwargs)
         super().__init__(*setup.args, **setup.kwargs)
-        host.check_local_crops(self.teacher, setup.local_crop_sizes)
+        host.check_crops(self.teacher, setup.crop_sizes)
         self.set_up_ood(setup.ood)
 
     @property
@@ -74,23 +72,4 @@ class DINOOOD(RareReplay, MultiCropDINO):
         atomic_checkpoint.protect(self.trainer.strategy)
 
     def configure_callbacks(self) -> list[Callback]:
-        return [*super().configure_callbacks(), _TellOfSigterm()]
-
-
-class _TellOfSigterm(Callback):
-    """End a run that SIGTERM stopped with the status 143, as the signal itself would.
-
-    Lightning ends the running step and then the process, with status 0: for a scheduler or a shell
-    script, a run that is complete.
-    """
-
-    def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
-        if isinstance(exception, SIGTERMException):
-            if trainer.is_global_zero:  # not logged: Hydra may have turned the loggers off
-                print(
-                    f"Stopped by SIGTERM in epoch {trainer.current_epoch}, step "
-                    f"{trainer.global_step}. Go on from the newest checkpoint with "
-                    "auto_resume.enabled=True.",
-                    file=sys.stderr,
-                )
-            exception.code = 128 + signal.SIGTERM
+        return [*super().configure_callbacks(), TellOfSigterm(), EndReplay(), RequireSteps()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -10,13 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from solo_ood.config import OODConfig, release_level
-from solo_ood.errors import UserError
+from solo_ood.errors import UserError, message
 from solo_ood.rare_queue import RareQueue
 from solo_ood.scorers import make_scorer
 from solo_ood.scorers.base import usable
 from solo_ood.threshold import make_threshold
 
 STATE_KEY = "dino_ood"  # of a checkpoint
+LEAST_REPLAYED = 0.9  # share of the steps with a replay, below which the queue starves
+ENOUGH_STEPS = 50  # steps from which on that share says something
 
 
 class RareSelector:
@@ -44,10 +46,10 @@ class RareSelector:
             cfg.queue.capacity, cfg.queue.max_replays, cfg.queue.min_age, cfg.seed
         )
         self.rare_classes: list[int] = cfg.rare_classes or []
-        # Samples so far: judged, flagged, judged and rare, flagged and rare, not finite, replayed.
-        self.counts = dict.fromkeys(
-            ("judged", "flagged", "rare", "flagged_rare", "not_finite", "replayed"), 0
-        )
+        # Samples so far: judged, flagged, judged and rare, flagged and rare, not finite, replayed;
+        # and steps: those that could have had a replay, those that had one.
+        names = ("judged", "flagged", "rare", "flagged_rare", "not_finite", "replayed")
+        self.counts = dict.fromkeys((*names, "replay_due", "replay_done"), 0)
         self._last_threshold = float("nan")
         self._pending: dict[str, Tensor] | None = None
         self._copied: torch.cuda.Event | None = None
@@ -227,10 +229,24 @@ class RareSelector:
                 remedy="Resume with ood.scorer.n_reference and ood.threshold.n of that run.",
             ) from error
         self.queue.load_state_dict(state["queue"])
-        self.counts = dict(state["counts"])
+        self.counts.update(state["counts"])  # earlier versions did not save all of them
         self._last_threshold = state["last_threshold"]
-        self.rare_classes = list(state["rare_classes"])
+        if self.cfg.rare_classes is None:
+            self.rare_classes = list(state["rare_classes"])
         self._pending, self._copied = state["pending"], None
+
+
+def starving(counts: Mapping[str, int]) -> str | None:
+    """Return what to say of a run that replayed in too few of the steps in which it could have."""
+    due, done = counts["replay_due"], counts["replay_done"]
+    if due < ENOUGH_STEPS or done >= LEAST_REPLAYED * due:
+        return None
+    return message(
+        "replay",
+        expected=f"rows in at least {LEAST_REPLAYED:.0%} of the steps",
+        got=f"{done / due:.0%} of {due} steps; the queue held too few samples in the others",
+        remedy="Lower ood.mix.ratio or ood.threshold.percentile, or raise ood.queue.max_replays.",
+    )
 
 
 def _filled_up(
