@@ -58,7 +58,10 @@ class Reader(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Sequence[Any], str | UserError | None]:
         try:
-            sample = self.dataset[self.positions.of(index)]
+            position = self.positions.of(index)
+            if position is None:
+                raise IndexError(f"{index} is none of the {len(self.positions)} samples")
+            sample = self.dataset[position]
             found = sample[0]
         except Exception as error:  # a reader may raise anything
             reason = error.__cause__ or error  # without the words of `_NamingFiles`
