@@ -169,6 +169,35 @@ def block_size(percentile: float) -> int:
     return math.ceil(100 / (1 - Fraction(str(percentile))))
 
 
+def first_step(cfg: OODConfig, total: float) -> int:
+    """Return the optimizer step at which scoring starts.
+
+    Args:
+        cfg: the checked configuration.
+        total: optimizer steps of the whole run; infinite, NaN or negative if nobody knows them.
+
+    Raises:
+        UserError: if ``start`` is a share of a number of steps that is not known.
+    """
+    if cfg.start == 0:
+        return 0
+    if not 0 <= total < float("inf"):
+        raise UserError(
+            "ood.start",
+            expected="0 for a run whose number of steps is not known before (max_epochs=-1, data "
+            "without a length, or gradients accumulated by epoch)",
+            got=cfg.start,
+            remedy="Set method_kwargs.ood.start=0, or max_steps.",
+        )
+    return int(cfg.start * total)
+
+
+def samples_before_first_flag(cfg: OODConfig) -> int:
+    """Return how many fresh samples, after ``start``, come before one can be flagged."""
+    block = cfg.threshold.n or block_size(cfg.threshold.percentile)
+    return cfg.scorer.min_samples + block
+
+
 def release_level(cfg: OODConfig) -> float:
     """Return the quantile of the stream at or below which a re-scored replay leaves the queue.
 

@@ -20,12 +20,21 @@ class UserError(ValueError):
         remedy: what to do about it, as a sentence.
     """
 
-    def __init__(self, what: str, *, expected: Any, got: Any, remedy: str) -> None:
-        super().__init__(message(what, expected=expected, got=got, remedy=remedy))
+    def __init__(
+        self, what: str, *, expected: Any = None, got: Any = None, remedy: str | None = None
+    ) -> None:
+        if remedy is None:
+            # torch makes the exception of a worker process anew, from its trace alone.
+            text = what.rpartition(f"{type(self).__name__}: ")[2].strip()
+        else:
+            text = message(what, expected=expected, got=got, remedy=remedy)
+        super().__init__(text)
         self.what, self.expected, self.got, self.remedy = what, str(expected), str(got), remedy
 
     def __reduce__(self) -> Any:
         # An exception is pickled with its ``args``, here the whole text.
+        if self.remedy is None:
+            return type(self), self.args
         return _user_error, (self.what, self.expected, self.got, self.remedy)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from solo_ood.errors import UserError
+from solo_ood.positions import Positions, indexes_of, parts_of
 from solo_ood.rare_queue import RareQueue
 from solo_ood.replay import RareLoader
 
@@ -42,12 +43,27 @@ class Exemplars:
                 got=type(train_loader if dataset is None else dataset).__name__,
                 remedy="Use data.format=image_folder, or ood.scorer.name=knn.",
             )
-        self.rows = rows_of(given, len(dataset), _paths(dataset))
+        positions = Positions(dataset)
+        # What a Subset wraps: an exemplar has the index of its sample there.
+        whole = dataset if indexes_of(dataset) is None else next(parts_of(dataset))
+        self.rows = rows_of(given, len(whole), _paths(whole))
+        for index in self.rows:
+            if index not in positions:
+                raise UserError(
+                    "ood.scorer.exemplars",
+                    expected=f"samples among the {len(positions)} of the training data",
+                    got=f"index {index}, which the Subset leaves out",
+                    remedy="Give others, or train on all of the data set.",
+                )
         # All of a queue that never forgets are drawn each time: what replays can read exemplars.
         queue = RareQueue(len(self.rows))
         queue.push(self.rows)
         workers = train_loader.num_workers if num_workers is None else num_workers
         self._loader = RareLoader(train_loader, queue, len(self.rows), min(1, workers))
+
+    def close(self) -> None:
+        """End the worker."""
+        self._loader.close()
 
     def next(self) -> list[Tensor]:
         """Return the crops, each (E, C, H, W), ordered by index."""

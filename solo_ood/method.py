@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch import Callback
 from solo.methods.dino import DINO
 from torch import Tensor, nn
 
 from solo_ood import atomic_checkpoint, host
+from solo_ood.callbacks import EndReplay, RequireSteps, TellOfSigterm
 from solo_ood.data.training_images import datasets_of, show_all_bits
 from solo_ood.loggers import with_loggers
 from solo_ood.progress import Progress
@@ -65,7 +64,7 @@ class DINOOOD(RareReplay, MultiCropDINO):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         setup = host.prepare(args, kwargs)
         super().__init__(*setup.args, **setup.kwargs)
-        host.check_local_crops(self.teacher, setup.local_crop_sizes)
+        host.check_crops(self.teacher, setup.crop_sizes)
         self.set_up_ood(setup.ood)
         self._loggers, self._progress = setup.loggers, Progress()
 
@@ -88,7 +87,8 @@ class DINOOOD(RareReplay, MultiCropDINO):
         if self._loggers and trainer is not None and trainer.loggers and not trainer.fast_dev_run:
             root = Path(trainer.default_root_dir)
             trainer.loggers = with_loggers(trainer.loggers, self._loggers, root)
-        return [*super().configure_callbacks(), self._progress, _TellOfSigterm()]
+        own = [self._progress, TellOfSigterm(), EndReplay(), RequireSteps()]
+        return [*super().configure_callbacks(), *own]
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
         """The step of the bases; the loss is shown when logs are read, which waits for it."""
@@ -96,22 +96,3 @@ class DINOOOD(RareReplay, MultiCropDINO):
         if self._progress.active and self._logs_are_read():
             self.log("loss", loss.detach(), prog_bar=True, logger=False)
         return loss
-
-
-class _TellOfSigterm(Callback):
-    """End a run that SIGTERM stopped with the status 143, as the signal itself would.
-
-    Lightning ends the running step and then the process, with status 0: for a scheduler or a shell
-    script, a run that is complete.
-    """
-
-    def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
-        if isinstance(exception, SIGTERMException):
-            if trainer.is_global_zero:  # not logged: Hydra may have turned the loggers off
-                print(
-                    f"Stopped by SIGTERM in epoch {trainer.current_epoch}, step "
-                    f"{trainer.global_step}. Go on from the newest checkpoint with "
-                    "auto_resume.enabled=True.",
-                    file=sys.stderr,
-                )
-            exception.code = 128 + signal.SIGTERM

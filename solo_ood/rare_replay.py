@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from solo_ood.config import OODConfig, replay_rows
-from solo_ood.data.tail import rare_classes, targets_of
+from solo_ood.config import OODConfig, first_step
+from solo_ood.crop_store import CropStore
 from solo_ood.errors import UserError
 from solo_ood.exemplars import Exemplars
+from solo_ood.following import FollowsLoader
 from solo_ood.mixing import mix
 from solo_ood.reading import name_files_in_errors
-from solo_ood.replay import CropStore, RareLoader, with_fresh_rows
+from solo_ood.replay import with_fresh_rows
 from solo_ood.rng import rng_state, set_rng_state
 from solo_ood.scorers import ExemplarScorer
-from solo_ood.selection import STATE_KEY, RareSelector
+from solo_ood.selection import STATE_KEY, RareSelector, starving
 from solo_ood.teacher import depends_on_mode, eval_feats
-
-if TYPE_CHECKING:
-    from solo.methods.base import BaseMomentumMethod as Base
-else:
-    Base = object
 
 _VERSION = 2  # of what a checkpoint holds under STATE_KEY
 
 
-class RareReplay(Base):
+class RareReplay(FollowsLoader):
     """Mixin that finds the rare samples of a momentum method's stream and replays them.
 
     It goes before the method among the bases, whose own step it calls with mixed batches::
@@ -45,9 +42,10 @@ class RareReplay(Base):
     def set_up_ood(self, ood: OODConfig) -> None:
         """Take the checked configuration; to be called at the end of the constructor."""
         self.ood = ood
-        self.replay: RareLoader | CropStore | None = None
-        self.exemplars: Exemplars | None = None
         self.selector: RareSelector | None = None
+        self.exemplars: Exemplars | None = None
+        self.replay = self._loader = self._dataset = None  # of `FollowsLoader`
+        self._n_numbered = 0  # rows that `CropStore.number` has numbered
         self._teacher_feats: list[Tensor] = []
         self._last_batch: Sequence[Any] | None = None
         self._rng: dict[str, Any] | None = None  # of the checkpoint that is being resumed
@@ -94,51 +92,18 @@ class RareReplay(Base):
         if not trainer.is_last_batch or not hasattr(trainer.fit_loop, "is_resuming"):
             self._restore_rng()
         self._rng = None
-        self._first_step = int(self.ood.start * trainer.estimated_stepping_batches)
-        loader, queue = trainer.train_dataloader, self.selector.queue
-        rows = replay_rows(self.ood, self.batch_size, trainer.world_size)
-        if rows == 0:
-            self.replay = None
-        elif self.ood.queue.store == "indexes":
-            workers = self.ood.mix.num_workers
-            self.replay = RareLoader(
-                loader, queue, rows, workers, trainer.global_rank, trainer.world_size
-            )
-        elif trainer.world_size == 1:
-            self.replay = CropStore(queue, rows)
-        else:
-            raise UserError(
-                "ood.queue.store=crops",
-                expected="1 process, since no process holds the crops of another",
-                got=f"{trainer.world_size} processes",
-                remedy="Use ood.queue.store=indexes.",
-            )
-        self._most = None if trainer.world_size == 1 else self._largest_batch(loader)
+        self._first_step = first_step(self.ood, self._total_steps())
+        self._replay_from(trainer.train_dataloader, self.selector)
         if self.ood.scorer.exemplars:
-            self.exemplars = Exemplars(self.ood.scorer.exemplars, loader, self.ood.mix.num_workers)
-        labels = targets_of(getattr(loader, "dataset", None))
-        if labels is None and self.ood.scorer.name == "oracle" and hasattr(loader, "dataset"):
-            raise UserError(
-                "ood.scorer.name=oracle",
-                expected="labelled training data",
-                got="none with labels",
-                remedy="The oracle is a control; use ood.scorer.name=knn.",
+            self.exemplars = Exemplars(
+                self.ood.scorer.exemplars, trainer.train_dataloader, self.ood.mix.num_workers
             )
-        if not self.selector.rare_classes and labels is not None:
-            self.selector.rare_classes = rare_classes(labels)
         self.selector.to(self.device)
         # Without BatchNorm and the like, the features of the step itself are those of eval mode.
         self._eval_pass = self.ood.scorer.feats == "eval" and depends_on_mode(self.teacher)
         # solo-learn starts at 0: resumed with gradients to accumulate, it would update the teacher
         # after the first batch, before an optimizer step.
         self.last_step = trainer.global_step
-
-    def _largest_batch(self, loader: Any) -> int:
-        """Return the fresh rows of the largest batch of any process."""
-        sized = (loader, getattr(loader, "batch_sampler", None))  # DALI's loaders have none
-        rows = [getattr(x, "batch_size", None) for x in sized] + [self.batch_size]
-        own = torch.tensor(next(filter(None, rows)), device=self.device)
-        return int(self.all_gather(own).max())  # waits, but before the first step only
 
     # -- the step ----------------------------------------------------------------------------------
 
@@ -157,10 +122,11 @@ class RareReplay(Base):
             loss = super().training_step(batch, batch_idx)
             self._teacher_feats.clear()  # of a transformer they keep all its tokens alive
             return loss
-        rare = self.replay.next() if self.replay is not None else None
+        rare = self._rare_rows(batch)
         n_rare = 0
         if isinstance(self.replay, CropStore):
-            batch = self.replay.number(batch, self.selector.queue.step)
+            batch = self.replay.number(batch, self._n_numbered)
+            self._n_numbered += len(batch[0])
         if rare is not None:
             unreadable, fresh = rare[0] < 0, batch  # known on the host
             rare = self.trainer.strategy.batch_to_device(rare, self.device)
@@ -246,9 +212,12 @@ class RareReplay(Base):
 
     def on_train_end(self) -> None:
         super().on_train_end()
-        self.replay = self.exemplars = self._last_batch = None  # ends their workers
+        self.end_replay()
         if self.selector is not None:
             self.selector.settle()
+            starved = starving(self.selector.counts)
+            if starved is not None and self.trainer.is_global_zero:
+                warnings.warn(starved, RuntimeWarning, stacklevel=2)
 
     # -- checkpoints -------------------------------------------------------------------------------
 
@@ -261,6 +230,7 @@ class RareReplay(Base):
         if self.selector is not None:
             state["selector"] = self.selector.state_dict()
             state["rng"] = rng_state()
+            state["numbered"] = self._n_numbered
         checkpoint[STATE_KEY] = state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -285,6 +255,11 @@ class RareReplay(Base):
             self.momentum_updater.cur_tau = state["cur_tau"]
         if self.selector is not None and "selector" in state:
             self.selector.load_state_dict(state["selector"])
+            # Earlier versions did not save it; their numbers were below this one.
+            self._dataset = None  # the queue is of the data that this checkpoint saw
+            queue = self.selector.queue
+            below = max(queue.step * self.batch_size, max(queue, default=-1) + 1)
+            self._n_numbered = state.get("numbered", below)
             # Not for a model that is only evaluated, or trained afresh from here with a new seed.
             trainer = self._trainer
             resumes = trainer is not None and trainer.state.fn == "fit"

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import Dataset
 
-from solo_ood.errors import UserError
+from solo_ood.errors import UserError, shown
+from solo_ood.positions import Positions, copied, parts_of
 from solo_ood.rng import rng_state, set_rng_state
 
 PROBES = 8  # samples tried before a dataset counts as unreadable
+
+_REMEDY = (
+    "Wrap its class in solo-learn's `dataset_with_index`, or keep the crops themselves with "
+    "ood.queue.store=crops."
+)
 
 
 class Reader(Dataset):
@@ -26,10 +30,14 @@ class Reader(Dataset):
     Args:
         dataset: the training dataset.
         like: one of its samples.
+        positions: where the sample with an index is; ``None`` = at that position.
     """
 
-    def __init__(self, dataset: Any, like: Sequence[Any]) -> None:
+    def __init__(
+        self, dataset: Any, like: Sequence[Any], positions: Positions | None = None
+    ) -> None:
         self.dataset = dataset
+        self.positions = positions or Positions(dataset)
         index, crops, target = like
         one = isinstance(crops, torch.Tensor)
         blank = _blank(crops) if one else [_blank(crop) for crop in crops]
@@ -37,23 +45,30 @@ class Reader(Dataset):
 
     def __getattr__(self, name: str) -> Any:
         # A ``worker_init_fn`` finds this reader where it expects the dataset.
-        if name == "dataset" or name.startswith("__"):
+        if name in ("dataset", "positions") or name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         # It may keep opened files there.
-        if name in ("dataset", "_zero", "_blank", "_target"):
+        if name in ("dataset", "positions", "_zero", "_blank", "_target"):
             super().__setattr__(name, value)
         else:
             setattr(self.dataset, name, value)
 
-    def __getitem__(self, index: int) -> tuple[Sequence[Any], str | None]:
+    def __getitem__(self, index: int) -> tuple[Sequence[Any], str | UserError | None]:
         try:
-            return self.dataset[index], None
+            position = self.positions.of(index)
+            if position is None:
+                raise IndexError(f"{index} is none of the {len(self.positions)} samples")
+            sample = self.dataset[position]
+            found = sample[0]
         except Exception as error:  # a reader may raise anything
             reason = error.__cause__ or error  # without the words of `_NamingFiles`
             return self.blank(index), f"{type(reason).__name__}: {reason}"
+        if not _is_index(found, index):
+            return self.blank(index), _other_sample("read again", index, found)
+        return sample, None
 
     def blank(self, index: int) -> Sequence[Any]:
         """Return the row that stands for what could not be read."""
@@ -66,42 +81,68 @@ class CollateReasons:
     def __init__(self, collate_fn: Callable[[list[Any]], Any]) -> None:
         self.collate_fn = collate_fn
 
-    def __call__(self, pairs: Sequence[tuple[Any, str | None]]) -> tuple[Any, list[str]]:
+    def __call__(
+        self, pairs: Sequence[tuple[Any, str | UserError | None]]
+    ) -> tuple[Any, list[str | UserError]]:
         samples, reasons = zip(*pairs)
         return self.collate_fn(list(samples)), [reason for reason in reasons if reason is not None]
 
 
-def probe(dataset: Any) -> Sequence[Any]:
-    """Return a sample; raise unless it is ``(i, crops, target)``, as solo-learn's own are."""
-    remedy = (
-        "Wrap its class in solo-learn's `dataset_with_index`, or keep the crops themselves with "
-        "ood.queue.store=crops."
-    )
+def probe(dataset: Any) -> tuple[Sequence[Any], Positions]:
+    """Return a sample, and where each sample is by its index.
+
+    Raises:
+        UserError: unless samples are ``(i, crops, target)``, as solo-learn's own are.
+    """
     if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
         raise UserError(
             "training dataset",
             expected="a map-style dataset that can be read by index",
             got=type(dataset).__name__,
-            remedy=remedy,
+            remedy=_REMEDY,
         )
-    index, sample = _first_readable(dataset)
-    if not (isinstance(sample, (tuple, list)) and len(sample) == 3 and _is_index(sample[0], index)):
-        got = f"a sample of {len(sample)} parts" if isinstance(sample, (tuple, list)) else sample
-        raise UserError(
-            "training dataset",
-            expected="samples (index, crops, target) whose index is their position",
-            got=got,
-            remedy=remedy,
-        )
-    return sample
+    positions, size = Positions(dataset), len(dataset)
+    first, sample = _first_readable(dataset)
+    # An index that is right at the start need not be so everywhere: repeated or joined datasets.
+    others = {size * part // 4 - 1 for part in (1, 2, 3, 4)}
+    for position in (first, *sorted(at for at in others if at > first)):
+        try:
+            probed = sample if position == first else _read(dataset, position)
+        except Exception:  # not every sample has to be readable
+            continue
+        if not (isinstance(probed, (tuple, list)) and len(probed) == 3):
+            raise UserError(
+                "training dataset",
+                expected="samples (index, crops, target)",
+                got=f"a sample of {len(probed)} parts"
+                if isinstance(probed, (tuple, list))
+                else shown(probed),
+                remedy=_REMEDY,
+            )
+        if not _is_index(probed[0], positions.index_at(position)):
+            raise _other_sample(f"sample {position}", positions.index_at(position), probed[0])
+    return sample, positions
+
+
+def _other_sample(which: str, expected: int, got: Any) -> UserError:
+    return UserError(
+        f"training dataset, {which}",
+        expected=f"(index, crops, target) with the index {expected}",
+        got=shown(got),
+        remedy=_REMEDY,
+    )
+
+
+def _read(dataset: Any, position: int) -> Any:
+    with _global_rng_kept():
+        return copied(dataset)[position]
 
 
 def _first_readable(dataset: Any) -> tuple[int, Any]:
     reason: Exception | None = None
-    for index in range(min(PROBES, len(dataset))):
+    for position in range(min(PROBES, len(dataset))):
         try:
-            with _global_rng_kept():
-                return index, copy.copy(dataset)[index]  # a copy: opened h5 files are not shared
+            return position, _read(dataset, position)
         except Exception as error:
             reason = error
     raise UserError(
@@ -133,20 +174,11 @@ class _NamingFiles:
 
 def name_files_in_errors(dataset: Any) -> None:
     """Let the errors of an ImageFolder name the file; to be called before workers hold it."""
-    loader = getattr(dataset, "loader", None)
-    if callable(loader) and not isinstance(loader, _NamingFiles):
-        with suppress(AttributeError):  # of a property that cannot be set
-            dataset.loader = _NamingFiles(loader)
-
-
-def file_of(dataset: Any, index: int) -> str:
-    """Return the path of a sample of an ImageFolder or of solo-learn's folder without classes."""
-    try:
-        if hasattr(dataset, "samples"):
-            return str(dataset.samples[index][0])
-        return str(Path(dataset.root) / dataset.images[index])
-    except Exception:  # of whatever dataset it is
-        return "of no known file"
+    for part in parts_of(dataset):
+        loader = getattr(part, "loader", None)
+        if callable(loader) and not isinstance(loader, _NamingFiles):
+            with suppress(AttributeError):  # of a property that cannot be set
+                part.loader = _NamingFiles(loader)
 
 
 def _blank(crop: torch.Tensor) -> torch.Tensor:

@@ -1,11 +1,11 @@
-"""Read queued samples again: through their dataset with fresh augmentations, or as kept crops."""
+"""Read queued samples again, through their dataset: with fresh augmentations."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections import OrderedDict, deque
-from collections.abc import Collection, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -13,9 +13,10 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 from torch.utils.data._utils import signal_handling
 
-from solo_ood.errors import message
+from solo_ood.errors import UserError, message
+from solo_ood.positions import Positions, path_of
 from solo_ood.rare_queue import RareQueue
-from solo_ood.reading import CollateReasons, Reader, file_of, probe
+from solo_ood.reading import CollateReasons, Reader, probe
 
 
 class _QueueSampler(Sampler):
@@ -74,8 +75,8 @@ class RareLoader:
         world_size: int = 1,
     ) -> None:
         dataset: Any = getattr(train_loader, "dataset", None)  # DALI's loaders have none
-        self._reader = Reader(dataset, probe(dataset))
-        _discard_missing(queue, len(dataset))
+        self._reader = Reader(dataset, *probe(dataset))
+        _discard_missing(queue, self._reader.positions)
         if num_workers is None:
             share = rows / (train_loader.batch_size or rows)
             num_workers = math.ceil(train_loader.num_workers * share)
@@ -114,7 +115,18 @@ class RareLoader:
             self._report(batch[0], reasons)
         return batch
 
-    def _fetch(self) -> tuple[Any, list[str]] | None:
+    def take_over(self, before: RareLoader) -> None:
+        """Read what another loader of the same data has drawn and not given out."""
+        self._sampler.unread.extend(before._sampler.unread)
+
+    def close(self) -> None:
+        """End the workers now; they would live as long as a trace that holds the iterator."""
+        iterator, self._iterator, self._workers = self._iterator, None, ()
+        shut_down = getattr(iterator, "_shutdown_workers", None)
+        if shut_down is not None:
+            shut_down()
+
+    def _fetch(self) -> tuple[Any, list[str | UserError]] | None:
         """Return a batch and why which of its rows are blank; start workers again that died."""
         deaths = 0
         while True:
@@ -153,16 +165,19 @@ class RareLoader:
         """Whether one has ended, or ends now: its pipes break first."""
         return bool(self._workers and wait([worker.sentinel for worker in self._workers], 5))
 
-    def _report(self, indexes: torch.Tensor, reasons: list[str]) -> None:
-        """Warn of every sample that could not be read, once."""
+    def _report(self, indexes: torch.Tensor, reasons: list[str | UserError]) -> None:
+        """Warn of every sample that could not be read, once; raise if another one was read."""
         lost = [-1 - index for index in indexes.tolist() if index < 0]
         for index, reason in zip(lost, reasons):
+            if isinstance(reason, UserError):
+                raise reason
             if index in self._reported:
                 continue
             self._reported.add(index)
             warnings.warn(
                 message(
-                    f"training sample {index}, {file_of(self._reader.dataset, index)}",
+                    f"training sample {index}, "
+                    f"{path_of(self._reader.dataset, index) or 'of no known file'}",
                     expected="to read it again",
                     got=reason,
                     remedy="The run goes on without it. Repair the file.",
@@ -194,73 +209,42 @@ def with_fresh_rows(
     return mixed
 
 
-class CropStore:
-    """Replay the very crops that were flagged, kept on the CPU (for DALI and iterable datasets).
+def drop_changed(queue: RareQueue, before: Any, now: Any) -> None:
+    """Take out of the queue what names another sample in the dataset ``now`` than it did before.
 
-    One process only: a process holds no crops of the others. Keeping crops waits for the device;
-    that is the price of data that cannot be read again.
-
-    Args:
-        queue: where the indexes are drawn; crops of indexes that left it are dropped.
-        rows: m, rows per step.
+    Where the samples have no paths nobody can tell, so that all leave.
     """
-
-    def __init__(self, queue: RareQueue, rows: int) -> None:
-        self.queue, self.rows = queue, rows
-        self._samples: OrderedDict[int, tuple[list[torch.Tensor], torch.Tensor]] = OrderedDict()
-
-    @staticmethod
-    def number(batch: Sequence[Any], step: int) -> list[Any]:
-        """Return ``batch`` with an index of its own for every row ever seen.
-
-        DALI numbers the rows of every batch alike unless told to encode its indexes.
-        """
-        indexes, crops, targets = batch
-        fresh = torch.arange(len(indexes), device=indexes.device) + step * len(indexes)
-        return [fresh, crops, targets]
-
-    def keep(self, batch: Sequence[Any], candidates: Collection[int] = ()) -> None:
-        """Keep the rows of ``batch`` that are queued, or may be once they are judged.
-
-        What is neither is dropped; of what is held already the first crops stay.
-        """
-        indexes, crops, targets = batch
-        wanted = {*self.queue, *candidates}
-        for row, index in enumerate(indexes.tolist()):
-            if index in wanted and index not in self._samples:
-                # clone: a view would keep the whole batch alive
-                self._samples[index] = ([c[row].cpu().clone() for c in crops], targets[row].cpu())
-        for index in [i for i in self._samples if i not in wanted]:
-            del self._samples[index]
-
-    def next(self) -> Sequence[Any] | None:
-        """Return ``[indexes (m,), [crops], targets (m,)]``, or ``None`` with too few queued."""
-        held = dict(self._samples)  # drawing may take an index out of the queue
-        drawn = self.queue.draw(self.rows)
-        lost = [index for index in drawn if index not in held]
-        if lost or not drawn:
-            self.queue.discard(lost)  # queued before a resume: nobody holds their crops any more
-            return None
-        samples = [held[index] for index in drawn]
-        crops = [torch.stack(rows) for rows in zip(*(crops for crops, _ in samples))]
-        return [torch.tensor(drawn), crops, torch.stack([target for _, target in samples])]
+    paths = {index: path_of(before, index) for index in queue}
+    changed = [i for i, path in paths.items() if path is None or path != path_of(now, i)]
+    _discard(
+        queue,
+        changed,
+        "the training data of before",
+        f"{len(changed)} that mean other samples now",
+        "They are dropped; scoring finds the rare samples of the new data.",
+    )
 
 
-def _discard_missing(queue: RareQueue, size: int) -> None:
-    """Take out of the queue what a dataset of ``size`` samples, smaller than before, has not."""
-    missing = [index for index in queue if index >= size]
-    if missing:
-        queue.discard(missing)
+def _discard_missing(queue: RareQueue, positions: Positions) -> None:
+    """Take out of the queue what the dataset, smaller than before, has not."""
+    missing = [index for index in queue if index not in positions]
+    _discard(
+        queue,
+        missing,
+        f"the {len(positions)} training samples",
+        f"{len(missing)} beyond them, the largest {max(missing, default=0)}",
+        "They are dropped. If files were removed, the others may mean other samples now; those "
+        "leave once they are scored again and not rare.",
+    )
+
+
+def _discard(queue: RareQueue, indexes: list[int], whose: str, got: str, remedy: str) -> None:
+    if indexes:
+        queue.discard(indexes)
         warnings.warn(
-            message(
-                "queue of the checkpoint",
-                expected=f"indexes of the {size} training samples",
-                got=f"{len(missing)} beyond them, the largest {max(missing)}",
-                remedy="They are dropped. If files were removed, the others may mean other samples "
-                "now; those leave once they are scored again and not rare.",
-            ),
+            message("queue", expected=f"indexes of {whose}", got=got, remedy=remedy),
             RuntimeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -20,7 +20,7 @@ from solo_ood.errors import UserError
 from solo_ood.evaluation.groups import format_groups
 from solo_ood.export import read_args
 from solo_ood.loading import load
-from solo_ood.selection import STATE_KEY, RareSelector
+from solo_ood.selection import STATE_KEY, RareSelector, starving
 from solo_ood.text import printable
 
 Curves = dict[str, tuple[list[float], list[float]]]
@@ -39,7 +39,8 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
     Raises:
         UserError: if there is no checkpoint, or one without the state of an enabled detector.
     """
-    checkpoints = sorted(run.glob("*.ckpt"), key=lambda path: path.stat().st_mtime)
+    # A / in the name of a run, which nobody refused once, made folders.
+    checkpoints = sorted(run.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime)
     if not checkpoints or not (run / "args.json").is_file():
         raise UserError(
             "run folder",
@@ -181,6 +182,9 @@ def _queue_lines(selector: RareSelector, samples: Sequence[tuple[str, int]]) -> 
         f"{'queue':<14}{len(queue)} of {queue.capacity} indexes, mean age {queue.mean_age:.0f} "
         f"steps, {selector.counts['replayed']:,} rows replayed"
     ]
+    starved = starving(selector.counts)
+    if starved is not None:
+        lines.append(f"{'':<14}{starved}")
     if samples and len(queue):
         labels = Counter(samples[index][1] for index in queue)
         if set(labels) != {-1}:

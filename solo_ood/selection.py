@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -32,6 +32,8 @@ _MEANING = {
 }
 # Settings that change nothing that the state is about.
 _NO_PART_OF_IT = {"rare_classes", "mix.num_workers"}
+LEAST_REPLAYED = 0.9  # share of the steps with a replay, below which the queue starves
+ENOUGH_STEPS = 50  # steps from which on that share says something
 
 
 class RareSelector:
@@ -59,10 +61,10 @@ class RareSelector:
             cfg.queue.capacity, cfg.queue.max_replays, cfg.queue.min_age, cfg.seed
         )
         self.rare_classes: list[int] = cfg.rare_classes or []
-        # Samples so far: judged, flagged, judged and rare, flagged and rare, not finite, replayed.
-        self.counts = dict.fromkeys(
-            ("judged", "flagged", "rare", "flagged_rare", "not_finite", "replayed"), 0
-        )
+        # Samples so far: judged, flagged, judged and rare, flagged and rare, not finite, replayed;
+        # and steps: those that could have had a replay, those that had one.
+        names = ("judged", "flagged", "rare", "flagged_rare", "not_finite", "replayed")
+        self.counts = dict.fromkeys((*names, "replay_due", "replay_done"), 0)
         self._pending: dict[str, Any] | None = None
         self._copied: torch.cuda.Event | None = None
 
@@ -157,7 +159,7 @@ class RareSelector:
             ("flagged_rare", is_rare & flagged),
         ):
             self.counts[name] += int(mask.sum())
-        self.queue.push(judged[flagged, 0].tolist())
+        self.queue.push(i for i in judged[flagged, 0].tolist() if i >= 0)
 
     def _settle_replays(self, indexes: Tensor, scores: Tensor) -> None:
         """Count replays, and take out of the queue what is no longer rare or cannot be read."""
@@ -173,6 +175,12 @@ class RareSelector:
         """Indexes that are not judged yet and may be flagged."""
         items = self.threshold.candidates
         return items[:, 0].tolist() if len(items) else []
+
+    def forget_indexes(self) -> None:
+        """Judge what waits for its verdict as before, but queue none of it: its data are gone."""
+        self.settle()
+        if len(self.threshold.waiting):
+            self.threshold.waiting[:, 0] = -1
 
     def metrics(self) -> dict[str, float]:
         """What is worth logging, all of it known on the host; rates are over the run so far."""
@@ -219,8 +227,9 @@ class RareSelector:
         self.scorer.load_state_dict(state["scorer"])
         self.threshold.load_state_dict(state["threshold"])
         self.queue.load_state_dict(state["queue"])
-        self.counts = dict(state["counts"])
-        self.rare_classes = list(state["rare_classes"])
+        self.counts.update(state["counts"])
+        if self.cfg.rare_classes is None:
+            self.rare_classes = list(state["rare_classes"])
         self._pending, self._copied = state["pending"], None
 
     def _settings(self) -> dict[str, Any]:
@@ -260,6 +269,19 @@ class RareSelector:
             RuntimeWarning,
             stacklevel=2,
         )
+
+
+def starving(counts: Mapping[str, int]) -> str | None:
+    """Return what to say of a run that replayed in too few of the steps in which it could have."""
+    due, done = counts["replay_due"], counts["replay_done"]
+    if due < ENOUGH_STEPS or done >= LEAST_REPLAYED * due:
+        return None
+    return message(
+        "replay",
+        expected=f"rows in at least {LEAST_REPLAYED:.0%} of the steps",
+        got=f"{done / due:.0%} of {due} steps; the queue held too few samples in the others",
+        remedy="Lower ood.mix.ratio or ood.threshold.percentile, or raise ood.queue.max_replays.",
+    )
 
 
 def _filled_up(

@@ -35,6 +35,7 @@ class Threshold(ABC):
     Attributes:
         n_judged, n_flagged: samples so far.
         worst_window: |flag rate - (1 - p)| of the worst ``WINDOW`` judged samples in a row so far.
+        waiting: items (W, ...) of the samples that wait for their verdict, oldest first.
         block: (n,) float32, scores of the last complete block in ascending order; none at first.
     """
 
@@ -45,7 +46,7 @@ class Threshold(ABC):
         self.n_flagged = 0
         self.worst_window = 0.0
         self._scores = torch.zeros(0, dtype=torch.float32)  # that wait for their verdict
-        self._items: Tensor | None = None  # and what stands for them
+        self.waiting = torch.zeros(0, dtype=torch.int64)
         self.block = torch.zeros(0, dtype=torch.float32)
         self._tail = torch.zeros(0, dtype=torch.int64)  # the newest verdicts, at most WINDOW - 1
 
@@ -62,8 +63,8 @@ class Threshold(ABC):
         """
         finite = scores.isfinite()
         scores, items = scores[finite].float(), items[finite]
-        if self._items is not None:
-            items = torch.cat((self._items, items))
+        if len(self.waiting):
+            items = torch.cat((self.waiting, items))
         scores = torch.cat((self._scores, scores))
         verdicts = []
         while True:
@@ -76,7 +77,7 @@ class Threshold(ABC):
             scores = scores[len(flagged) :]
         done = len(items) - len(scores)
         # Copies: views would keep alive what was judged.
-        self._scores, self._items = scores.clone(), items[done:].clone()
+        self._scores, self.waiting = scores.clone(), items[done:].clone()
         flagged = torch.cat(verdicts) if verdicts else torch.zeros(0, dtype=torch.bool)
         self._watch(flagged)
         return items[:done], flagged
@@ -88,7 +89,7 @@ class Threshold(ABC):
     @property
     def candidates(self) -> Tensor:
         """Items (M, ...) of the waiting samples that may still be flagged."""
-        return torch.zeros(0, dtype=torch.int64) if self._items is None else self._items
+        return self.waiting
 
     @property
     def threshold(self) -> float:
@@ -129,7 +130,7 @@ class Threshold(ABC):
             "n_flagged": self.n_flagged,
             "worst_window": self.worst_window,
             "scores": self._scores,
-            "items": self._items,
+            "waiting": self.waiting,
             "block": self.block,
             "tail": self._tail,
         }
@@ -138,7 +139,7 @@ class Threshold(ABC):
         """Restore what ``state_dict`` returned."""
         self.n_judged, self.n_flagged = state["n_judged"], state["n_flagged"]
         self.worst_window = state["worst_window"]
-        self._scores, self._items = state["scores"], state["items"]
+        self._scores, self.waiting = state["scores"], state["waiting"]
         self.block, self._tail = state["block"], state["tail"]
 
 

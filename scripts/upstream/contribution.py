@@ -17,10 +17,13 @@ TARGET = "solo/utils/ood"
 MODULES = (
     "config",
     "config_checks",
+    "crop_store",
     "data/tail",
     "errors",
     "exemplars",
+    "following",
     "mixing",
+    "positions",
     "rare_queue",
     "rare_replay",
     "reading",

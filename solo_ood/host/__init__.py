@@ -33,7 +33,7 @@ class Setup:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     ood: OODConfig
-    local_crop_sizes: list[int]
+    crop_sizes: list[int]  # of the global crops first
     loggers: list[str]  # to be added to the host's
 
 
@@ -112,14 +112,14 @@ def prepare(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Setup:
         names = logger_names(cfg)
         if not (cfg.get("wandb") or {}).get("enabled"):
             names = ["csv", *names]  # the script's own is TensorBoard's where that is installed
-        return Setup((cfg,), {}, ood, sizes[1:], names)
+        return Setup((cfg,), {}, ood, sizes, names)
     kwargs = dict(kwargs)
     ood = parse(kwargs.pop("ood", None), kwargs["batch_size"])
     _check_global_crops(kwargs["num_large_crops"])
     sizes = _distinct(kwargs.get("crop_size") or [])
     extra = _crop_kwargs(kwargs["encoder"], sizes, kwargs["backbone_args"])
     kwargs["backbone_args"] = {**kwargs["backbone_args"], **extra}
-    return Setup(args, kwargs, ood, sizes[1:], [])  # its script makes them
+    return Setup(args, kwargs, ood, sizes, [])  # its script makes them
 
 
 def _check_global_crops(number: int) -> None:
@@ -170,8 +170,31 @@ def has_multicrop_dino() -> bool:
     return "multicrop_forward" in vars(DINO)
 
 
-def check_local_crops(net: Any, sizes: Sequence[int]) -> None:
-    """Raise ``UserError`` if the backbone cannot take a crop of one of the ``sizes`` (pixels)."""
+def choices() -> dict[str, list[str]]:
+    """Return the names that the host knows, by the config's key."""
+    from solo.methods import METHODS
+    from solo.methods.base import BaseMethod
+
+    release = generation() == "release"
+    return {
+        "method": list(METHODS),
+        "backbone.name": list(
+            BaseMethod._SUPPORTED_ENCODERS if release else BaseMethod._BACKBONES  # type: ignore
+        ),
+        "optimizer.name": ["sgd", "lars", "adam", "adamw"],
+        "scheduler.name": ["warmup_cosine", "cosine", "step", "none"],
+        "data.dataset": ["cifar10", "cifar100", "stl10", "imagenet", "imagenet100", "custom"],
+        "data.format": ["image_folder", "dali", "h5"],
+    }
+
+
+def check_crops(net: Any, sizes: Sequence[int]) -> None:
+    """Raise ``UserError`` if the backbone cannot take an RGB crop of one of the ``sizes`` (pixels).
+
+    Args:
+        net: the backbone.
+        sizes: of the global crops first, then of the local ones.
+    """
     import torch
 
     from solo_ood.teacher import eval_feats
@@ -181,10 +204,15 @@ def check_local_crops(net: Any, sizes: Sequence[int]) -> None:
         try:
             eval_feats(net, [torch.zeros(1, 3, size, size)])
         except Exception as error:  # whatever the backbone raises is the reason
+            what, got = "augmentations, local crop size", f"{size} pixels"
+            if size == sizes[0]:  # not a matter of multi-crop: channels, patches, windows
+                what, got = "backbone", f"{type(net).__name__}"
             raise UserError(
-                "augmentations, local crop size",
-                expected=f"a size that the backbone {type(net).__name__} can take",
-                got=f"{size} pixels ({str(error).splitlines()[0]})",
+                what,
+                expected=f"a size that the backbone {type(net).__name__} can take"
+                if size != sizes[0]
+                else f"one that takes RGB crops of {size} pixels",
+                got=f"{got} ({str(error).splitlines()[0]})",
                 remedy="Use another crop_size, or backbone.kwargs that allow it.",
             ) from error
         finally:

@@ -7,7 +7,6 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from solo.args.utils import N_CLASSES_PER_DATASET
 from solo.methods import METHODS
@@ -25,6 +24,7 @@ from torchvision.datasets import ImageFolder
 
 from solo_ood.data.training_images import show_all_bits
 from solo_ood.errors import UserError, unknown_name
+from solo_ood.preflight.steps import num_processes
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.228, 0.224, 0.225)
 
@@ -48,20 +48,6 @@ def require(node: Any, key: str, *wanted: Any) -> None:
         )
 
 
-def num_devices(cfg: DictConfig) -> int:
-    """Return how many processes ``cfg.devices`` and ``cfg.num_nodes`` mean, as Lightning does."""
-    devices = cfg.get("devices", 1)
-    if OmegaConf.is_list(devices):
-        count = len(devices)
-    elif isinstance(devices, str) and "," in devices:  # "0,1" or "0,"
-        count = len([d for d in devices.split(",") if d.strip()])
-    elif devices in ("auto", -1, "-1"):
-        count = max(1, torch.cuda.device_count())
-    else:
-        count = int(devices)
-    return count * (cfg.get("num_nodes") or 1)
-
-
 def crops(cfg: DictConfig) -> tuple[int, int]:
     """Return the number of global crops (of the first pipeline's size) and of local ones."""
     first = cfg.augmentations[0].crop_size
@@ -79,7 +65,7 @@ def method_kwargs(cfg: DictConfig) -> dict[str, Any]:
     backbone["cifar"] = cfg.data.dataset in ("cifar10", "cifar100")
     if not cfg.backbone.name.startswith("resnet"):
         backbone.setdefault("img_size", cfg.augmentations[0].crop_size)
-    scale = optimizer.batch_size * num_devices(cfg) / 256  # as both generations scale it
+    scale = optimizer.batch_size * num_processes(cfg) / 256  # as both generations scale it
     own: Any = OmegaConf.to_container(cfg.get("method_kwargs") or OmegaConf.create(), resolve=True)
     dino = {  # the defaults of the main branch
         "clip_grad": 0,

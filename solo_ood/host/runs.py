@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from solo_ood import host, preflight
+from solo_ood.callbacks import RequireSteps
 from solo_ood.embedding.weights import SAME_RUN, load_file
 from solo_ood.errors import UserError, unknown_name
 from solo_ood.evaluation.groups import grouped_accuracy, groups_of, members
@@ -28,13 +29,14 @@ from solo_ood.export import existing, read_args
 from solo_ood.host import release
 from solo_ood.loading import load
 from solo_ood.loggers import logger_names, with_loggers
+from solo_ood.preflight.steps import num_processes
 from solo_ood.progress import on_terminal
 
 
 def pretrain(cfg: DictConfig) -> Path:
     """Train ``cfg.method`` and return the run's folder (checkpoint, args.json, metrics.csv)."""
     OmegaConf.set_struct(cfg, False)
-    preflight.expand_home(cfg)
+    preflight.prepare(cfg)
     preflight.check(cfg)
     seed_everything(cfg.get("seed", 5))
     model = release.build_model(cfg)
@@ -78,7 +80,7 @@ def linear(cfg: DictConfig) -> dict[str, float]:
         cfg.optimizer.batch_size,
         cfg.data.num_workers,
     )
-    scale = cfg.optimizer.batch_size * release.num_devices(cfg) / 256
+    scale = cfg.optimizer.batch_size * num_processes(cfg) / 256
     model = LinearModel(
         network,
         num_classes=release.num_classes(cfg),
@@ -210,6 +212,7 @@ def _trainer(cfg: DictConfig, logger: Any, callbacks: list[Any]) -> Trainer:
     given.setdefault("enable_progress_bar", own_lines or on_terminal(sys.stdout))
     known = inspect.signature(Trainer.__init__).parameters
     kwargs = {key: value for key, value in given.items() if key in known}
+    callbacks = [*callbacks, RequireSteps()]
     kwargs.update(logger=logger, callbacks=callbacks, enable_checkpointing=False)
     if kwargs.get("strategy") == "ddp":
         kwargs["strategy"] = DDPStrategy(find_unused_parameters=False)

@@ -1,0 +1,55 @@
+"""Check a run's config before any work: settings, data, schedule, and our own block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.errors import CompactHydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from solo_ood.config import parse
+from solo_ood.errors import UserError
+from solo_ood.loggers import check_logger
+from solo_ood.preflight.data import check_data, expand_home, take_flat_folder
+from solo_ood.preflight.settings import check_settings
+from solo_ood.preflight.steps import check_steps
+
+
+def check(cfg: DictConfig) -> None:
+    """Raise ``UserError`` for what would end the run later, or train nothing."""
+    check_settings(cfg)
+    check_data(cfg)
+    check_logger(cfg)
+    ood = None
+    if cfg.get("method") == "dino_ood":
+        batch_size = OmegaConf.select(cfg, "optimizer.batch_size")
+        ood = parse(OmegaConf.select(cfg, "method_kwargs.ood"), batch_size)
+    check_steps(cfg, ood)
+
+
+def prepare(cfg: DictConfig) -> None:
+    """Set what the config leaves to be found out: home folders, folders without classes."""
+    expand_home(cfg)
+    take_flat_folder(cfg)
+
+
+class Preflight(Callback):
+    """Runs ``check`` before the task function of an unmodified host script."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Set what the run's config does not say; later it belongs to the task function."""
+        # Raised anywhere in the run, one line instead of a trace is what Hydra prints of it.
+        UserError.__bases__ = (ValueError, CompactHydraException)
+        _ended_by_user_errors(prepare, config)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        _ended_by_user_errors(check, config)
+
+
+def _ended_by_user_errors(step: Any, config: DictConfig) -> None:
+    try:
+        step(config)
+    except UserError as error:
+        # Hydra turns an Exception of a callback into a warning and goes on.
+        raise SystemExit(f"Error: {error}") from None

@@ -1,0 +1,154 @@
+"""The folders of a run: are they there, and are they what the host reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from solo_ood.data.folders import check_training_folder
+from solo_ood.errors import UserError
+
+DOWNLOADED = {"cifar10": 50_000, "cifar100": 50_000, "stl10": 105_000}  # training samples
+
+
+PATHS = (
+    *("data.train_path", "data.val_path", "data.tail_path", "checkpoint.dir"),
+    *("resume_from_checkpoint", "pretrained_feature_extractor"),
+)
+
+
+def expand_home(cfg: DictConfig) -> None:
+    """Write the home folder for ``~`` in the paths of ``cfg``: no shell does there."""
+    for key in PATHS:
+        value = OmegaConf.select(cfg, key)
+        if isinstance(value, str) and value.startswith("~"):
+            OmegaConf.update(cfg, key, os.path.expanduser(value))
+
+
+def check_data(cfg: DictConfig) -> None:
+    """Raise ``UserError`` for a folder that is missing or that the host cannot read."""
+    if OmegaConf.select(cfg, "data.dataset") in DOWNLOADED:
+        return
+    for key in ("data.train_path", "data.val_path"):
+        path = OmegaConf.select(cfg, key)
+        if OmegaConf.is_missing(cfg.data, key.removeprefix("data.")):
+            leave_out = ", or null for no validation" if key == "data.val_path" else ""
+            raise UserError(
+                key,
+                expected="the path of your data",
+                got="none",
+                remedy=f"Give it: {key}=PATH, a folder with a folder for each class{leave_out}.",
+            )
+        if key == "data.val_path" and path is None:
+            continue  # no validation
+        is_file = path is not None and OmegaConf.select(cfg, "data.format") == "h5"
+        if path is None or not (Path(path).is_dir() or (is_file and Path(path).is_file())):
+            raise UserError(
+                key,
+                expected="an existing folder",
+                got=path,
+                remedy=f"Set it: {key}=PATH (an ImageFolder for data.dataset=custom).",
+            )
+        if OmegaConf.select(cfg, "data.format") == "h5":
+            continue
+        no_labels = bool(OmegaConf.select(cfg, "data.no_labels"))
+        if OmegaConf.select(cfg, "data.dataset") in ("custom", "imagenet", "imagenet100"):
+            check_training_folder(Path(path), key, no_labels)
+        if not no_labels:
+            _check_classes(key, Path(path))
+        elif key == "data.train_path":
+            _check_flat(key, Path(path))
+
+
+def take_flat_folder(cfg: DictConfig) -> None:
+    """Set ``data.no_labels`` for training images that lie directly in their folder, and say so."""
+    path = OmegaConf.select(cfg, "data.train_path")
+    if (
+        OmegaConf.select(cfg, "data.dataset") == "custom"
+        and OmegaConf.select(cfg, "data.format") in (None, "image_folder")
+        and not OmegaConf.select(cfg, "data.no_labels")
+        and OmegaConf.select(cfg, "method") is not None  # linear evaluation needs the labels
+        and OmegaConf.select(cfg, "pretrained_feature_extractor") is None
+        and isinstance(path, str)
+        and Path(path).is_dir()
+        and _is_flat(Path(path))
+    ):
+        with open_dict(cfg):
+            cfg.data.no_labels = True
+        print(f"{path}: images without class folders, taken as data.no_labels=True.")
+
+
+def count_samples(cfg: DictConfig, at_most: int) -> int | None:
+    """Return the number of training samples, counted up to ``at_most``; ``None`` = not known."""
+    dataset, path = OmegaConf.select(cfg, "data.dataset"), OmegaConf.select(cfg, "data.train_path")
+    fraction = OmegaConf.select(cfg, "data.fraction") or -1
+    share = fraction if 0 < fraction < 1 else 1
+    if dataset in DOWNLOADED:
+        return int(DOWNLOADED[dataset] * share)
+    if path is None or not Path(path).is_dir():
+        return None
+    if OmegaConf.select(cfg, "data.no_labels"):
+        return int(len(os.listdir(path)) * share)
+    images = (image for folder in _class_folders(Path(path)) for image in _images_below(folder))
+    return int(sum(1 for _ in islice(images, int(at_most / share) + 1)) * share)
+
+
+def _check_classes(key: str, path: Path) -> None:
+    """Raise unless ``path`` has class folders, each with an image, as an ImageFolder must."""
+    classes = _class_folders(path)
+    if not classes:
+        flat = _is_flat(path)
+        raise UserError(
+            key,
+            expected="a folder of each class",
+            got=f"{path} with images only" if flat else f"{path} without any",
+            remedy="For unlabelled images set data.no_labels=True."
+            if flat and key == "data.train_path"
+            else "Give the folder that holds the class folders.",
+        )
+    empty = [folder.name for folder in classes if next(_images_below(folder), None) is None]
+    if empty:
+        more = f" and {len(empty) - 3} more" if len(empty) > 3 else ""
+        raise UserError(
+            key,
+            expected="images in each class folder (" + ", ".join(IMG_EXTENSIONS) + ")",
+            got=f"none in {', '.join(empty[:3])}{more} of {path}",
+            remedy="Remove the empty folders, or convert the images.",
+        )
+
+
+def _check_flat(key: str, path: Path) -> None:
+    """Raise unless ``path`` has images only: without labels the host reads whatever lies there."""
+    entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+    strange = [e.name for e in entries if e.is_dir() or not _is_image(e.name)]
+    if strange or not entries:
+        more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
+        raise UserError(
+            f"{key} with data.no_labels",
+            expected="a folder of images and nothing else, since the host reads all that is there",
+            got=f"{strange[0]!r}{more} in {path}" if strange else f"{path}, which is empty",
+            remedy="Remove it, or set data.no_labels=False if the images lie in class folders.",
+        )
+
+
+def _class_folders(path: Path) -> list[Path]:
+    return sorted(Path(entry.path) for entry in os.scandir(path) if entry.is_dir())
+
+
+def _images_below(folder: Path) -> Iterator[str]:
+    for _, _, names in os.walk(folder, followlinks=True):
+        yield from filter(_is_image, names)
+
+
+def _is_flat(path: Path) -> bool:
+    entries = list(os.scandir(path))
+    return not any(e.is_dir() for e in entries) and any(_is_image(e.name) for e in entries)
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(IMG_EXTENSIONS)

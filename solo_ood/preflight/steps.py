@@ -1,0 +1,115 @@
+"""How many steps a run has: none at all, or too few for anything to be flagged."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from solo_ood.config import OODConfig, first_step, samples_before_first_flag
+from solo_ood.errors import UserError
+from solo_ood.preflight.data import count_samples
+
+
+def num_processes(cfg: DictConfig) -> int:
+    """Return how many processes ``cfg.devices`` and ``cfg.num_nodes`` mean, as Lightning does."""
+    devices = cfg.get("devices", 1)
+    if OmegaConf.is_list(devices):
+        count = len(devices)
+    elif isinstance(devices, str) and "," in devices:  # "0,1" or "0,"
+        count = len([d for d in devices.split(",") if d.strip()])
+    elif devices in ("auto", -1, "-1"):
+        import torch
+
+        count = max(1, torch.cuda.device_count())
+    else:
+        count = int(devices)
+    return count * (cfg.get("num_nodes") or 1)
+
+
+def check_steps(cfg: DictConfig, ood: OODConfig | None) -> None:
+    """Raise ``UserError`` for a run that would train nothing or, with ``ood``, never flag anything.
+
+    Args:
+        cfg: the run's config.
+        ood: our block; ``None`` for other methods.
+    """
+    for key in ("max_epochs", "max_steps", "limit_train_batches"):
+        if cfg.get(key) is not None and float(cfg[key]) == 0:
+            raise UserError(
+                key, expected="more than 0", got=cfg[key], remedy="With it, no step is taken."
+            )
+    batch_size = OmegaConf.select(cfg, "optimizer.batch_size")
+    if batch_size is None:
+        return
+    batches = _batches(cfg, batch_size, ood)
+    if ood is None or not ood.enabled or cfg.get("fast_dev_run"):
+        return
+    accumulated = cfg.get("accumulate_grad_batches") or 1
+    epochs, steps = _most(cfg)
+    in_epoch = batches if batches == math.inf else math.ceil(batches / accumulated)
+    first = first_step(ood, min(steps, in_epoch * epochs))
+    total = min(steps * accumulated, batches * epochs)
+    if total == math.inf:
+        return
+    rows = batch_size * num_processes(cfg)
+    fresh, needed = int(total - first * accumulated) * rows, samples_before_first_flag(ood) + rows
+    if fresh < needed:
+        raise UserError(
+            "samples of the run",
+            expected=f"at least {needed} after ood.start={ood.start}, until scorer and threshold "
+            "are ready and one more batch can be flagged",
+            got=f"{fresh} ({total:.0f} batches of {rows} in all)",
+            remedy="Train longer, lower ood.scorer.min_samples and ood.threshold.n, or "
+            "set ood.enabled=false.",
+        )
+
+
+def _batches(cfg: DictConfig, batch_size: int, ood: OODConfig | None) -> float:
+    """Return the batches of an epoch in each process; infinite if nobody knows.
+
+    Raises:
+        UserError: if there is none.
+    """
+    processes = num_processes(cfg)
+    limit: Any = cfg.get("overfit_batches") or cfg.get("limit_train_batches")
+    share = limit if isinstance(limit, float) else 1.0
+    samples = count_samples(cfg, at_most=math.ceil(_enough(ood, batch_size * processes) / share))
+    batches: float = math.inf
+    if samples is not None:
+        batches = math.ceil(samples / processes) // batch_size
+    if batches == 0:
+        each = f" in each of {processes} processes" if processes > 1 else ""
+        raise UserError(
+            "optimizer.batch_size",
+            expected=f"a batch that the {samples} training samples fill{each}, since the host "
+            "drops the last, short one",
+            got=batch_size,
+            remedy="Lower it, or give more data.",
+        )
+    limited = batches * share if isinstance(limit, float) else min(batches, limit or math.inf)
+    if limited < 1:
+        raise UserError(
+            "limit_train_batches",
+            expected=f"at least 1 of the {batches:.0f} batches of an epoch",
+            got=limit,
+            remedy="Raise it.",
+        )
+    return limited if limited == math.inf else int(limited)
+
+
+def _enough(ood: OODConfig | None, rows: int) -> int:
+    """Return a number of training samples of which one epoch is enough: no need to count more."""
+    if ood is None or not ood.enabled:
+        return rows
+    return math.ceil((samples_before_first_flag(ood) + rows) / (1 - ood.start)) + 2 * rows
+
+
+def _most(cfg: DictConfig) -> tuple[float, float]:
+    """Return how many epochs and optimizer steps end the run, as Lightning reads the config."""
+    epochs, steps = cfg.get("max_epochs"), cfg.get("max_steps")
+    steps = math.inf if steps in (None, -1) else steps
+    if epochs is None:
+        epochs = 1000 if steps == math.inf and cfg.get("max_time") is None else -1
+    return math.inf if epochs == -1 else epochs, steps

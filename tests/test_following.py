@@ -1,0 +1,268 @@
+"""The replay follows the trainer: its schedule, its last batch, its loaders, its end."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch import Callback, seed_everything
+from short_runs import SOON, SaveAfterFirstEpoch
+from torch.utils.data import DataLoader, IterableDataset, Subset
+
+from solo_ood.errors import UserError
+
+SMALL = [  # a transformer takes a tenth of the time of a ResNet
+    *SOON,
+    "backbone.name=vit_tiny",
+    "+backbone.kwargs.patch_size=16",
+    "+backbone.kwargs.img_size=32",
+    "augmentations.1.num_crops=0",
+    "augmentations.1.crop_size=32",
+    "max_epochs=4",
+]
+CROPS = "+method_kwargs.ood.queue.store=crops"
+
+
+@pytest.fixture
+def prepared(compose, build, loader):
+    """Return a model and the host's loader of the given rows of the digits, in order."""
+
+    def made(*overrides, rows=range(48), **kwargs):
+        seed_everything(1)
+        cfg = compose(*SMALL, *overrides)
+        return build(cfg), loading(loader(cfg), rows, **kwargs)
+
+    return made
+
+
+def loading(whole: DataLoader, rows, **kwargs) -> DataLoader:
+    dataset = Subset(whole.dataset, rows)
+    kwargs = {"batch_size": 8, "drop_last": True, **kwargs}
+    return DataLoader(dataset, collate_fn=whole.collate_fn, **kwargs)
+
+
+class Batches(Callback):
+    """Record what the student is given: rows, and how many of them are replays."""
+
+    def __init__(self):
+        self.rows, self.drawn = [], []
+
+    def on_train_start(self, trainer, module):
+        from solo_ood import host
+
+        host.student(module).register_forward_pre_hook(
+            lambda student, crops: self.rows.append(len(crops[0]))
+        )
+        replay = module.replay
+        draw = replay.next
+        replay.next = lambda: self.drawn.append(draw()) or self.drawn[-1]
+
+
+# -- the last batch --------------------------------------------------------------------------------
+
+
+def test_a_last_batch_without_a_row_to_spare_is_trained_without_replay(prepared, trainer):
+    model, train = prepared(rows=range(41), drop_last=False)  # 5 batches of 8, one of 1
+    seen = Batches()
+    fit = trainer(max_epochs=3, callbacks=[seen])
+    fit.fit(model, train)
+    assert fit.global_step == 18
+    per_step = seen.rows[:: len(seen.rows) // 18]
+    assert per_step == [8, 8, 8, 8, 8, 1] * 3
+    # Nothing that was drawn is lost: all of it was trained and scored again.
+    drawn = sum(len(batch[0]) for batch in seen.drawn if batch is not None)
+    assert drawn == model.selector.counts["replayed"] > 0 and len(seen.drawn) == 15
+
+
+# -- the share of the run --------------------------------------------------------------------------
+
+
+class Stream(IterableDataset):
+    """The samples of a map-style dataset as a stream without a length."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __iter__(self):
+        return (self.dataset[i] for i in range(len(self.dataset)))
+
+
+@pytest.mark.parametrize("how", ["no length", "max_time", "accumulated by epoch"])
+def test_a_share_of_an_unknown_number_of_steps_is_an_error(how, prepared, trainer):
+    from lightning.pytorch.callbacks import GradientAccumulationScheduler
+
+    stream = how == "no length"
+    store = [CROPS] if stream else []
+    kwargs = {
+        "no length": {},
+        "max_time": {"max_epochs": -1, "max_time": "00:00:00:20"},
+        "accumulated by epoch": {"callbacks": [GradientAccumulationScheduler({0: 1, 1: 2})]},
+    }[how]
+
+    def data(start):
+        model, train = prepared(f"method_kwargs.ood.start={start}", "scheduler.name=none", *store)
+        return model, DataLoader(Stream(train.dataset), batch_size=8) if stream else train
+
+    with pytest.raises(UserError, match=r"ood\.start: expected 0 for .*start=0, or max_steps"):
+        trainer(**kwargs).fit(*data(0.2))
+    started = data(0)
+    trainer(**{**kwargs, "max_steps": 4}).fit(*started)
+    assert started[0].selector.counts["judged"] > 0
+
+
+def test_max_steps_makes_the_share_known(prepared, trainer):
+    model, train = prepared("method_kwargs.ood.start=0.5", CROPS, "scheduler.name=none")
+    stream = DataLoader(Stream(train.dataset), batch_size=8)
+    trainer(max_epochs=-1, max_steps=6).fit(model, stream)
+    assert model._first_step == 3
+
+
+# -- other data ------------------------------------------------------------------------------------
+
+
+def test_the_replay_reads_the_data_of_this_epoch(prepared, trainer, loader, compose):
+    from lightning.pytorch import LightningDataModule
+
+    model, train = prepared("++method_kwargs.ood.scorer.n_reference=64")
+    whole = SimpleNamespace(dataset=train.dataset.dataset, collate_fn=train.collate_fn)
+    parts = [range(0, 40), range(40, 80), range(80, 120)]
+
+    class Data(LightningDataModule):
+        def train_dataloader(self):
+            return loading(whole, parts[self.trainer.current_epoch])
+
+    class Read(Callback):
+        def __init__(self):
+            self.queued, self.read = [], []
+
+        def on_train_epoch_start(self, trainer, module):
+            self.queued.append(set(module.selector.queue))
+            self.read.append(set())
+            draw = module.replay.next
+
+            def record():
+                batch = draw()
+                if batch is not None:
+                    self.read[-1] |= set(batch[0].tolist())
+                return batch
+
+            module.replay.next = record
+
+    seen = Read()
+    fit = trainer(max_epochs=3, callbacks=[seen], reload_dataloaders_every_n_epochs=1)
+    with pytest.warns(RuntimeWarning, match="queue: expected indexes of the"):
+        fit.fit(model, datamodule=Data())
+    for epoch in (1, 2):
+        assert not any(seen.queued[epoch] & set(part) for part in parts[epoch + 1 :])
+        assert seen.read[epoch] and seen.read[epoch] <= set(parts[epoch])
+
+
+def test_a_second_fit_forgets_the_first_data(prepared, trainer):
+    model, train = prepared()
+    labels = torch.tensor(train.dataset.dataset.targets)
+    first, second = (torch.where(labels < 4)[0], torch.where(labels > 5)[0])
+
+    def fit(rows):
+        own = SimpleNamespace(dataset=train.dataset.dataset, collate_fn=train.collate_fn)
+        trainer(max_epochs=1).fit(model, loading(own, rows.tolist()[:40]))
+        return model.selector.rare_classes
+
+    assert fit(first) and set(model.selector.rare_classes) <= {0, 1, 2, 3}
+    assert fit(second) and set(model.selector.rare_classes) <= {6, 7, 8, 9}
+    assert set(model.selector.queue) <= set(second.tolist())
+
+
+def test_configured_rare_classes_win_over_those_of_a_checkpoint(prepared, trainer, tmp_path):
+    model, train = prepared()
+    fit = trainer(max_epochs=1)
+    fit.fit(model, train)
+    fit.save_checkpoint(tmp_path / "last.ckpt")
+    assert model.selector.rare_classes not in ([], [3])
+    again, train = prepared("+method_kwargs.ood.rare_classes=[3]")
+    trainer(max_epochs=2).fit(again, train, ckpt_path=tmp_path / "last.ckpt")
+    assert again.selector.rare_classes == [3]
+
+
+# -- kept crops ------------------------------------------------------------------------------------
+
+
+class Numbers(Callback):
+    """Record the numbers under which the selector saw the fresh rows, and check the kept ones."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_start(self, trainer, module):
+        step = module.selector.step
+
+        def record(indexes, feats, targets, n_rare=0, **kwargs):
+            self.seen += indexes[: len(indexes) - n_rare].tolist()
+            return step(indexes, feats, targets, n_rare, **kwargs)
+
+        module.selector.step = record
+
+    def on_train_batch_end(self, trainer, module, *_):
+        assert set(module.replay._samples) <= set(module.selector.queue)
+
+
+def test_rows_are_numbered_on_after_a_short_batch_and_after_a_resume(prepared, trainer, tmp_path):
+    # Nothing is replayed, so that every row is fresh.
+    kept = (CROPS, "++method_kwargs.ood.queue.min_age=1000")
+    first, path = Numbers(), tmp_path / "first.ckpt"
+    model, train = prepared(*kept, rows=range(20), drop_last=False)  # batches of 8, 8 and 4
+    callbacks = [first, SaveAfterFirstEpoch(path)]
+    trainer(max_epochs=2, callbacks=callbacks).fit(model, train)
+    assert first.seen == list(range(40))
+    again = Numbers()
+    model, train = prepared(*kept, rows=range(20), drop_last=False)
+    trainer(max_epochs=2, callbacks=[again]).fit(model, train, ckpt_path=path)
+    assert again.seen == list(range(20, 40))
+
+
+# -- the end ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [RuntimeError("of the user"), KeyboardInterrupt()])
+def test_the_workers_of_the_replay_end_with_a_fit_that_raised(error, prepared, trainer):
+    class Raise(Callback):
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if module.replay._workers:
+                self.workers = list(module.replay._workers)
+                raise error
+
+    model, train = prepared("++method_kwargs.ood.mix.num_workers=1")
+    caught = Raise()
+    with pytest.raises((RuntimeError, KeyboardInterrupt, SystemExit)) as held:  # the trace, too
+        trainer(callbacks=[caught]).fit(model, train)
+    assert caught.workers and held.value is not None
+    until = time.monotonic() + 5
+    while any(worker.is_alive() for worker in caught.workers) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not set(caught.workers) & set(multiprocessing.active_children())
+
+
+def test_a_queue_that_starves_is_said_at_the_end(prepared, trainer):
+    model, train = prepared(
+        "method_kwargs.ood.threshold.percentile=0.9", "++method_kwargs.ood.queue.max_replays=1",
+        "++method_kwargs.ood.mix.ratio=0.5",
+    )  # fmt: skip
+    with pytest.warns(RuntimeWarning, match=r"replay: expected rows in at least 90% .*mix\.ratio"):
+        trainer(max_epochs=12).fit(model, train)
+    counts = model.selector.counts
+    assert 0 < counts["replay_done"] < 0.9 * counts["replay_due"]
+
+
+@pytest.mark.parametrize("how", ["max_epochs", "max_time", "batches", "data"])
+def test_a_run_without_a_step_is_an_error(how, prepared, trainer):
+    kwargs = {
+        "max_epochs": {"max_epochs": 0},
+        "max_time": {"max_time": "00:00:00:00"},
+        "batches": {"limit_train_batches": 0},
+        "data": {},
+    }[how]
+    model, train = prepared(rows=range(5 if how == "data" else 16))
+    with pytest.raises(UserError, match="training: expected at least 1 optimizer step, got none"):
+        trainer(**kwargs).fit(model, train)
