@@ -7,6 +7,7 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from solo_ood.config import parse
 from solo_ood.errors import UserError
@@ -49,6 +50,9 @@ class Preflight(Callback):
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
             check(config)
+        except InterpolationResolutionError as error:  # of a resolver of ours, most likely
+            cause = error.__cause__ if isinstance(error.__cause__, UserError) else error
+            raise SystemExit(f"Error: {cause}") from None
         except UserError as error:
             # Hydra turns an Exception of a callback into a warning and goes on.
             raise SystemExit(f"Error: {error}") from None

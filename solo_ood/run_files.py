@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from solo_ood.data.digits import digits_lt, split_of
 from solo_ood.errors import UserError
 from solo_ood.export import read_args, settings_folder
+from solo_ood.loading import load
 
 _IMAGE_FOLDERS = ("custom", "imagenet", "imagenet100")  # the host's data sets that are folders
 
@@ -65,7 +65,7 @@ class RunFiles:
         return here.parents[len(below.parts) - 1]
 
     def image_folder(self, key: str) -> Path | None:
-        """Return the ImageFolder ``data.KEY`` (``train_path``, ``val_path``), whole; it may be gone.
+        """Return the ImageFolder ``data.KEY`` (``train_path``, ``val_path``), which may be gone.
 
         ``None`` if the run has none, or its data are no image folders (CIFAR, HDF5).
         """
@@ -97,12 +97,39 @@ class RunFiles:
         return int(given[0] if isinstance(given, list) else given or 224)
 
     @property
-    def num_classes(self) -> int | None:
-        """How many classes the training folder has; ``None`` if there is no such folder."""
-        folder = self.image_folder("train_path")
-        if folder is None or not folder.is_dir():
-            return None
-        return sum(entry.is_dir() for entry in os.scandir(folder))
+    def metrics(self) -> Path | None:
+        """Lightning's newest ``metrics.csv`` of this run; ``None`` if there is none.
+
+        The release writes it beside the checkpoint; a checkout leaves it to Lightning, below the
+        folder that the run was started in, under the number that is the run folder's name.
+        """
+        beside = self.folder / "metrics.csv"
+        if beside.is_file():
+            return beside
+        root = self.setting("default_root_dir")
+        logs = [Path(root)] if root else [self.started_in] if self.started_in else []
+        logs = [one / "lightning_logs" / f"version_{self.folder.resolve().name}" for one in logs]
+        found = [one / "metrics.csv" for one in logs] + list(self.folder.rglob("metrics.csv"))
+        there = [one for one in found if one.is_file()]
+        return max(there, key=lambda file: file.stat().st_mtime, default=None)
+
+    def checkpoint_facts(self) -> dict[str, Any]:
+        """Return which checkpoint it is: its name, the epochs (from 1) and steps behind it."""
+        loaded = load(self.checkpoint, mmap=True)
+        epoch = loaded.get("epoch")
+        return {
+            "checkpoint": self.checkpoint.name,
+            "epoch": None if epoch is None else int(epoch) + 1,
+            "steps": loaded.get("global_step"),
+        }
+
+
+def same_folder(one: str | Path, other: str | Path) -> bool:
+    """Whether both are the same data, also where the cache of the digits has moved."""
+    splits = split_of(one), split_of(other)
+    if any(splits):
+        return splits[0] == splits[1]
+    return Path(one).resolve() == Path(other).resolve()
 
 
 def find_run(path: Path) -> RunFiles:

@@ -22,7 +22,6 @@ from solo_ood.evaluation.figures import Figure
 from solo_ood.evaluation.groups import grouped_accuracy
 from solo_ood.evaluation.options import WEIGHTS, EvaluateOptions
 from solo_ood.evaluation.probes import CS, knn_predictions, linear_probe
-from solo_ood.loading import load
 from solo_ood.run_files import RunFiles, find_run
 
 
@@ -60,7 +59,7 @@ def evaluate(options: EvaluateOptions, show: Callable[[str], None] = print) -> l
         show(f"{name:<6}{data.shown(one.facts()) if one else 'none: no groups'}")
     for note in task.notes:
         show(f"note: {note}")
-    about = {**_checkpoint_facts(run), "image_size": size}
+    about = {**run.checkpoint_facts(), "image_size": size}
     found: list[Figure] = []
     for role, embedder in embedders.items():
         train, val = (_embedded(one, embedder, options, size) for one in (task.train, task.val))
@@ -138,16 +137,6 @@ def _roles(run: RunFiles, options: EvaluateOptions) -> list[str]:
     return [role for role in WEIGHTS if role in there] or [""]
 
 
-def _checkpoint_facts(run: RunFiles) -> dict[str, Any]:
-    loaded = load(run.checkpoint, mmap=True)
-    epoch, steps = loaded.get("epoch"), loaded.get("global_step")
-    return {
-        "checkpoint": run.checkpoint.name,
-        "epoch": None if epoch is None else int(epoch) + 1,
-        "steps": steps,
-    }
-
-
 def _embedded(
     given: Labelled, embedder: Embedder, options: EvaluateOptions, size: int
 ) -> tuple[np.ndarray, Labelled]:
@@ -167,6 +156,12 @@ def _embedded(
     return found.pooled, given.keep(found.split)
 
 
+def _facts(given: Labelled, used: Labelled) -> dict[str, Any]:
+    """Return what the data are, and how many of the images could not be used, if any."""
+    left_out = len(given.targets) - len(used.targets)
+    return given.facts() | ({"left_out": left_out} if left_out else {})
+
+
 def _figures(
     weights: str,
     train: tuple[np.ndarray, Labelled],
@@ -180,8 +175,8 @@ def _figures(
     (known, reference), (unknown, asked) = train, val
     about = {
         **about,
-        "train": reference.facts(),
-        "val": asked.facts(),
+        "train": _facts(task.train, reference),
+        "val": _facts(task.val, asked),
         "tail": task.tail.facts() if task.tail else None,
     }
 

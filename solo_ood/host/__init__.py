@@ -165,6 +165,25 @@ def has_multicrop_dino() -> bool:
     return "multicrop_forward" in vars(DINO)
 
 
+def eval_transform(size: int, normalise: tuple[Any, Any]) -> Any:
+    """Return solo-learn's centre crop of 224 of 256 pixels, at ``size`` pixels.
+
+    Args:
+        size: height and width.
+        normalise: mean and standard deviation per channel.
+    """
+    from torchvision import transforms
+
+    return transforms.Compose(
+        [
+            transforms.Resize(round(size * 256 / 224)),
+            transforms.CenterCrop(size),
+            transforms.ToTensor(),
+            transforms.Normalize(*normalise),
+        ]
+    )
+
+
 def check_local_crops(net: Any, sizes: Sequence[int]) -> None:
     """Raise ``UserError`` if the backbone cannot take a crop of one of the ``sizes`` (pixels)."""
     import torch

@@ -21,10 +21,14 @@ from torch.utils.data import DataLoader
 
 from solo_ood import host, preflight
 from solo_ood.errors import UserError, unknown_name
+from solo_ood.evaluation.data import facts, shown
 from solo_ood.evaluation.groups import grouped_accuracy, groups_of, members
-from solo_ood.export import existing, read_args, uncompiled
+from solo_ood.export import existing, read_args, settings_folder, uncompiled
 from solo_ood.host import release
+from solo_ood.host.backbones import read_args as read_trained
+from solo_ood.linear_config import run_setting
 from solo_ood.loading import load
+from solo_ood.run_files import RunFiles, find_run
 
 
 def pretrain(cfg: DictConfig) -> Path:
@@ -43,6 +47,7 @@ def pretrain(cfg: DictConfig) -> Path:
             cfg.augmentations[0].crop_size,
             cfg.optimizer.batch_size,
             cfg.data.num_workers,
+            release.normalisation(cfg),
         )
     logs = Path(cfg.checkpoint.dir) / cfg.method
     logger = _logger(cfg, logs)
@@ -57,20 +62,33 @@ def pretrain(cfg: DictConfig) -> Path:
 
 
 def linear(cfg: DictConfig) -> dict[str, float]:
-    """Train the host's ``LinearModel`` on a checkpoint's frozen network; return accuracies in %."""
+    """Train the host's ``LinearModel`` on a checkpoint's frozen network; return accuracies in %.
+
+    They go to the run's ``linear.json``, with the data that they are of.
+    """
     OmegaConf.set_struct(cfg, False)
     preflight.check(cfg)
     seed_everything(cfg.get("seed", 5))
-    checkpoint = Path(cfg.pretrained_feature_extractor)
-    network, crop_size = load_network(checkpoint, cfg.get("weights", "student"))
+    release.require(cfg, "data.dataset", "custom", "imagenet", "imagenet100")  # ImageFolders
+    run = find_run(Path(cfg.pretrained_feature_extractor))
+    weights = cfg.get("weights", "student")
+    network, crop_size = load_network(run.checkpoint, weights)
     groups = groups_of(cfg.data.get("tail_path"), cfg.data.train_path)
     train_loader, val_loader = release.eval_loaders(
         cfg.data.train_path,
         cfg.data.val_path,
-        crop_size,
+        OmegaConf.select(cfg, "data.augmentations.crop_size") or crop_size,
         cfg.optimizer.batch_size,
         cfg.data.num_workers,
+        read_trained(run.checkpoint).normalisation,
     )
+    if len(train_loader) == 0:
+        raise UserError(
+            "optimizer.batch_size",
+            expected="at most the number of images in data.train_path",
+            got=cfg.optimizer.batch_size,
+            remedy="Lower it.",
+        )
     scale = cfg.optimizer.batch_size * release.num_devices(cfg) / 256
     model = LinearModel(
         network,
@@ -82,7 +100,10 @@ def linear(cfg: DictConfig) -> dict[str, float]:
         lr=cfg.optimizer.lr * scale,
         weight_decay=float(cfg.optimizer.weight_decay),
         exclude_bias_n_norm=False,
-        extra_optimizer_args=dict(cfg.optimizer.get("kwargs") or {}),
+        extra_optimizer_args={
+            **({"momentum": 0.9} if cfg.optimizer.name == "sgd" else {}),  # as the main branch
+            **(cfg.optimizer.get("kwargs") or {}),
+        },
         scheduler=cfg.scheduler.name,
         lr_decay_steps=cfg.scheduler.get("lr_decay_steps"),
     )
@@ -91,14 +112,16 @@ def linear(cfg: DictConfig) -> dict[str, float]:
     model.eval()
     logits, targets = _extract(lambda images: model(images)["logits"], val_loader)
     result = grouped_accuracy(logits.argmax(dim=1), targets, groups)
-    _write_json(checkpoint.parent / "linear.json", result)
+    about = _about(run, weights, train_loader, val_loader, cfg.data.get("tail_path"))
+    about["val_loss"] = float(F.cross_entropy(logits, targets))
+    _write_json(run.folder / "linear.json", {**result, "about": about})
     return result
 
 
 def knn(
     checkpoint: Path,
-    train_path: str,
-    val_path: str,
+    train_path: str | None = None,
+    val_path: str | None = None,
     weights: str = "student",
     k: int = 20,
     temperature: float = 0.07,
@@ -109,14 +132,25 @@ def knn(
 ) -> dict[str, float]:
     """Classify with the host's ``WeightedKNNClassifier``; return accuracies in percent.
 
-    Args as in the host's ``main_knn.py``, and:
+    They go to the run's ``knn.json``, with the data that they are of.
 
-        tail_path: ImageFolder whose class counts define Many, Medium and Few.
+    Args as in the host's ``main_knn.py``, with the run's own data as defaults, and:
+
+        tail_path: ImageFolder whose class counts define Many, Medium and Few; ``None`` = the run's
+            training folder, where its data are evaluated.
     """
+    run = find_run(checkpoint)
+    if tail_path is None and train_path is None:
+        tail_path = run_setting(checkpoint, "tail_path")
+    train_path = train_path or run_setting(checkpoint, "train_path")
+    val_path = val_path or run_setting(checkpoint, "val_path")
     groups = groups_of(tail_path, train_path)
-    network, crop_size = load_network(checkpoint, weights)
+    network, crop_size = load_network(run.checkpoint, weights)
     network.eval()
-    loaders = release.eval_loaders(train_path, val_path, crop_size, batch_size, num_workers)
+    normalise = read_trained(run.checkpoint).normalisation
+    loaders = release.eval_loaders(
+        train_path, val_path, crop_size, batch_size, num_workers, normalise
+    )
     train = _extract(network, _unshuffled(loaders[0]))
     feats, targets = _extract(network, loaders[1])
     if distance == "cosine":  # the metric takes the dot product of what it is given
@@ -137,7 +171,9 @@ def knn(
         twice = accuracy(torch.cat((everything, group)))
         total = len(everything) + len(group)
         result[name] = (twice * total - result["All"] * len(everything)) / len(group)
-    _write_json(checkpoint.parent / "knn.json", result)
+    about = _about(run, weights, *loaders, tail_path)
+    about |= {"k": k, "temperature": temperature, "distance": distance}
+    _write_json(run.folder / "knn.json", {**result, "about": about})
     return result
 
 
@@ -152,7 +188,7 @@ def load_network(checkpoint: Path, weights: str = "student") -> tuple[torch.nn.M
         raise UserError(
             "weights", expected="student or teacher", got=weights, remedy="Use one of the two."
         )
-    args = read_args(checkpoint.parent)
+    args = read_args(settings_folder(checkpoint))
     kwargs = {k: v for k, v in args.items() if k not in ("name", "method", "config")}
     if args.get("method") not in METHODS:
         raise unknown_name("method in args.json", args.get("method"), METHODS)
@@ -170,6 +206,21 @@ def load_network(checkpoint: Path, weights: str = "student") -> tuple[torch.nn.M
             got=f"{type(error).__name__}: {(str(error).splitlines() or [''])[-1].strip()}",
             remedy="Give a checkpoint and the args.json of the same run.",
         ) from error
+
+
+def _about(
+    run: RunFiles, weights: str, train: DataLoader, val: DataLoader, tail_path: str | None
+) -> dict[str, Any]:
+    """Return what the figures are of, and say it: a figure without its data tells nothing."""
+    folders: dict[str, Any] = {"train": train.dataset, "val": val.dataset}
+    folders["tail"] = None if tail_path is None else release.image_folder(tail_path)
+    about: dict[str, Any] = {"weights": weights, **run.checkpoint_facts()}
+    for name, folder in folders.items():
+        about[name] = None
+        if folder is not None:
+            about[name] = facts(folder.root, len(folder), len(folder.classes))
+            print(f"{name:<6}{shown(about[name])}")
+    return about
 
 
 def _extract(network: Any, loader: DataLoader) -> tuple[Tensor, Tensor]:
@@ -222,5 +273,5 @@ def _checkpoint_to_resume(cfg: DictConfig, folder: Path) -> str | None:
     return None
 
 
-def _write_json(path: Path, result: dict[str, float]) -> None:
+def _write_json(path: Path, result: dict[str, Any]) -> None:
     path.write_text(json.dumps(result, indent=2) + "\n")
