@@ -15,6 +15,13 @@ from solo_ood.errors import UserError
 
 def check(cfg: DictConfig) -> None:
     """Raise ``UserError`` for a missing path, a bad schedule or a bad ``method_kwargs.ood``."""
+    if OmegaConf.is_missing(cfg, "pretrained_feature_extractor"):
+        raise UserError(
+            "pretrained_feature_extractor",
+            expected="the checkpoint to evaluate",
+            got="nothing",
+            remedy="Set it: pretrained_feature_extractor=\"'CKPT'\".",
+        )
     dataset, form = OmegaConf.select(cfg, "data.dataset"), OmegaConf.select(cfg, "data.format")
     for key in ("data.train_path", "data.val_path"):
         path = OmegaConf.select(cfg, key)
@@ -50,9 +57,10 @@ class Preflight(Callback):
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
             check(config)
-        except InterpolationResolutionError as error:  # of a resolver of ours, most likely
-            cause = error.__cause__ if isinstance(error.__cause__, UserError) else error
-            raise SystemExit(f"Error: {cause}") from None
+        except InterpolationResolutionError as error:
+            # OmegaConf keeps of a UserError in a resolver of ours only the text.
+            first = str(error).splitlines()[0]
+            raise SystemExit(f"Error: {first.rpartition('resolving interpolation: ')[2]}") from None
         except UserError as error:
             # Hydra turns an Exception of a callback into a warning and goes on.
             raise SystemExit(f"Error: {error}") from None

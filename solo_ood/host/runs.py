@@ -265,11 +265,15 @@ def _checkpoint_to_resume(cfg: DictConfig, folder: Path) -> str | None:
     if not OmegaConf.select(cfg, "auto_resume.enabled"):
         return None
     wanted = OmegaConf.to_container(cfg, resolve=True)
-    newest_first = sorted(folder.glob("*/*.ckpt"), key=lambda p: p.stat().st_mtime, reverse=True)
-    for checkpoint in newest_first:
-        args_path = checkpoint.parent / "args.json"
-        if args_path.exists() and json.loads(args_path.read_text()).get("config") == wanted:
-            return str(checkpoint)
+    found = []
+    for path in folder.glob("*/args.json"):
+        try:
+            found.append(find_run(path.parent))
+        except UserError:  # a run that ended before its first checkpoint
+            continue
+    for run in sorted(found, key=lambda one: one.checkpoint.stat().st_mtime, reverse=True):
+        if run.args.get("config") == wanted:
+            return str(run.checkpoint)
     return None
 
 
