@@ -36,7 +36,7 @@ def trained(data, compose, build, loader, trainer, tmp_path_factory):
             folder = tmp_path_factory.mktemp("run")
             paths = [f"data.train_path={data / 'train'}", f"data.val_path={data / 'val'}"]
             _RUNS[overrides] = train(
-                folder, compose, build, loader, trainer, *paths, *EAGER, *overrides, epochs=3
+                folder, compose, build, loader, trainer, *paths, *EAGER, *overrides, epochs=2
             )
         return _RUNS[overrides]
 
