@@ -1,4 +1,4 @@
-"""The console command ``solo-ood``: measure detectors, report on a run, export a checkpoint."""
+"""The console command ``solo-ood``: evaluate and report on a run, export it, measure detectors."""
 
 # What a command needs is imported when it runs: `--help` and errors of spelling take no time.
 
@@ -14,6 +14,7 @@ from io import TextIOWrapper
 
 from solo_ood.detection.options import add_arguments
 from solo_ood.errors import UserError
+from solo_ood.evaluation.options import add_arguments as add_evaluate_arguments
 from solo_ood.text import user_path
 
 
@@ -36,6 +37,13 @@ def _report(args: Namespace) -> None:
     from solo_ood.report import report
 
     print(report(args.run, args.out, args.metrics))
+
+
+def _evaluate(args: Namespace) -> None:
+    from solo_ood.evaluation.evaluate import evaluate
+    from solo_ood.evaluation.options import options_of
+
+    evaluate(options_of(args, shlex.join(["solo-ood", *sys.argv[1:]])))
 
 
 def _detect(args: Namespace) -> None:
@@ -69,6 +77,12 @@ def parser() -> ArgumentParser:
     )
     command.add_argument("--metrics", type=user_path, help="the run's metrics.csv; default: RUN's")
     command.set_defaults(run_command=_report)
+
+    command = commands.add_parser(
+        "evaluate", help="k-NN and linear accuracy of a run, for Many, Medium and Few classes"
+    )
+    add_evaluate_arguments(command)
+    command.set_defaults(run_command=_evaluate)
 
     command = commands.add_parser(
         "detect", help="measure how well detectors find the rare images of labelled data"

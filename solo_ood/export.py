@@ -29,7 +29,7 @@ def export(checkpoint: Path, out: Path, weights: str = "teacher") -> Path:
     Raises:
         UserError: for a missing file, other ``weights``, or a checkpoint without a teacher.
     """
-    args = read_args(checkpoint.parent)
+    args = read_args(settings_folder(checkpoint))
     loaded = load(existing(checkpoint))
     kept = {key: loaded[key] for key in _KEPT if key in loaded}
     if not isinstance(kept.get("state_dict"), dict):
@@ -87,6 +87,23 @@ def existing(path: Path) -> Path:
             remedy="Give the checkpoint that main_pretrain.py wrote.",
         )
     return path
+
+
+def settings_folder(checkpoint: Path) -> Path:
+    """Return the folder of the ``args.json`` that belongs to a checkpoint: usually its own.
+
+    A run's name ``a/b`` makes solo-learn save ``RUN/a/b-0-ep=9.ckpt`` beside ``RUN/args.json``.
+    """
+    for folder in checkpoint.absolute().parents[:5]:
+        path = folder / "args.json"
+        if not path.is_file():
+            continue
+        name = str(read_args(folder).get("name", ""))
+        if folder == checkpoint.absolute().parent:
+            return checkpoint.parent
+        if (folder / name).parent == checkpoint.absolute().parent:
+            return folder
+    return checkpoint.parent
 
 
 def read_args(folder: Path) -> dict[str, Any]:

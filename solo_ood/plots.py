@@ -63,15 +63,21 @@ def thumbnail(path: Path, side: int, levels: Levels | None = None) -> Image.Imag
     return image
 
 
-def score_histogram(scores: Sequence[float], threshold: float, title: str) -> Figure:
-    """Draw the histogram of the newest scores and the threshold; higher = more OOD."""
+def score_histogram(
+    scores: Sequence[float], threshold: float, title: str, note: str = ""
+) -> Figure:
+    """Draw the histogram of the newest scores and the newest threshold; higher = more OOD.
+
+    ``note`` says in the legend what the flag rate of the run counts beside them.
+    """
     figure = Figure(figsize=(7, 4), layout="constrained")
     axis = figure.subplots()
     axis.hist(finite(scores), bins=bin_edges(scores, 50), color=COMMON)
     if threshold == threshold and abs(threshold) != float("inf"):
         share = sum(score > threshold for score in scores) / max(1, len(scores))
-        axis.axvline(threshold, color=RARE, label=f"threshold {threshold:.4g}: {share:.1%} above")
-        axis.legend()
+        label = f"newest threshold {threshold:.4g}: {share:.2%} of these scores are above it"
+        axis.axvline(threshold, color=RARE, label="\n".join(filter(None, (label, note))))
+        axis.legend(loc="lower center", bbox_to_anchor=(0.5, -0.35), fontsize=8)
     axis.set(xlabel="ood_score (higher = rarer)", ylabel="samples", title=title)
     return figure
 

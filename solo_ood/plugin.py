@@ -10,7 +10,7 @@ NAME = "dino_ood"
 
 
 def register() -> None:
-    """Put ``dino_ood`` into solo-learn's ``METHODS`` and the resolver ``solo_ood.digits`` in place.
+    """Put ``dino_ood`` into solo-learn's ``METHODS`` and the resolvers of our configs in place.
 
     Warnings about the host's own code are silent from here on: ``solo_ood.host.quiet``.
 
@@ -28,6 +28,7 @@ def register() -> None:
     from solo.methods import METHODS
 
     from solo_ood.data.digits import digits_lt
+    from solo_ood.linear_config import run_setting
     from solo_ood.method import DINOOOD
 
     owner = METHODS.setdefault(NAME, DINOOOD)
@@ -40,3 +41,5 @@ def register() -> None:
         )
     # ${solo_ood.digits:train} in a config becomes the path of the embedded data set.
     OmegaConf.register_new_resolver("solo_ood.digits", digits_lt, replace=True)
+    # ${solo_ood.run:CKPT,val_path} becomes what the run of this checkpoint was validated on.
+    OmegaConf.register_new_resolver("solo_ood.run", run_setting, replace=True)

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
 import os
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from solo_ood.config import OODConfig, parse
 from solo_ood.errors import UserError
-from solo_ood.evaluation.groups import format_groups
-from solo_ood.export import read_args
+from solo_ood.evaluation.of_run import evaluation_lines
 from solo_ood.loading import load
+from solo_ood.run_files import RunFiles, find_run
 from solo_ood.selection import STATE_KEY, RareSelector, starving
 from solo_ood.text import printable
+from solo_ood.threshold import WINDOW, QuotaThreshold
 
 Curves = dict[str, tuple[list[float], list[float]]]
 
@@ -30,37 +28,39 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
     """Write the pictures of a run and return a summary for the terminal.
 
     Args:
-        run: folder with a .ckpt and its ``args.json``.
+        run: folder with a .ckpt and its ``args.json``, or the .ckpt.
         out: folder for ``queue.png``, ``scores.png``, ``curves.png`` and ``summary.txt``; default
             ``run/report``.
-        metrics: Lightning's ``metrics.csv``; default the one in ``run``. Without it there are no
-            losses and no curves.
+        metrics: Lightning's ``metrics.csv``; default the run's own. Without it there are no losses
+            and no curves.
 
     Raises:
         UserError: if there is no checkpoint, or one without the state of an enabled detector.
     """
-    # A / in the name of a run, which nobody refused once, made folders.
-    checkpoints = sorted(run.rglob("*.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not checkpoints or not (run / "args.json").is_file():
-        raise UserError(
-            "run folder",
-            expected="a .ckpt and args.json",
-            got=f"{run} without them",
-            remedy="Give the folder below trained_models that main_pretrain.py wrote.",
-        )
-    checkpoint = load(checkpoints[-1])
-    cfg = _config(read_args(run))
-    ood = parse(OmegaConf.select(cfg, "method_kwargs.ood"))
-    selector = _selector(checkpoint.get(STATE_KEY), ood, checkpoints[-1].name)
+    files = find_run(run)
+    checkpoint = load(files.checkpoint)
+    ood = parse(files.setting("method_kwargs.ood"))
+    ours = checkpoint.get(STATE_KEY)
+    detects = files.setting("method") == "dino_ood" and ood.enabled
+    has_state = isinstance(ours, dict) and "selector" in ours  # of a method of the user's, too
+    selector = _selector(ours, ood, files.checkpoint.name) if detects or has_state else None
 
-    curves = read_curves(metrics or run / "metrics.csv")
-    out = out or run / "report"
+    metrics = metrics or files.metrics
+    curves = read_curves(metrics)
+    out = out or files.folder / "report"
     out.mkdir(parents=True, exist_ok=True)
-    samples = _samples(cfg)
+    stream = read_stream(files)
     lines = [f"run {run}: epoch {checkpoint['epoch'] + 1}, {checkpoint['global_step']} steps"]
-    lines += _loss_lines(curves) + detector_summary(selector, ood, samples)
-    lines += _evaluation_lines(run)
-    lines += [f"{'pictures':<14}{path}" for path in _pictures(selector, ood, samples, curves, out)]
+    lines += _loss_lines(curves, metrics, files)
+    if selector is None:
+        why = "another method" if ood.enabled else "ood.enabled=false"
+        lines.append(f"{'detector':<14}none ({why}): nothing was scored, queued or replayed")
+    else:
+        lines += detector_summary(selector, ood, stream)
+    lines += evaluation_lines(files)
+    pictures = [] if selector is None else _detector_pictures(selector, ood, stream, out)
+    pictures += _curve_pictures(curves, None if selector is None else ood, out)
+    lines += [f"{'pictures':<14}{path}" for path in pictures]
     text = "\n".join(_wrapped(printable(line)) for line in lines)
     (out / "summary.txt").write_text(text + "\n", encoding="utf-8")
     return text
@@ -73,8 +73,8 @@ def _selector(ours: Any, ood: OODConfig, name: str) -> RareSelector:
         raise UserError(
             f"checkpoint {name}",
             expected="the state of dino_ood",
-            got="none (another method, or ood.enabled=false)",
-            remedy="Train with method: dino_ood.",
+            got="none, although its args.json has method: dino_ood",
+            remedy="Give a checkpoint of the run that args.json is of.",
         )
     try:
         num_classes = len(state["scorer"].get("counts", [0]))
@@ -91,34 +91,47 @@ def _selector(ours: Any, ood: OODConfig, name: str) -> RareSelector:
         ) from error
 
 
-def _config(args: dict[str, Any]) -> DictConfig:
-    """Return the run's config; the release's ``args.json`` holds it under a key of its own."""
-    from solo_ood.data.digits import digits_lt
+@dataclass(frozen=True)
+class Stream:
+    """The images that a run was trained on, by dataset index; all empty if they are not there."""
 
-    OmegaConf.register_new_resolver("solo_ood.digits", digits_lt, replace=True)
-    return OmegaConf.create(args.get("config", args))
+    paths: Sequence[Path] = ()
+    labels: Sequence[int] = ()  # -1 = unlabelled
+    classes: Sequence[str] = ()
+
+    def name(self, label: int) -> str:
+        """Return the class's folder name; its number where that is not known."""
+        return self.classes[label] if 0 <= label < len(self.classes) else str(label)
 
 
-def _samples(cfg: DictConfig) -> list[tuple[str, int]]:
-    """Return (path, label) by dataset index; [] if the data are not image files any more."""
-    path = Path(cfg.data.train_path)
-    if (cfg.data.get("fraction") or -1) > 0:
-        return []  # the host draws the subset itself; its indexes are not those of the folder
-    if cfg.data.dataset not in ("custom", "imagenet", "imagenet100") or not path.is_dir():
-        return []
-    if cfg.data.get("no_labels"):  # the order of solo-learn's CustomDatasetWithoutLabels
-        return [(str(path / name), -1) for name in os.listdir(path)]
+_NONE = Stream()
+
+
+def read_stream(run: RunFiles) -> Stream:
+    """Return the images of the run's training folder, in the host's order."""
+    path = run.image_folder("train_path")
+    if (run.setting("data.fraction") or -1) > 0:
+        return Stream()  # the host draws the subset itself; its indexes are not those of the folder
+    if path is None or not path.is_dir():
+        return Stream()
+    if run.setting("data.no_labels"):  # the order of solo-learn's CustomDatasetWithoutLabels
+        names = os.listdir(path)
+        return Stream([path / name for name in names], [-1] * len(names))
     from torchvision.datasets import ImageFolder
 
-    return ImageFolder(str(path)).samples
+    try:
+        folder = ImageFolder(str(path))
+    except OSError:  # emptied since
+        return Stream()
+    return Stream([Path(file) for file, _ in folder.samples], folder.targets, folder.classes)
 
 
-def read_curves(path: Path) -> Curves:
+def read_curves(path: Path | None) -> Curves:
     """Return (steps, values) by column of Lightning's ``metrics.csv``; {} if there is none."""
     curves: Curves = {}
-    if not path.is_file():
+    if path is None or not path.is_file():
         return curves
-    with path.open() as file:
+    with path.open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             for name, value in row.items():
                 if value and name not in ("step", "epoch"):
@@ -128,13 +141,16 @@ def read_curves(path: Path) -> Curves:
     return curves
 
 
-def _loss_lines(curves: Curves) -> list[str]:
+def _loss_lines(curves: Curves, metrics: Path | None, run: RunFiles) -> list[str]:
     if "dino_loss_step" not in curves:
-        return [f"{'loss':<14}no metrics.csv"]
+        got = "no metrics.csv; name it: --metrics FILE" if metrics is None else f"none in {metrics}"
+        return [f"{'loss':<14}{got}"]
+    apart = metrics is not None and metrics.parent != run.folder
     values = curves["dino_loss_step"][1]
     tenth = max(1, len(values) // 10)
     first, last = sum(values[:tenth]) / tenth, sum(values[-tenth:]) / tenth
-    return [f"{'DINO loss':<14}{first:.3f} (first tenth of the run) -> {last:.3f} (last tenth)"]
+    lines = [f"{'DINO loss':<14}{first:.3f} (first tenth of the run) -> {last:.3f} (last tenth)"]
+    return lines + ([f"{'':<14}from {metrics}"] if apart else [])
 
 
 def _wrapped(line: str) -> str:
@@ -144,39 +160,50 @@ def _wrapped(line: str) -> str:
     )
 
 
-def detector_summary(
-    selector: RareSelector, ood: OODConfig, samples: Sequence[tuple[str, int]] = ()
-) -> list[str]:
-    """Return the lines of detector and queue, by class if ``samples`` (path, label) are known."""
-    return [*map(_wrapped, _detector_lines(selector, ood) + _queue_lines(selector, samples))]
+def detector_summary(selector: RareSelector, ood: OODConfig, stream: Stream = _NONE) -> list[str]:
+    """Return the lines of detector and queue, with class names if ``stream`` has them."""
+    lines = _detector_lines(selector, ood, stream) + _queue_lines(selector, stream)
+    return [_wrapped(printable(line)) for line in lines]
 
 
-def _detector_lines(selector: RareSelector, ood: OODConfig) -> list[str]:
+def _detector_lines(selector: RareSelector, ood: OODConfig, stream: Stream) -> list[str]:
     count, metrics = selector.counts, selector.metrics()
     if not count["judged"]:
         return [f"{'flag rate':<14}nothing judged yet (warm-up of scorer or threshold)"]
     target = 1 - ood.threshold.percentile
     rate = metrics["flag_rate"]
     line = f"{rate:.2%} of {count['judged']:,} judged; target {target:.2%}"
-    if not math.isnan(selector.threshold.rate_bound):
-        line += f", bound +-{selector.threshold.rate_bound:.2%}"
-    lines = [
-        f"{'flag rate':<14}{line}",
+    threshold = selector.threshold
+    if not math.isnan(threshold.rate_bound):
+        line += f", bound +-{threshold.rate_bound:.2%}"
+    lines = [f"{'flag rate':<14}{line}"]
+    if threshold.n_judged >= WINDOW:
+        line = f"worst {WINDOW:,} in a row {threshold.worst_window:.2%} from it"
+        if isinstance(threshold, QuotaThreshold):
+            line += f", bound {threshold.window_bound():.2%}"
+        lines.append(f"{'':<14}{line}")
+    lines += [
         f"{'detector':<14}scorer {ood.scorer.name}, threshold {ood.threshold.name} "
-        f"at {selector.threshold.threshold:.4g}",
+        f"at {threshold.threshold:.4g}",
     ]
     if "lift" in metrics:
         lines.append(
             f"{'':<14}precision {metrics['precision']:.3f}, base rate "
             f"{count['rare'] / count['judged']:.3f}, lift {metrics['lift']:.2f} "
-            f"(rare classes {selector.rare_classes})"
+            f"(rare classes {_few([stream.name(label) for label in selector.rare_classes])})"
         )
     if count["not_finite"]:
         lines.append(f"{'':<14}{count['not_finite']} features were NaN or Inf and left out")
     return lines
 
 
-def _queue_lines(selector: RareSelector, samples: Sequence[tuple[str, int]]) -> list[str]:
+def _few(names: Sequence[str], most: int = 10) -> str:
+    """Return the names in a row; of many the first, and how many more there are."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def _queue_lines(selector: RareSelector, stream: Stream) -> list[str]:
     queue = selector.queue
     lines = [
         f"{'queue':<14}{len(queue)} of {queue.capacity} indexes, mean age {queue.mean_age:.0f} "
@@ -185,68 +212,72 @@ def _queue_lines(selector: RareSelector, samples: Sequence[tuple[str, int]]) -> 
     starved = starving(selector.counts)
     if starved is not None:
         lines.append(f"{'':<14}{starved}")
-    if samples and len(queue):
-        labels = Counter(samples[index][1] for index in queue)
-        if set(labels) != {-1}:
-            held = ", ".join(f"{label}: {n}" for label, n in sorted(labels.items()))
-            lines.append(f"{'':<14}by class {held}")
+    known = [index for index in queue if index < len(stream.labels)]
+    held = Counter(stream.labels[index] for index in known)
+    if known and set(held) != {-1}:
+        most = [f"{stream.name(label)}: {n}" for label, n in sorted(held.items())]
+        lines.append(f"{'':<14}by class {_few(most, 12)}")
+    if stream.paths and len(known) < len(queue):
+        lines.append(f"{'':<14}{len(queue) - len(known)} are of files that are not there any more")
     return lines
 
 
-def _evaluation_lines(run: Path) -> list[str]:
-    lines = []
-    for name, label in (("knn", "k-NN, %"), ("linear", "linear, %")):
-        path = run / f"{name}.json"
-        text = format_groups(json.loads(path.read_text())) if path.is_file() else "not evaluated"
-        lines.append(f"{label:<14}{text}")
-    return lines
-
-
-def _pictures(
-    selector: RareSelector,
-    ood: OODConfig,
-    samples: list[tuple[str, int]],
-    curves: Curves,
-    out: Path,
-) -> list[str]:
+def _saved(draw: Callable[..., Any], *arguments: Any, path: Path) -> str:
+    """Draw and save; return the path, or why there is none: a picture never costs the summary."""
     from solo_ood import plots
 
-    written: list[str] = []
+    return plots.why_not_saved(partial(draw, *arguments), path) or str(path)
 
-    def add(name: str, draw: Callable[..., Any], *arguments: Any) -> None:
-        problem = plots.why_not_saved(partial(draw, *arguments), out / name)
-        written.append(problem or str(out / name))
 
-    newest = list(selector.queue)[::-1][:72]
-    if samples and newest:
-        labels = [samples[index][1] for index in newest]
-        add(
-            "queue.png",
-            plots.contact_sheet,
-            [Path(samples[index][0]) for index in newest],
-            [f"class {label}" if label >= 0 else "" for label in labels],
+def _detector_pictures(
+    selector: RareSelector, ood: OODConfig, stream: Stream, out: Path
+) -> list[str]:
+    """Draw what is queued, and the scores."""
+    from solo_ood import plots
+
+    written = []
+    newest = [row for row in reversed(list(selector.queue)) if row < len(stream.paths)]
+    newest = [row for row in newest if stream.paths[row].is_file()][:72]
+    if newest:
+        labels = [stream.labels[row] for row in newest]
+        sheet = (
+            [stream.paths[row] for row in newest],
+            [stream.name(label) if label >= 0 else "" for label in labels],
             [label in selector.rare_classes for label in labels],
             f"Newest {len(newest)} of {len(selector.queue)} queued samples; red: of a rare class",
         )
+        written.append(_saved(plots.contact_sheet, *sheet, path=out / "queue.png"))
     scores = selector.threshold.block.tolist()
     if scores:
-        add(
-            "scores.png",
-            plots.score_histogram,
+        histogram = (
             scores,
             selector.threshold.threshold,
-            f"The last {len(scores)} scores that were judged together ({ood.scorer.name})",
+            f"The last {len(scores):,} scores that were judged together ({ood.scorer.name})",
+            _flag_rate_note(selector),
         )
+        written.append(_saved(plots.score_histogram, *histogram, path=out / "scores.png"))
+    return written
+
+
+def _flag_rate_note(selector: RareSelector) -> str:
+    """Return how the share above the threshold in ``scores.png`` goes with the flag rate."""
+    judged, rate = selector.counts["judged"], selector.metrics()["flag_rate"]
+    return f"over the run {rate:.2%} of {judged:,} were flagged, each by the threshold of its time"
+
+
+def _curve_pictures(curves: Curves, ood: OODConfig | None, out: Path) -> list[str]:
+    """Draw how training went; ``ood`` is that of an enabled detector."""
+    from solo_ood import plots
+
     shown = [
         name
         for name in ("dino_loss_step", "ood/flag_rate", "ood/lift", "ood/queue_fill", "val_acc1")
         if name in curves
     ]
-    if shown:
-        references = {
-            "ood/flag_rate": ("target", 1 - ood.threshold.percentile),
-            "ood/lift": ("random picks", 1.0),
-        }
-        drawn = {name: curves[name] for name in shown}
-        add("curves.png", plots.training_curves, drawn, references)
-    return written
+    if not shown:
+        return []
+    references = {"ood/lift": ("random picks", 1.0)}
+    if ood is not None:
+        references["ood/flag_rate"] = ("target", 1 - ood.threshold.percentile)
+    drawn = {name: curves[name] for name in shown}
+    return [_saved(plots.training_curves, drawn, references, path=out / "curves.png")]

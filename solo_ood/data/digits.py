@@ -42,6 +42,12 @@ def digits_lt(split: str = "train") -> str:
     return str(root / split)
 
 
+def split_of(folder: str | Path) -> str | None:
+    """Return which split ``folder`` is, in this cache or another one; ``None`` for other data."""
+    path = Path(folder)
+    return path.name if path.name in SPLITS and path.parent.name == _NAME else None
+
+
 def _write(root: Path) -> None:
     from PIL import Image
     from sklearn.datasets import load_digits

@@ -41,6 +41,7 @@ class ExtractConfig:
     devices: int | str = "auto"
     num_nodes: int = 1
     max_unreadable: float = 0.01  # share of the images that may be left out, in [0, 1]
+    as_host: bool = False  # scale and cut as solo-learn's evaluation does, see `centre_cropped`
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def embed(
         seen = survey(split.paths)
         split = replace(split, levels=split.levels or seen.levels)
         size = size or common_size(seen.sizes[0], embedder, cfg.image_size)
-    transform = f"cover {size[0]} x {size[1]}, middle, bicubic"
+    how = "resize by 256/224, centre crop, bilinear" if cfg.as_host else "middle, bicubic"
+    transform = f"cover {size[0]} x {size[1]}, {how}"
     with torch.no_grad():
         example = embedder(torch.zeros(1, 3, *size))
     dtypes = {"pooled": "float32", "patches": "float16"}
@@ -96,7 +98,7 @@ def embed(
         # Each process needs a row; writing one twice does no harm.
         processes = cfg.num_nodes * (cfg.devices if isinstance(cfg.devices, int) else 1)
         todo += todo[:1] * (processes - len(todo))
-        images = Subset(_Images(split, embedder, size), todo)
+        images = Subset(_Images(split, embedder, size, cfg.as_host), todo)
         loader = DataLoader(images, cfg.batch_size, num_workers=cfg.num_workers)
         trainer = _trainer(cfg, _Progress(f"{embedder.name}: {what}", len(todo)))
         trainer.predict(_Writer(embedder, store), loader, return_predictions=False)
@@ -119,18 +121,33 @@ def covered(image: Image.Image, size: tuple[int, int], resample: int) -> Image.I
     return center_crop(image.resize(scaled, resample), list(size))
 
 
+def centre_cropped(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """Return the middle, ``size`` (H, W, pixels), of the image at 256/224 of that: the host's way.
+
+    Without it k-NN and linear evaluation here and by the host's own scripts would not agree.
+    """
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.functional import center_crop, resize
+
+    side = round(min(size) * 256 / 224)
+    return center_crop(resize(image, [side], InterpolationMode.BILINEAR), list(size))
+
+
 class _Images(Dataset):
     """(row, image (3, H, W), whether it could be read) of each path."""
 
-    def __init__(self, split: Split, embedder: Embedder, size: tuple[int, int]) -> None:
+    def __init__(
+        self, split: Split, embedder: Embedder, size: tuple[int, int], as_host: bool
+    ) -> None:
         from torchvision import transforms
 
         self.paths = split.paths
         self.levels = split.levels
         self.size = size
+        fitted = partial(covered, size=size, resample=Image.Resampling.BICUBIC)
         self.transform = transforms.Compose(
             [
-                partial(covered, size=size, resample=Image.Resampling.BICUBIC),
+                partial(centre_cropped, size=size) if as_host else fitted,
                 transforms.ToTensor(),
                 transforms.Normalize(embedder.mean, embedder.std),
             ]

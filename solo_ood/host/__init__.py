@@ -170,6 +170,25 @@ def has_multicrop_dino() -> bool:
     return "multicrop_forward" in vars(DINO)
 
 
+def eval_transform(size: int, normalise: tuple[Any, Any]) -> Any:
+    """Return solo-learn's centre crop of 224 of 256 pixels, at ``size`` pixels.
+
+    Args:
+        size: height and width.
+        normalise: mean and standard deviation per channel.
+    """
+    from torchvision import transforms
+
+    return transforms.Compose(
+        [
+            transforms.Resize(round(size * 256 / 224)),
+            transforms.CenterCrop(size),
+            transforms.ToTensor(),
+            transforms.Normalize(*normalise),
+        ]
+    )
+
+
 def choices() -> dict[str, list[str]]:
     """Return the names that the host knows, by the config's key."""
     from solo.methods import METHODS

@@ -14,11 +14,22 @@ from torch import nn
 
 from solo_ood import host
 from solo_ood.errors import UserError, unknown_name
+from solo_ood.export import settings_folder
 
-_NORMALISATION = {  # as in solo-learn's main branch, which takes ImageNet's for all other data
-    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
-    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
-    "stl10": ((0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)),
+# What the hosts normalise each data set with; for others, augmentations.0.mean and .std, or this.
+_NORMALISATION: dict[host.Generation, dict[str, tuple[Any, Any]]] = {
+    "checkout": {
+        "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+        "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+        "stl10": ((0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)),
+        "": (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
+    },
+    "release": {
+        "cifar10": ((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)),
+        "cifar100": ((0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)),
+        "stl10": ((0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)),
+        "": (IMAGENET_DEFAULT_MEAN, (0.228, 0.224, 0.225)),
+    },
 }
 
 
@@ -32,6 +43,9 @@ class Trained:
         cifar: whether a ResNet got the stem for 32-pixel images.
         kwargs: arguments of the backbone.
         dataset: the host's name of the data, which decides how images are normalised.
+        trained_by: which generation of solo-learn wrote it.
+        mean, std: per channel, what the run's own config says of data that the host has no
+            numbers for.
     """
 
     name: str
@@ -39,6 +53,9 @@ class Trained:
     cifar: bool
     kwargs: dict[str, Any]
     dataset: str | None
+    trained_by: host.Generation = "checkout"
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     @property
     def built_for(self) -> tuple[int, int] | None:
@@ -54,7 +71,13 @@ class Trained:
     @property
     def normalisation(self) -> tuple[Any, Any]:
         """Mean and standard deviation per channel that it was trained with."""
-        return _NORMALISATION.get(self.dataset or "", (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+        known = _NORMALISATION[self.trained_by]
+        if self.dataset in known:
+            return known[self.dataset]
+        mean, std = known[""]
+        if (self.dataset or "").startswith("imagenet"):
+            return mean, std
+        return self.mean or mean, self.std or std
 
     @property
     def architecture(self) -> str:
@@ -88,7 +111,7 @@ def read_args(checkpoint: Path) -> Trained:
     Raises:
         UserError: if the file is missing or describes no backbone.
     """
-    path = checkpoint.parent / "args.json"
+    path = settings_folder(checkpoint) / "args.json"
     what = f"checkpoint {checkpoint.name}"
     remedy = "For weights of another origin name the network, such as dino_vits16:PATH."
     if not path.is_file():
@@ -105,7 +128,9 @@ def read_args(checkpoint: Path) -> Trained:
         data = (args.get("config") or args).get("data") or {}
         dataset = args.get("dataset") or data.get("dataset")
         cifar = kwargs.pop("cifar", dataset in ("cifar10", "cifar100"))
-        return Trained(name, args["method"], cifar, kwargs, dataset)
+        by: host.Generation = "release" if "encoder" in args else "checkout"
+        mean, std = _given_normalisation(args.get("config") or args)
+        return Trained(name, args["method"], cifar, kwargs, dataset, by, mean, std)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             what,
@@ -113,6 +138,16 @@ def read_args(checkpoint: Path) -> Trained:
             got=f"{type(error).__name__}: {error}",
             remedy=remedy,
         ) from error
+
+
+def _given_normalisation(
+    config: Any,
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Return mean and standard deviation of the first crops' pipeline, ``None`` if not given."""
+    pipelines = config.get("augmentations") or []
+    first = pipelines[0] if isinstance(pipelines, list) and pipelines else {}
+    mean, std = (first.get(key) for key in ("mean", "std"))
+    return mean and tuple(map(float, mean)), std and tuple(map(float, std))
 
 
 def _backbones(method: str) -> dict[str, Callable[..., nn.Module]]:

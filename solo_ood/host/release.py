@@ -19,9 +19,9 @@ from solo.utils.pretrain_dataloader import (
     prepare_transform,
 )
 from torch.utils.data import DataLoader
-from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from solo_ood import host
 from solo_ood.data.training_images import show_all_bits
 from solo_ood.errors import UserError, unknown_name
 from solo_ood.preflight.steps import num_processes
@@ -165,28 +165,58 @@ def train_loader(cfg: DictConfig) -> DataLoader:
     return prepare_dataloader(dataset, cfg.optimizer.batch_size, cfg.data.num_workers)
 
 
-def eval_transform(size: int) -> transforms.Compose:
-    """Return the usual centre crop, at ``size`` pixels.
-
-    The host evaluates custom data at 224 pixels whatever the training crop was; here both agree.
-    """
-    return transforms.Compose(
-        [
-            transforms.Resize(round(size * 256 / 224)),
-            transforms.CenterCrop(size),
-            transforms.ToTensor(),
-            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-        ]
-    )
+def normalisation(cfg: DictConfig) -> tuple[Any, Any]:
+    """Return the mean and standard deviation per channel of ``train_transform``'s custom data."""
+    first = cfg.augmentations[0]
+    return first.get("mean", IMAGENET_MEAN), first.get("std", IMAGENET_STD)
 
 
 def eval_loaders(
-    train_path: str, val_path: str, size: int, batch_size: int, num_workers: int
+    train_path: str,
+    val_path: str,
+    size: int,
+    batch_size: int,
+    num_workers: int,
+    normalise: tuple[Any, Any] = (IMAGENET_MEAN, IMAGENET_STD),
 ) -> tuple[DataLoader, DataLoader]:
-    """Return the loaders of two ImageFolders for linear and k-NN evaluation, centre-cropped."""
-    folders = [ImageFolder(path, eval_transform(size)) for path in (train_path, val_path)]
-    show_all_bits(*folders)
-    return prepare_dataloaders(*folders, batch_size, num_workers)
+    """Return the loaders of two ImageFolders for linear and k-NN evaluation, centre-cropped.
+
+    Class ids are those of ``train_path``, also where ``val_path`` lacks some of its classes.
+
+    Raises:
+        UserError: if ``val_path`` has classes that ``train_path`` does not have.
+    """
+    transform = host.eval_transform(size, normalise)
+    train, val = (image_folder(path, transform) for path in (train_path, val_path))
+    unknown = sorted(set(val.classes) - set(train.classes))
+    if unknown:
+        raise UserError(
+            f"validation images {val_path}",
+            expected=f"no classes but those of {train_path}",
+            got=f"{len(unknown)} others, such as {unknown[0]}",
+            remedy="Give two folders of the same data set.",
+        )
+    ids = [train.classes.index(name) for name in val.classes]
+    val.target_transform = ids.__getitem__
+    show_all_bits(train, val)
+    return prepare_dataloaders(train, val, batch_size, num_workers)
+
+
+def image_folder(path: str, transform: Any = None) -> ImageFolder:
+    """Return the ImageFolder at ``path``.
+
+    Raises:
+        UserError: for a folder without class folders, or with an empty one.
+    """
+    try:
+        return ImageFolder(path, transform)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(
+            "labelled images",
+            expected="a folder of class folders with images in each",
+            got=f"{path} ({str(error).splitlines()[0]})",
+            remedy="Give an ImageFolder.",
+        ) from error
 
 
 def checkpointer(cfg: DictConfig) -> Checkpointer:

@@ -24,13 +24,17 @@ from solo_ood import host, preflight
 from solo_ood.callbacks import RequireSteps
 from solo_ood.embedding.weights import SAME_RUN, load_file
 from solo_ood.errors import UserError, unknown_name
+from solo_ood.evaluation.data import facts, shown
 from solo_ood.evaluation.groups import grouped_accuracy, groups_of, members
-from solo_ood.export import existing, read_args
+from solo_ood.export import existing, read_args, settings_folder
 from solo_ood.host import release
+from solo_ood.host.backbones import read_args as read_trained
+from solo_ood.linear_config import run_setting
 from solo_ood.loading import load
 from solo_ood.loggers import logger_names, with_loggers
 from solo_ood.preflight.steps import num_processes
 from solo_ood.progress import on_terminal
+from solo_ood.run_files import RunFiles, find_run
 
 
 def pretrain(cfg: DictConfig) -> Path:
@@ -50,6 +54,7 @@ def pretrain(cfg: DictConfig) -> Path:
             cfg.augmentations[0].crop_size,
             cfg.optimizer.batch_size,
             cfg.data.num_workers,
+            release.normalisation(cfg),
         )
     logs = Path(cfg.checkpoint.dir) / cfg.method
     logger = _logger(cfg, logs)
@@ -65,21 +70,34 @@ def pretrain(cfg: DictConfig) -> Path:
 
 
 def linear(cfg: DictConfig) -> dict[str, float]:
-    """Train the host's ``LinearModel`` on a checkpoint's frozen network; return accuracies in %."""
+    """Train the host's ``LinearModel`` on a checkpoint's frozen network; return accuracies in %.
+
+    They go to the run's ``linear.json``, with the data that they are of.
+    """
     OmegaConf.set_struct(cfg, False)
     preflight.expand_home(cfg)
     preflight.check(cfg)
     seed_everything(cfg.get("seed", 5))
-    checkpoint = Path(cfg.pretrained_feature_extractor)
-    network, crop_size = load_network(checkpoint, cfg.get("weights", "student"))
+    release.require(cfg, "data.dataset", "custom", "imagenet", "imagenet100")  # ImageFolders
+    run = find_run(Path(cfg.pretrained_feature_extractor))
+    weights = cfg.get("weights", "student")
+    network, crop_size = load_network(run.checkpoint, weights)
     groups = groups_of(cfg.data.get("tail_path"), cfg.data.train_path)
     train_loader, val_loader = release.eval_loaders(
         cfg.data.train_path,
         cfg.data.val_path,
-        crop_size,
+        OmegaConf.select(cfg, "data.augmentations.crop_size") or crop_size,
         cfg.optimizer.batch_size,
         cfg.data.num_workers,
+        read_trained(run.checkpoint).normalisation,
     )
+    if len(train_loader) == 0:
+        raise UserError(
+            "optimizer.batch_size",
+            expected="at most the number of images in data.train_path",
+            got=cfg.optimizer.batch_size,
+            remedy="Lower it.",
+        )
     scale = cfg.optimizer.batch_size * num_processes(cfg) / 256
     model = LinearModel(
         network,
@@ -91,7 +109,10 @@ def linear(cfg: DictConfig) -> dict[str, float]:
         lr=cfg.optimizer.lr * scale,
         weight_decay=float(cfg.optimizer.weight_decay),
         exclude_bias_n_norm=False,
-        extra_optimizer_args=dict(cfg.optimizer.get("kwargs") or {}),
+        extra_optimizer_args={
+            **({"momentum": 0.9} if cfg.optimizer.name == "sgd" else {}),  # as the main branch
+            **(cfg.optimizer.get("kwargs") or {}),
+        },
         scheduler=cfg.scheduler.name,
         lr_decay_steps=cfg.scheduler.get("lr_decay_steps"),
     )
@@ -100,14 +121,16 @@ def linear(cfg: DictConfig) -> dict[str, float]:
     model.eval()
     logits, targets = _extract(lambda images: model(images)["logits"], val_loader)
     result = grouped_accuracy(logits.argmax(dim=1), targets, groups)
-    _write_json(checkpoint.parent / "linear.json", result)
+    about = _about(run, weights, train_loader, val_loader, cfg.data.get("tail_path"))
+    about["val_loss"] = float(F.cross_entropy(logits, targets))
+    _write_json(run.folder / "linear.json", {**result, "about": about})
     return result
 
 
 def knn(
     checkpoint: Path,
-    train_path: str,
-    val_path: str,
+    train_path: str | None = None,
+    val_path: str | None = None,
     weights: str = "student",
     k: int = 20,
     temperature: float = 0.07,
@@ -118,14 +141,25 @@ def knn(
 ) -> dict[str, float]:
     """Classify with the host's ``WeightedKNNClassifier``; return accuracies in percent.
 
-    Args as in the host's ``main_knn.py``, and:
+    They go to the run's ``knn.json``, with the data that they are of.
 
-        tail_path: ImageFolder whose class counts define Many, Medium and Few.
+    Args as in the host's ``main_knn.py``, with the run's own data as defaults, and:
+
+        tail_path: ImageFolder whose class counts define Many, Medium and Few; ``None`` = the run's
+            training folder, where its data are evaluated.
     """
+    run = find_run(checkpoint)
+    if tail_path is None and train_path is None:
+        tail_path = run_setting(checkpoint, "tail_path")
+    train_path = train_path or run_setting(checkpoint, "train_path")
+    val_path = val_path or run_setting(checkpoint, "val_path")
     groups = groups_of(tail_path, train_path)
-    network, crop_size = load_network(checkpoint, weights)
+    network, crop_size = load_network(run.checkpoint, weights)
     network.eval()
-    loaders = release.eval_loaders(train_path, val_path, crop_size, batch_size, num_workers)
+    normalise = read_trained(run.checkpoint).normalisation
+    loaders = release.eval_loaders(
+        train_path, val_path, crop_size, batch_size, num_workers, normalise
+    )
     train = _extract(network, _unshuffled(loaders[0]))
     feats, targets = _extract(network, loaders[1])
     if distance == "cosine":  # the metric takes the dot product of what it is given
@@ -146,7 +180,9 @@ def knn(
         twice = accuracy(torch.cat((everything, group)))
         total = len(everything) + len(group)
         result[name] = (twice * total - result["All"] * len(everything)) / len(group)
-    _write_json(checkpoint.parent / "knn.json", result)
+    about = _about(run, weights, *loaders, tail_path)
+    about |= {"k": k, "temperature": temperature, "distance": distance}
+    _write_json(run.folder / "knn.json", {**result, "about": about})
     return result
 
 
@@ -162,7 +198,7 @@ def load_network(checkpoint: Path, weights: str = "student") -> tuple[torch.nn.M
         raise UserError(
             "weights", expected="student or teacher", got=weights, remedy="Use one of the two."
         )
-    args = read_args(existing(checkpoint).parent)
+    args = read_args(settings_folder(checkpoint))
     kwargs = {k: v for k, v in args.items() if k not in ("name", "method", "config")}
     if args.get("method") not in METHODS:
         raise unknown_name("method in args.json", args.get("method"), METHODS)
@@ -179,6 +215,21 @@ def load_network(checkpoint: Path, weights: str = "student") -> tuple[torch.nn.M
     _, note = load_file(network, checkpoint, weights, str(args.get("encoder")), SAME_RUN)
     print(f"{checkpoint.name}: {note}", file=sys.stderr)
     return network, crop_size
+
+
+def _about(
+    run: RunFiles, weights: str, train: DataLoader, val: DataLoader, tail_path: str | None
+) -> dict[str, Any]:
+    """Return what the figures are of, and say it: a figure without its data tells nothing."""
+    folders: dict[str, Any] = {"train": train.dataset, "val": val.dataset}
+    folders["tail"] = None if tail_path is None else release.image_folder(tail_path)
+    about: dict[str, Any] = {"weights": weights, **run.checkpoint_facts()}
+    for name, folder in folders.items():
+        about[name] = None
+        if folder is not None:
+            about[name] = facts(folder.root, len(folder), len(folder.classes))
+            print(f"{name:<6}{shown(about[name])}")
+    return about
 
 
 def _extract(network: Any, loader: DataLoader) -> tuple[Tensor, Tensor]:
@@ -226,13 +277,17 @@ def _checkpoint_to_resume(cfg: DictConfig, folder: Path) -> str | None:
     if not OmegaConf.select(cfg, "auto_resume.enabled"):
         return None
     wanted = OmegaConf.to_container(cfg, resolve=True)
-    newest_first = sorted(folder.glob("*/*.ckpt"), key=lambda p: p.stat().st_mtime, reverse=True)
-    for checkpoint in newest_first:
-        args_path = checkpoint.parent / "args.json"
-        if args_path.exists() and json.loads(args_path.read_text()).get("config") == wanted:
-            return str(checkpoint)
+    found = []
+    for path in folder.glob("*/args.json"):
+        try:
+            found.append(find_run(path.parent))
+        except UserError:  # a run that ended before its first checkpoint
+            continue
+    for run in sorted(found, key=lambda one: one.checkpoint.stat().st_mtime, reverse=True):
+        if run.args.get("config") == wanted:
+            return str(run.checkpoint)
     return None
 
 
-def _write_json(path: Path, result: dict[str, float]) -> None:
+def _write_json(path: Path, result: dict[str, Any]) -> None:
     path.write_text(json.dumps(result, indent=2) + "\n")

@@ -7,6 +7,7 @@ from typing import Any
 from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import InterpolationResolutionError
 
 from solo_ood.config import parse
 from solo_ood.errors import UserError
@@ -18,6 +19,13 @@ from solo_ood.preflight.steps import check_steps
 
 def check(cfg: DictConfig) -> None:
     """Raise ``UserError`` for what would end the run later, or train nothing."""
+    if OmegaConf.is_missing(cfg, "pretrained_feature_extractor"):
+        raise UserError(
+            "pretrained_feature_extractor",
+            expected="the checkpoint to evaluate",
+            got="nothing",
+            remedy="Set it: pretrained_feature_extractor=\"'CKPT'\".",
+        )
     check_settings(cfg)
     check_data(cfg)
     check_logger(cfg)
@@ -50,6 +58,10 @@ class Preflight(Callback):
 def _ended_by_user_errors(step: Any, config: DictConfig) -> None:
     try:
         step(config)
+    except InterpolationResolutionError as error:
+        # OmegaConf keeps of a UserError in a resolver of ours only the text.
+        first = str(error).splitlines()[0]
+        raise SystemExit(f"Error: {first.rpartition('resolving interpolation: ')[2]}") from None
     except UserError as error:
         # Hydra turns an Exception of a callback into a warning and goes on.
         raise SystemExit(f"Error: {error}") from None

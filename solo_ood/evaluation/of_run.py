@@ -1,0 +1,99 @@
+"""The figures in a run's folder: those of its own data, and why others are not shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from solo_ood.errors import UserError
+from solo_ood.evaluation.data import read, shown
+from solo_ood.evaluation.figures import LABELS, Figure, figure_of
+from solo_ood.evaluation.groups import format_groups
+from solo_ood.run_files import RunFiles, same_folder
+
+
+def evaluation_lines(run: RunFiles) -> list[str]:
+    """Return what ``report`` says: ``evaluation.json`` goes before the release's two files."""
+    lines: list[str] = []
+    newest, known = run.checkpoint_facts(), _figures(run.folder)
+    about: dict[str, Any] | None = None
+    for method, name in LABELS.items():
+        head = f"{name}, %"
+        figures, wrong = [one for one in known if one.method == method], ""
+        for figure in figures:
+            reason = refusal(figure, run)
+            if reason:
+                wrong = reason
+                continue
+            about = figure.about
+            alone = [one.weights for one in figures].count(figure.weights) == 1
+            text = f"{format_groups(figure.accuracy)}  ({_details(figure, newest, alone)})"
+            lines.append(f"{head:<14}{text}")
+            head = ""
+        if head and not figures:
+            lines.append(f"{head:<14}not evaluated")
+        if wrong:
+            lines.append(f"{head:<14}not shown: {wrong}")
+    if about:
+        lines.append(f"{'':<14}val: {shown(about['val'])}")
+        lines.append(f"{'':<14}train: {shown(about['train'])}")
+    return lines
+
+
+def refusal(figure: Figure, run: RunFiles) -> str:
+    """Return why a figure is not this run's to show; "" if it is.
+
+    A run with labelled validation images is judged by those. Where it has none, whatever the user
+    named is shown, with its path.
+    """
+    val = figure.about.get("val")
+    again = f"evaluate again: solo-ood evaluate {run.folder}"
+    if not isinstance(val, dict) or not {"path", "images", "classes"} <= set(val):
+        return f"a figure that does not say of which data; {again}"
+    own = run.image_folder("val_path")
+    if own is None:
+        return ""
+    if not same_folder(val["path"], own):
+        return f"of other data, {val['path']}, not of the run's {own}"
+    now = _counts(own)
+    if now and val["images"] not in now:
+        return f"of {val['images']:,} images where {own} now holds {now[0]:,}; {again}"
+    return ""
+
+
+def _details(figure: Figure, newest: dict[str, Any], alone: bool) -> str:
+    parts = [figure.weights, "" if alone else figure.settings]
+    if figure.about.get("checkpoint") != newest["checkpoint"]:
+        parts.append(f"of epoch {figure.about.get('epoch')}")
+    return ", ".join(filter(None, parts))
+
+
+def _figures(folder: Path) -> list[Figure]:
+    """Return the figures of the files in ``folder``; a damaged file has none."""
+    whole = _read(folder / "evaluation.json")
+    given: list[tuple[dict[str, Any], str | None]]
+    given = [(one, None) for one in whole.get("figures", [])]
+    there = {one.get("method") for one, _ in given}
+    given += [
+        (_read(folder / f"{method}.json"), method) for method in LABELS if method not in there
+    ]
+    return [figure_of(one, method) for one, method in given if "All" in one]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _counts(folder: Path) -> list[int]:
+    """Return how many images there are now, as each of our programs counts; [] if it is gone."""
+    from torchvision.datasets import ImageFolder
+
+    try:
+        return [len(ImageFolder(str(folder))), len(read(folder, "val").targets)]
+    except (OSError, UserError):
+        return []

@@ -1,0 +1,208 @@
+"""``solo-ood evaluate`` on a run of a user's own data, on either host."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from user_run import COUNTS, pictures, train
+
+from solo_ood.evaluation.evaluate import evaluate
+from solo_ood.evaluation.options import EvaluateOptions
+from solo_ood.evaluation.probes import knn_predictions, linear_probe
+
+QUICK = {"num_workers": 0, "accelerator": "cpu"}
+_RUN = []
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("own data")
+    pictures(root / "train", COUNTS)
+    pictures(root / "val", dict.fromkeys(COUNTS, 5), seed=1)
+    return root
+
+
+@pytest.fixture
+def run(data, compose, build, loader, trainer, tmp_path_factory):
+    """One run for all tests of this module; fixtures of the host are of a narrower scope."""
+    if not _RUN:
+        folder = tmp_path_factory.mktemp("user run")
+        paths = [f"data.train_path='{data / 'train'}'", f"data.val_path='{data / 'val'}'"]
+        mean = ["++augmentations.0.mean=[0.4,0.5,0.6]", "++augmentations.0.std=[0.2,0.2,0.25]"]
+        _RUN.append(train(folder, compose, build, loader, trainer, *paths, *mean))
+    return _RUN[0]
+
+
+def test_the_runs_own_data_teacher_and_student_and_groups(run, data, tmp_path):
+    shown = []
+    figures = evaluate(EvaluateOptions(run, out=tmp_path, **QUICK), shown.append)
+    assert [(one.method, one.weights) for one in figures] == [
+        ("knn", "teacher"), ("linear", "teacher"), ("knn", "student"), ("linear", "student"),
+    ]  # fmt: skip
+    for one in figures:
+        assert list(one.accuracy) == ["All", "Many", "Medium", "Few"]
+        share = 0.5 * one.accuracy["Many"] + 0.25 * (one.accuracy["Medium"] + one.accuracy["Few"])
+        assert one.accuracy["All"] == pytest.approx(share, abs=1e-3)  # 2 + 1 + 1 classes
+        about = one.about
+        assert about["train"] == {"path": str(data / "train"), "images": 50, "classes": 4}
+        assert about["val"] == {"path": str(data / "val"), "images": 20, "classes": 4}
+        assert about["tail"] == about["train"]
+        assert about["image_size"] == 32 and about["epoch"] == 1
+        assert about["checkpoint"].endswith(".ckpt")
+    assert f"val   20 images of 4 classes in {data / 'val'}" in shown
+    assert max(map(len, shown[-1].splitlines()[1:-1])) <= 80
+    known = json.loads((tmp_path / "evaluation.json").read_text())["figures"]
+    assert known[1]["about"]["C"] > 0 and known[0]["about"]["k"] == 20
+    rows = list(csv.DictReader((tmp_path / "evaluation.csv").open()))
+    assert len(rows) == 4 and all(row["val_path"] == str(data / "val") for row in rows)
+    assert f"20 images of 4 classes in {data / 'val'}" in (tmp_path / "evaluation.md").read_text()
+
+
+def test_crop_size_and_normalisation_are_those_of_the_run(run):
+    from solo_ood.embedding.networks import make_embedder
+    from solo_ood.run_files import find_run
+
+    files = find_run(run)
+    assert files.crop_size == 32
+    embedder = make_embedder(f"{files.checkpoint}:teacher", "pooled")
+    assert embedder.mean == (0.4, 0.5, 0.6) and embedder.std == (0.2, 0.2, 0.25)
+
+
+def test_options_choose_the_data_and_the_networks(run, data, tmp_path):
+    few = pictures(tmp_path / "few", {"cyclist": 3, "dog": 2}, seed=2)
+    figures = evaluate(
+        EvaluateOptions(
+            run / next(run.glob("*.ckpt")).name, val=few, weights=["teacher"], methods=["knn"],
+            k=[1, 5], out=tmp_path, **QUICK,
+        ),
+        lambda text: None,
+    )  # fmt: skip
+    assert [one.about["k"] for one in figures] == [1, 5]
+    assert figures[0].about["val"] == {"path": str(few), "images": 5, "classes": 2}
+    # Of classes that come first, third, ... in the reference: the ids are the reference's.
+    assert list(figures[0].accuracy) == ["All", "Medium", "Few"]
+
+
+@pytest.mark.parametrize("method", ["knn", "linear"])
+def test_the_figures_are_of_the_images(method, run, data, tmp_path):
+    """On its own reference a 1-NN is always right, and the command says that this is no test."""
+    shown = []
+    options = EvaluateOptions(
+        run, val=data / "train", methods=[method], k=[1], out=tmp_path, **QUICK
+    )
+    figures = evaluate(options, shown.append)
+    assert "note: --train and --val share images: the figures are too good" in shown
+    assert all(one.accuracy["All"] == 100 for one in figures if method == "knn")
+    assert all(one.accuracy["All"] > 60 for one in figures)
+
+
+def test_what_does_not_fit_is_one_clear_error(run, data, tmp_path):
+    other = pictures(tmp_path / "other", {"car": 2, "truck": 2})
+    single = pictures(tmp_path / "single", {"car": 3})
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    (flat / "a.jpg").write_bytes((data / "train/car/00.jpg").read_bytes())
+    cases = [
+        ({"val": other}, "--val .*no classes but those of --train, got 1 others, such as truck"),
+        ({"tail": other}, "--tail .*truck"),
+        ({"tail": single}, "--tail .*images of every class of --train"),
+        ({"train": single, "val": single}, "--train .*at least 2 classes, got one class"),
+        ({"val": flat}, "expected .*class folders"),
+        ({"val": tmp_path / "gone"}, "--val: expected a folder .*got no folder"),
+        ({"run": tmp_path}, "run folder: expected a .ckpt and args.json"),
+        ({"run": run.parent}, "the runs in it are 0"),
+    ]
+    for given, message in cases:
+        with pytest.raises(ValueError, match=message):
+            evaluate(EvaluateOptions(**{"run": run, **QUICK, **given}), print)
+    assert not (run / "evaluation.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"no_labels": True}, "--train: .*got a run without labels"),
+        ({"dataset": "cifar10"}, "--train: .*got a run on cifar10, which is no image folder"),
+        ({"val_path": None}, "--val: .*got the run has none"),
+    ],
+)
+def test_a_run_without_labelled_images_asks_for_them(change, message, run, data, tmp_path):
+    args = json.loads((run / "args.json").read_text())
+    args.get("config", args)["data"].update(change)
+    (tmp_path / "args.json").write_text(json.dumps(args))
+    (tmp_path / "x.ckpt").symlink_to(next(run.glob("*.ckpt")))
+    with pytest.raises(ValueError, match=message):
+        evaluate(EvaluateOptions(tmp_path, **QUICK), print)
+    if change.get("no_labels"):
+        figures = evaluate(
+            EvaluateOptions(tmp_path, data / "train", data / "val", methods=["knn"], **QUICK), print
+        )
+        assert list(figures[0].accuracy) == ["All"]  # nothing says which classes are rare
+
+
+def test_knn_is_the_hosts(registered):
+    """The same features, the host's own classifier; k above N, and a temperature of its own."""
+    from solo.utils.knn import WeightedKNNClassifier
+
+    from solo_ood.host.compat import fix_knn_metric
+
+    fix_knn_metric()
+    rng = np.random.default_rng(0)
+    targets, asked = rng.integers(0, 5, 90), np.arange(60) % 5
+    centres = rng.normal(size=(5, 16))
+    reference = (centres[targets] + 2 * rng.normal(size=(90, 16))).astype(np.float32)
+    feats = (centres[asked] + 2 * rng.normal(size=(60, 16))).astype(np.float32)
+    for k, temperature in ((20, 0.07), (1, 0.07), (200, 0.5)):
+        metric = WeightedKNNClassifier(k=k, T=temperature, distance_fx="cosine")
+        known, unknown = (
+            torch.nn.functional.normalize(torch.from_numpy(x)) for x in (reference, feats)
+        )
+        metric.update(train_features=known, train_targets=torch.from_numpy(targets))
+        metric.update(test_features=unknown, test_targets=torch.from_numpy(asked))
+        expected = float(metric.compute()[0])
+        found = knn_predictions(reference, targets, feats, k, temperature, chunk=1000)
+        assert 100 * (found == asked).mean() == pytest.approx(expected)
+        assert 20 < expected < 95
+
+
+def test_knn_with_a_tiny_temperature_takes_the_nearest():
+    reference = np.array([[1, 0], [0, 1], [0.1, 1]], dtype=np.float32)
+    feats = np.array([[0.0, 2.0]], dtype=np.float32)
+    assert knn_predictions(reference, np.array([0, 1, 0]), feats, 3, 1e-4).tolist() == [1]
+
+
+def test_linear_probe_converges_whatever_the_scale_and_chooses_its_penalty():
+    rng = np.random.default_rng(0)
+    targets, asked = np.arange(200) % 4, np.arange(80) % 4
+    centres = rng.normal(size=(4, 32))
+    reference, feats = (centres[y] + 1.5 * rng.normal(size=(len(y), 32)) for y in (targets, asked))
+    fits = []
+    probe = linear_probe(reference, targets, feats, tell=lambda: fits.append(1))
+    assert probe.converged and len(fits) == 8
+    large = linear_probe(1000 * reference + 7, targets, 1000 * feats + 7)
+    assert large.c == probe.c and (large.predictions == probe.predictions).mean() > 0.98
+    assert (probe.predictions == asked).mean() > 0.8
+    noise = np.concatenate([reference, 3 * rng.normal(size=(200, 300))], axis=1)
+    test = np.concatenate([feats, 3 * rng.normal(size=(80, 300))], axis=1)
+    assert linear_probe(noise, targets, test).c < 1  # a weak penalty would fit the noise
+
+
+def test_linear_probe_of_classes_with_one_image_each():
+    reference = np.eye(3)
+    assert linear_probe(reference, np.arange(3), reference).predictions.tolist() == [0, 1, 2]
+
+
+def test_the_command(run, data, tmp_path, capsys):
+    from solo_ood.cli import main
+
+    main(["evaluate", str(run), "--methods", "knn", "--weights", "student", "--out",
+          str(tmp_path), "--num-workers", "0", "--accelerator", "cpu"])  # fmt: skip
+    out = capsys.readouterr().out
+    assert re.search(r"k-NN, student +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+ +k = 20, T = 0.07", out)
+    with pytest.raises(SystemExit, match="Error: --val: expected"):
+        main(["evaluate", str(run), "--val", str(tmp_path / "gone")])

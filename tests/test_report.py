@@ -1,0 +1,209 @@
+"""``solo-ood report`` shows a run of either host, and figures of its own data only."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+
+import pytest
+from user_run import COUNTS, pictures, train
+
+from solo_ood.evaluation.data import facts
+from solo_ood.report import report
+
+EAGER = [
+    "method_kwargs.ood.scorer.min_samples=8",
+    "method_kwargs.ood.threshold.min_samples=8",
+]
+_RUNS = {}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    pictures(root / "train", COUNTS)
+    pictures(root / "val", dict.fromkeys(COUNTS, 2), seed=1)
+    return root
+
+
+@pytest.fixture
+def trained(data, compose, build, loader, trainer, tmp_path_factory):
+    """Return a function that trains one run for each set of overrides, once for this module."""
+
+    def made(*overrides):
+        if overrides not in _RUNS:
+            folder = tmp_path_factory.mktemp("run")
+            paths = [f"data.train_path={data / 'train'}", f"data.val_path={data / 'val'}"]
+            _RUNS[overrides] = train(
+                folder, compose, build, loader, trainer, *paths, *EAGER, *overrides, epochs=2
+            )
+        return _RUNS[overrides]
+
+    return made
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the run, in which a test may write."""
+    return shutil.copytree(trained(), tmp_path / "copy")
+
+
+def figures(run, path, images=8, **values):
+    about = {"weights": "student", "checkpoint": next(run.glob("*.ckpt")).name, "epoch": 1}
+    about |= {"val": facts(path, images, 4), "train": facts(path, 50, 4)}
+    return {"All": 61.5, "Many": 70.0, **values, "about": about}
+
+
+def line(text, start):
+    (found,) = [one for one in text.splitlines() if one.startswith(start)]
+    return found
+
+
+def test_figures_of_the_runs_own_data_are_shown_with_their_data(run, data):
+    (run / "knn.json").write_text(json.dumps(figures(run, data / "val")))
+    text = report(run)
+    assert line(text, "k-NN, %") == "k-NN, %       All 61.5  Many 70.0  (student)"
+    assert f"val: 8 images of 4 classes in {data / 'val'}" in text
+    assert "not evaluated" in line(text, "linear, %")
+
+
+@pytest.mark.parametrize("name", ["knn", "linear"])
+def test_figures_of_other_data_are_refused(name, run, data):
+    from solo_ood.data.digits import digits_lt
+
+    own = data / "val"
+    cases = [
+        (figures(run, digits_lt("val"), 360), "of other data, .*digits-lt.*not of the run's"),
+        ({"All": 61.5, "Many": 70.0}, "does not say of which data; evaluate again"),
+        (figures(run, own, 30), f"of 30 images where {own} now holds 8"),
+    ]
+    for given, reason in cases:
+        (run / f"{name}.json").write_text(json.dumps(given))
+        text = report(run)
+        assert "61.5" not in text
+        label = {"knn": "k-NN, %", "linear": "linear, %"}[name]
+        assert re.search(reason, line(text, label)), text
+
+
+def test_evaluation_json_goes_before_the_older_files(run, data):
+    (run / "knn.json").write_text(json.dumps(figures(run, data / "val")))
+    both = [{**figures(run, data / "val", All=all_), "method": "knn", "weights": weights}
+            for weights, all_ in (("teacher", 80.0), ("student", 75.0))]  # fmt: skip
+    (run / "evaluation.json").write_text(json.dumps({"figures": both}))
+    text = report(run)
+    assert "61.5" not in text
+    assert line(text, "k-NN, %") == "k-NN, %       All 80.0  Many 70.0  (teacher)"
+    both[0]["about"]["checkpoint"], both[0]["about"]["epoch"] = "older.ckpt", 3
+    (run / "evaluation.json").write_text(json.dumps({"figures": both}))
+    assert "(teacher, of epoch 3)" in report(run)
+
+
+def test_a_run_that_is_off(trained, tmp_path):
+    text = report(trained("++method_kwargs.ood.enabled=false"), tmp_path)
+    assert "detector      none (ood.enabled=false)" in text
+    assert "DINO loss" in text and (tmp_path / "curves.png").is_file()
+
+
+def test_a_slash_in_the_name(trained, tmp_path):
+    from solo_ood.export import export
+    from solo_ood.run_files import find_run
+
+    run = trained("name=group/first")
+    assert "DINO loss" in report(run, tmp_path)
+    checkpoint = find_run(run).checkpoint
+    assert checkpoint.parent == run / "group"
+    assert find_run(checkpoint).folder == run
+    assert export(checkpoint, tmp_path).is_file()
+
+
+def test_lightnings_own_metrics_are_found(run, tmp_path):
+    """A checkout logs below the folder that it was started in, under the run folder's number."""
+    started = tmp_path / "project"
+    moved = started / "trained_models/dino_ood/7"
+    shutil.copytree(run, moved)
+    args = json.loads((moved / "args.json").read_text())
+    args.get("config", args)["checkpoint"]["dir"] = "trained_models"
+    (moved / "args.json").write_text(json.dumps(args))
+    for version in ("version_6", "version_7"):
+        (started / "lightning_logs" / version).mkdir(parents=True)
+    (started / "lightning_logs/version_6/metrics.csv").write_text("step,dino_loss_step\n1,99\n")
+    (moved / "metrics.csv").rename(started / "lightning_logs/version_7/metrics.csv")
+    text = report(moved)
+    assert f"from {started / 'lightning_logs/version_7/metrics.csv'}" in text
+    assert "99" not in line(text, "DINO loss")
+    (started / "lightning_logs/version_7/metrics.csv").unlink()
+    assert "no metrics.csv; name it: --metrics" in report(moved)
+    (moved / "csv/version_0").mkdir(parents=True)
+    (moved / "csv/version_0/metrics.csv").write_text("step,dino_loss_step\n1,42\n")
+    assert "42.000" in report(moved)
+
+
+def test_relative_paths_count_from_where_the_run_was_started(run, data, tmp_path, monkeypatch):
+    from solo_ood.run_files import find_run
+
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    moved = project / "trained_models/dino_ood/0"
+    shutil.copytree(run, moved)
+    shutil.copytree(data, project / "images")
+    pictures(elsewhere / "images/train", {"car": 1})  # the wrong data, of the same name
+    args = json.loads((moved / "args.json").read_text())
+    config = args.get("config", args)
+    config["checkpoint"]["dir"] = "./trained_models"
+    config["data"].update(train_path="images/train", val_path="images/val")
+    (moved / "args.json").write_text(json.dumps(args))
+    monkeypatch.chdir(elsewhere)
+    assert find_run(moved).image_folder("train_path") == project / "images/train"
+
+
+def test_classes_have_their_names(trained, tmp_path, monkeypatch):
+    from solo_ood import plots
+
+    captions = []
+    sheet = plots.contact_sheet
+    monkeypatch.setattr(
+        plots, "contact_sheet", lambda i, c, r, t: captions.extend(c) or sheet(i, c, r, t)
+    )
+    text = report(trained(), tmp_path)
+    assert "(rare classes cyclist)" in text
+    assert captions and set(captions) <= set(COUNTS)
+    assert any(name + ": " in line(text, "              by class") for name in COUNTS)
+
+
+def test_files_that_are_gone_do_not_end_the_report(trained, data, tmp_path):
+    run = trained()
+    whole = data / "train"
+    aside = tmp_path / "aside"
+    shutil.move(whole, aside)
+    try:
+        assert "queue" in report(run, tmp_path / "none")  # no folder any more
+        pictures(whole, {"bus": 1, "car": 1, "cyclist": 1, "dog": 1})
+        text = report(run, tmp_path / "few")
+        assert "are of files that are not there any more" in text
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)
+        shutil.move(aside, whole)
+
+
+def test_the_scores_picture_says_what_it_counts(trained, tmp_path, monkeypatch):
+    from solo_ood import plots
+
+    seen = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: seen.append(figure) or path)
+    text = report(trained(), tmp_path)
+    rate = line(text, "flag rate").split()[2]
+    (note,) = [
+        one.get_text()
+        for figure in seen
+        for axis in figure.axes
+        if axis.get_legend() is not None
+        for one in axis.get_legend().get_texts()
+        if "of these scores are above it" in one.get_text()
+    ]
+    assert f"over the run {rate} of" in note and "each by the threshold of its time" in note
+
+
+def test_the_nearest_runs_are_named(trained):
+    run = trained()
+    with pytest.raises(ValueError, match=f"the runs in it are .*{run.name}"):
+        report(run.parent)
