@@ -31,7 +31,8 @@ def check(cfg: DictConfig) -> None:
             )
         if dataset in ("custom", "imagenet", "imagenet100") and form != "h5":
             no_labels = bool(OmegaConf.select(cfg, "data.no_labels"))
-            check_training_folder(Path(path), key, no_labels)
+            if key == "data.train_path" or not no_labels:  # then the host validates on nothing
+                check_training_folder(Path(path), key, no_labels)
     warmup = OmegaConf.select(cfg, "method_kwargs.warmup_teacher_temperature_epochs") or 0
     if warmup > (cfg.get("max_epochs") or warmup):
         raise UserError(
