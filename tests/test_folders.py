@@ -280,6 +280,9 @@ def test_training_refuses_our_own_output_and_files_that_it_cannot_read(tmp_path,
         preflight.check(compose(*flat))
     (tmp_path / "flat" / ".DS_Store").unlink()
     preflight.check(compose(*flat))
+    (tmp_path / "flat" / "more").mkdir()
+    with pytest.raises(UserError, match="got more in .*flat, hidden or not part of the data"):
+        preflight.check(compose(*flat))
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,9 @@ def check_training_folder(path: Path, key: str, no_labels: bool = False) -> None
         no_labels: the host opens whatever lies in ``path``.
     """
     if no_labels:
-        _refuse_litter(path, key, sorted(filter(is_litter, os.listdir(path))))
+        with os.scandir(path) as entries:
+            wrong = [entry.name for entry in entries if is_litter(entry.name) or entry.is_dir()]
+        _refuse_litter(path, key, sorted(wrong))
         return
     tree = walk(path)
     _refuse_litter(path, key, ["/".join(one) for paths in tree.skipped.values() for one in paths])
@@ -88,7 +90,7 @@ def splits_of(tree: Tree) -> tuple[str, str, list[str]] | None:
         UserError: for splits beside classes, without class folders, or without their counterpart.
     """
     splits = {name: kind for name in tree.folders if (kind := split_of(name)) is not None}
-    if not splits or (split_of(tree.root.name) and not _has_splits(tree)):
+    if not splits or (split_of(tree.root.resolve().name) and not _has_splits(tree)):
         return None  # in a split, `train` is a vehicle
     held = {name: tree.below(name) for name in tree.folders}
     mixed = [name for name in held if name not in splits and held[name].loose]
@@ -249,7 +251,7 @@ def _refuse_litter(path: Path, key: str, names: Sequence[str]) -> None:
     if names:
         raise UserError(
             key,
-            expected="nothing but class folders of images: the host reads whatever is there",
+            expected="images and nothing else: the host reads whatever is there",
             got=f"{_some(names)} in {path}, hidden or not part of the data",
             remedy="Remove or move it.",
         )
