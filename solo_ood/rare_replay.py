@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,8 @@ from solo_ood.config import OODConfig, replay_rows
 from solo_ood.data.tail import rare_classes, targets_of
 from solo_ood.errors import UserError
 from solo_ood.exemplars import Exemplars
-from solo_ood.mixing import mix
+from solo_ood.fresh_rows import FreshRowsEvaluated
+from solo_ood.mixing import drawn_order, mix
 from solo_ood.reading import name_files_in_errors
 from solo_ood.replay import CropStore, RareLoader, with_fresh_rows
 from solo_ood.rng import rng_state, set_rng_state
@@ -20,15 +21,10 @@ from solo_ood.scorers import ExemplarScorer
 from solo_ood.selection import STATE_KEY, RareSelector
 from solo_ood.teacher import depends_on_mode, eval_feats
 
-if TYPE_CHECKING:
-    from solo.methods.base import BaseMomentumMethod as Base
-else:
-    Base = object
-
 _VERSION = 1  # of what a checkpoint holds under STATE_KEY
 
 
-class RareReplay(Base):
+class RareReplay(FreshRowsEvaluated):
     """Mixin that finds the rare samples of a momentum method's stream and replays them.
 
     It goes before the method among the bases, whose own step it calls with mixed batches::
@@ -53,6 +49,7 @@ class RareReplay(Base):
         self._rng: dict[str, Any] | None = None  # of the checkpoint that is being resumed
         if ood.enabled:
             self.selector = RareSelector(ood, self.features_dim, self.num_classes)
+            self.hide_replays_from_classifiers()
 
     @property
     def teacher(self) -> nn.Module:
@@ -95,14 +92,14 @@ class RareReplay(Base):
             self._restore_rng()
         self._rng = None
         self._first_step = int(self.ood.start * trainer.estimated_stepping_batches)
-        loader, queue = trainer.train_dataloader, self.selector.queue
+        loader, queue, seed = trainer.train_dataloader, self.selector.queue, self.selector.seed
         rows = replay_rows(self.ood, self.batch_size, trainer.world_size)
         if rows == 0:
             self.replay = None
         elif self.ood.queue.store == "indexes":
             workers = self.ood.mix.num_workers
             self.replay = RareLoader(
-                loader, queue, rows, workers, trainer.global_rank, trainer.world_size
+                loader, queue, rows, workers, trainer.global_rank, trainer.world_size, seed
             )
         elif trainer.world_size == 1:
             self.replay = CropStore(queue, rows)
@@ -115,7 +112,8 @@ class RareReplay(Base):
             )
         self._most = None if trainer.world_size == 1 else self._largest_batch(loader)
         if self.ood.scorer.exemplars:
-            self.exemplars = Exemplars(self.ood.scorer.exemplars, loader, self.ood.mix.num_workers)
+            workers = self.ood.mix.num_workers
+            self.exemplars = Exemplars(self.ood.scorer.exemplars, loader, workers, seed)
         labels = targets_of(getattr(loader, "dataset", None))
         if labels is None and self.ood.scorer.name == "oracle" and hasattr(loader, "dataset"):
             raise UserError(
@@ -158,16 +156,20 @@ class RareReplay(Base):
             self._teacher_feats.clear()  # of a transformer they keep all its tokens alive
             return loss
         rare = self.replay.next() if self.replay is not None else None
-        n_rare = 0
+        n_rare, mode, queue = 0, self.ood.mix.mode, self.selector.queue
         if isinstance(self.replay, CropStore):
-            batch = self.replay.number(batch, self.selector.queue.step)
+            batch = self.replay.number(batch, queue.step)
         if rare is not None:
             unreadable, fresh = rare[0] < 0, batch  # known on the host
             rare = self.trainer.strategy.batch_to_device(rare, self.device)
-            batch, n_rare = mix(batch, rare, self.ood.mix.mode), len(rare[0])
+            n_rare, order = len(rare[0]), None
+            if mode == "replace":
+                order = drawn_order(len(fresh[0]), n_rare, self.selector.seed, queue.step)
+            batch = mix(batch, rare, mode, order)
             if unreadable.any():
-                batch = with_fresh_rows(batch, fresh, unreadable)
-        loss = super().training_step(batch, batch_idx)
+                batch = with_fresh_rows(batch, fresh, unreadable, order)
+        with self.replays_hidden(batch[2], n_rare):
+            loss = super().training_step(batch, batch_idx)
         self._select(batch, n_rare)
         self._teacher_feats.clear()
         return loss

@@ -12,6 +12,7 @@ from torch import Tensor
 from solo_ood.config import OODConfig, release_level
 from solo_ood.errors import UserError
 from solo_ood.rare_queue import RareQueue
+from solo_ood.rng import run_seed
 from solo_ood.scorers import make_scorer
 from solo_ood.scorers.base import usable
 from solo_ood.threshold import make_threshold
@@ -38,10 +39,11 @@ class RareSelector:
     def __init__(self, cfg: OODConfig, dim: int, num_classes: int = 1) -> None:
         self.cfg = cfg
         self.dim = dim
-        self.scorer = make_scorer(cfg.scorer, dim, num_classes, cfg.seed)
+        self.seed = run_seed() if cfg.seed is None else cfg.seed
+        self.scorer = make_scorer(cfg.scorer, dim, num_classes, self.seed)
         self.threshold = make_threshold(cfg.threshold)
         self.queue = RareQueue(
-            cfg.queue.capacity, cfg.queue.max_replays, cfg.queue.min_age, cfg.seed
+            cfg.queue.capacity, cfg.queue.max_replays, cfg.queue.min_age, self.seed
         )
         self.rare_classes: list[int] = cfg.rare_classes or []
         # Samples so far: judged, flagged, judged and rare, flagged and rare, not finite, replayed.
@@ -105,7 +107,7 @@ class RareSelector:
             return x.unflatten(0, (-1, batch_size))[:, part].flatten(0, 1)
 
         if self.scorer.ready:
-            scores = self.scorer.ood_score(feats, targets)
+            scores = self.scorer.ood_score(feats, targets, indexes)
             if agree is not None:
                 scores = agree(scores)
             fresh_scores = rows(scores, fresh)
@@ -123,7 +125,7 @@ class RareSelector:
                     threshold=limit,
                 )
             self.threshold.update(fresh_scores)
-        self.scorer.partial_fit(rows(feats, fresh), rows(targets, fresh))
+        self.scorer.partial_fit(rows(feats, fresh), rows(targets, fresh), rows(indexes, fresh))
 
     def _send(self, **judged: Tensor) -> None:
         """Start copying what was judged to (pinned) host memory."""
@@ -155,7 +157,7 @@ class RareSelector:
         self.counts["replayed"] += int((~unreadable).sum())
         self._last_threshold = float(judged["threshold"])
         self.queue.discard((-1 - replayed[unreadable]).tolist())
-        self.queue.discard(replayed[judged["released"]].tolist())
+        self.queue.release(replayed[judged["released"]].tolist())
         self.queue.push(judged["indexes"][flagged].tolist())
 
     def metrics(self) -> dict[str, float]:
@@ -166,6 +168,7 @@ class RareSelector:
             "queue_age": self.queue.mean_age,
             "replayed": float(count["replayed"]),
             "not_finite": float(count["not_finite"]),
+            **self.queue.concentration(),
         }
         if count["judged"]:
             metrics["flag_rate"] = count["flagged"] / count["judged"]
@@ -187,6 +190,7 @@ class RareSelector:
             "scorer_name": self.cfg.scorer.name,
             "threshold_name": self.cfg.threshold.name,
             "percentile": self.cfg.threshold.percentile,
+            "seed": self.seed,
             "scorer": dict(self.scorer.state_dict()),
             "threshold": dict(self.threshold.state_dict()),
             "queue": self.queue.state_dict(),
@@ -200,13 +204,15 @@ class RareSelector:
         """Restore ``state_dict``.
 
         Raises:
-            UserError: if it belongs to another feature size, scorer or threshold.
+            UserError: if it belongs to another feature size, scorer, threshold or seed.
         """
+        seed = state.get("seed", self.seed)  # the first versions did not save it
         for what, expected, got in (
             ("feature size", self.dim, state["dim"]),
             ("scorer", self.cfg.scorer.name, state["scorer_name"]),
             ("threshold", self.cfg.threshold.name, state["threshold_name"]),
             ("percentile", self.cfg.threshold.percentile, state["percentile"]),
+            ("seed", seed if self.cfg.seed is None else self.cfg.seed, seed),
         ):
             if expected != got:
                 raise UserError(
@@ -226,6 +232,7 @@ class RareSelector:
                 got=str(error).splitlines()[-1].strip(),
                 remedy="Resume with ood.scorer.n_reference and ood.threshold.n of that run.",
             ) from error
+        self.seed = seed
         self.queue.load_state_dict(state["queue"])
         self.counts = dict(state["counts"])
         self._last_threshold = state["last_threshold"]

@@ -197,7 +197,7 @@ def test_every_row_is_counted_once_and_bad_ones_are_neither_flagged_nor_queued(b
     seen = seen[len(seen) - 3 * judged_steps :]
     # The oracle says minus infinity, never rare, of what has no label.
     unlabelled = sum(i % 4 == 0 for i in seen) if block["scorer"] == "oracle" else 0
-    if block["scorer"] in ("random", "oracle"):  # they do not look at the features
+    if block["scorer"] in ("random", "random-fresh", "oracle"):  # they do not look at the features
         assert count["judged"] + unlabelled >= len(seen) - count["not_finite"]
     assert count["judged"] + count["not_finite"] <= len(seen)
     assert 0 <= count["flagged_rare"] <= min(count["flagged"], count["rare"])
@@ -248,19 +248,19 @@ def test_a_step_is_to_score_to_judge_to_queue_and_only_then_to_learn(block, stre
         replay = queue.draw(1)
         assert selector.queue.draw(1) == replay
         step(selector, number, names, replay)
-        queue.discard(pending[0])  # what was judged reaches the queue one step later
+        queue.release(pending[0])  # what was judged reaches the queue one step later
         queue.push(pending[1])
         queue.step += 1
         pending = ([], [])
         indexes, feats, targets = batch_of(parts, number, names, replay)
         fresh = len(names)
         if scorer.ready:
-            scores = scorer.ood_score(feats, targets)
+            scores = scorer.ood_score(feats, targets, indexes)
             if threshold.ready:
                 low = threshold.quantile(level) if level > 0 else torch.tensor(-INF)
                 released = [i for i, s in zip(replay, scores[fresh:]) if s <= low]
                 flagged = indexes[:fresh][threshold.is_ood(scores[:fresh])].tolist()
                 pending = (released, flagged)
             threshold.update(scores[:fresh])
-        scorer.partial_fit(feats[:fresh], targets[:fresh])
+        scorer.partial_fit(feats[:fresh], targets[:fresh], indexes[:fresh])
         assert list(selector.queue) == list(queue)

@@ -20,6 +20,8 @@ MODULES = (
     "data/tail",
     "errors",
     "exemplars",
+    "fresh_rows",
+    "hashing",
     "mixing",
     "rare_queue",
     "rare_replay",
