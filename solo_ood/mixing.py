@@ -20,7 +20,7 @@ def drawn_order(n_rows: int, n_dropped: int, *seeds: int) -> Tensor:
     samples. The rows that are kept stay in their order.
     """
     shuffled = hash_tensor(torch.arange(n_rows), hash_int(*seeds)).argsort()
-    kept, dropped = shuffled.split([n_rows - n_dropped, n_dropped])
+    kept, dropped = shuffled.tensor_split([max(0, n_rows - n_dropped)])
     return torch.cat((kept.sort().values, dropped))
 
 
