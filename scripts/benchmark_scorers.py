@@ -44,10 +44,15 @@ def fitted(reference: torch.Tensor) -> dict[str, Scorer]:
     return result
 
 
+def numbers(rows: torch.Tensor) -> torch.Tensor:
+    """Return dataset indexes for ``rows``, as a training step has them."""
+    return torch.arange(len(rows))
+
+
 def ours(reference: torch.Tensor, query: torch.Tensor) -> dict[str, Score]:
     """Return the scores of our scorers, by name."""
     return {
-        name: lambda scorer=scorer: scorer.ood_score(query).numpy()
+        name: lambda scorer=scorer: scorer.ood_score(query, indexes=numbers(query)).numpy()
         for name, scorer in fitted(reference).items()
     }
 
@@ -60,8 +65,8 @@ def streaming(reference: torch.Tensor, query: torch.Tensor) -> dict[str, Callabl
 
     def steps(scorer: Scorer) -> None:
         for _ in range(STEPS):
-            scorer.ood_score(query)
-            scorer.partial_fit(query)
+            scorer.ood_score(query, indexes=numbers(query))
+            scorer.partial_fit(query, indexes=numbers(query))
 
     return {
         f"{name}, score and learn": lambda scorer=scorer: steps(scorer)

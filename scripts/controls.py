@@ -2,7 +2,9 @@
 
 Trains DINO without replay (off), with random replay, with the k-NN detector and with the oracle on
 the embedded digits, evaluates each and an untrained network by k-NN, and prints means with 95 %
-t-intervals over the seeds. A second call goes on where the first one stopped.
+t-intervals over the seeds. A second call goes on where the first one stopped. The fair control is
+``random``, whose picks persist as a detector's do: beside lift stand how many distinct samples each
+arm replayed, and how often. A seed is that of all draws, as ``ood.seed`` is the run's own.
 """
 
 from __future__ import annotations
@@ -21,6 +23,15 @@ from scipy import stats
 from solo_ood.report import read_curves
 
 SCRIPTS = Path(__file__).resolve().parent
+# Of metrics.csv; each is over the run so far, so the last value counts.
+LOGGED = {
+    "Flag rate": ("ood/flag_rate", 100),
+    "Lift": ("ood/lift", 1),
+    "Distinct": ("ood/distinct_replayed", 1),
+    "Replays each": ("ood/replays_per_sample", 1),
+    "Released": ("ood/share_released", 100),
+}
+COLUMNS = ["All", "Many", "Medium", "Few", *LOGGED]
 ARMS = {
     "untrained": ["ood=off", "optimizer.lr=0", "+limit_train_batches=1"],
     "off": ["ood=off"],
@@ -42,21 +53,21 @@ def call(script: str, *arguments: object) -> None:
         raise RuntimeError(done.stderr[-2000:])
 
 
-def run(arm: str, seed: int, out: Path) -> dict[str, float]:
+def run(arm: str, seed: int, out: Path, *overrides: str) -> dict[str, float]:
     """Train and evaluate one arm with one seed; return its numbers, from disk if they are there."""
     folder = out / f"{arm}-{seed}"
     result = folder / "result.json"
     if not result.is_file():
-        settings = [*ARMS[arm], f"+seed={seed}", f"checkpoint.dir={folder}"]
+        settings = [*ARMS[arm], f"+seed={seed}", f"checkpoint.dir={folder}", *overrides]
         quiet = ["+enable_progress_bar=False", "data.val_path=null"]
         call("main_pretrain.py", "--config-name", "dino_ood", *settings, *quiet)
         newest = max((folder / "dino_ood").glob("*/*.ckpt"), key=lambda p: p.stat().st_mtime)
         call("main_knn.py", "--pretrained_checkpoint_dir", newest.parent)
         numbers = json.loads((newest.parent / "knn.json").read_text())
         curves = read_curves(newest.parent / "metrics.csv")
-        if "ood/lift" in curves:  # both are over the run so far: the last value counts
-            numbers["Flag rate"] = 100 * curves["ood/flag_rate"][1][-1]
-            numbers["Lift"] = curves["ood/lift"][1][-1]
+        for column, (name, scale) in LOGGED.items():
+            if name in curves:
+                numbers[column] = scale * curves[name][1][-1]
         result.write_text(json.dumps(numbers))
         print(f"{arm}, seed {seed}: {numbers}", flush=True)
     return json.loads(result.read_text())
@@ -73,15 +84,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("demo/controls"))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at the same time")
+    parser.add_argument("overrides", nargs="*", help="of the config, for every arm")
     args = parser.parse_args()
     todo = [(arm, seed) for seed in range(args.seeds) for arm in ARMS]
     with ThreadPoolExecutor(args.jobs) as pool:
-        numbers = list(pool.map(lambda item: run(*item, args.out), todo))
-    columns = ["All", "Many", "Medium", "Few", "Flag rate", "Lift"]
-    print(f"| {args.seeds} seeds | " + " | ".join(columns) + " |\n" + "|---" * 7 + "|")
+        numbers = list(pool.map(lambda item: run(*item, args.out, *args.overrides), todo))
+    print(f"| {args.seeds} seeds | " + " | ".join(COLUMNS) + " |")
+    print("|---" * (1 + len(COLUMNS)) + "|")
     for arm in ARMS:
         rows = [n for (name, _), n in zip(todo, numbers) if name == arm]
-        cells = [interval([r[c] for r in rows]) if c in rows[0] else "–" for c in columns]
+        known = [c for c in COLUMNS if all(c in r for r in rows)]
+        cells = [interval([r[c] for r in rows]) if c in known else "–" for c in COLUMNS]
         print(f"| {arm} | " + " | ".join(cells) + " |")
 
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from solo_ood.config_checks import check_keys, check_values, misfit, plain
 from solo_ood.errors import UserError
 
-SCORERS = ("knn", "mahalanobis", "exemplar", "random", "oracle")
+SCORERS = ("knn", "mahalanobis", "exemplar", "random", "random-fresh", "oracle")
 THRESHOLDS = ("quota", "fixed")
 CHOICES = {
     "scorer.name": SCORERS,
@@ -29,13 +29,16 @@ PATH = "method_kwargs.ood"
 class ScorerConfig:
     """How rare a teacher embedding is; higher score = more out-of-distribution."""
 
-    # knn | mahalanobis | exemplar (towards given samples) | random (control) | oracle (control,
-    # needs labels)
+    # knn | mahalanobis | exemplar (towards given samples) | and the controls: random (a number of
+    # each sample's own, so that its picks persist as a detector's do) | random-fresh (new noise at
+    # each look) | oracle (needs labels)
     name: str = "knn"
     # stream samples remembered, 2 to 2^20 (knn: rows; others: effective number)
     n_reference: int = 1024
     min_samples: int = 256  # stream samples learnt before the first score is given
-    k: int | None = None  # knn: which neighbour; null = max(2, 1 % of the reference)
+    # knn: which neighbour, a sample's own earlier embeddings left out; null = max(2, 1 % of the
+    # reference)
+    k: int | None = None
     shrinkage: float = 0.1  # mahalanobis: weight in [0, 1] of the scaled identity
     # exemplar: 5 to 20 samples (at most 1000) of the training data that show what matters, each a
     # dataset index (int) or the end of an image's path (str)
@@ -79,7 +82,9 @@ class QueueConfig:
 class MixConfig:
     """How replayed samples enter the batch."""
 
-    mode: str = "replace"  # replace (batch keeps its size) | append (batch grows)
+    # replace (batch keeps its size; the fresh rows that leave it are drawn at each step) | append
+    # (batch grows)
+    mode: str = "replace"
     ratio: float = 0.25  # replayed rows / batch size, in [0, 1)
     # workers of the replay loader, at most 256; null = ratio x the train loader's
     num_workers: int | None = None
@@ -91,7 +96,10 @@ class OODConfig:
 
     enabled: bool = True  # false = stock DINO, bit for bit (but local crops count)
     start: float = 0.2  # share of all optimizer steps before scoring starts, in [0, 1)
-    seed: int = 0  # of the replay draws and the random control, in [0, 2^63)
+    # of the replay draws, their augmentations, the rows that they replace and the random control,
+    # in [0, 2^63); null = the run's own `seed` (what Lightning's seed_everything was called with
+    # before the model was built; 0 without it). A resumed run keeps that of its checkpoint.
+    seed: int | None = None
     # class ids counted as rare in the logged precision and lift; null = the third of the classes
     # with the fewest samples. Used for reporting only, never for training.
     rare_classes: list[int] | None = None

@@ -147,7 +147,11 @@ def check_values(cfg: Any, choices: Mapping[str, Sequence[str]]) -> None:
     n_reference, classes = scorer.n_reference, cfg.rare_classes
     ranges: dict[str, tuple[Any, bool, str]] = {
         "start": (cfg.start, 0 <= cfg.start < 1, "a share in [0, 1)"),
-        "seed": (cfg.seed, 0 <= cfg.seed < _END, "a whole number in [0, 2^63)"),
+        "seed": (
+            cfg.seed,
+            cfg.seed is None or 0 <= cfg.seed < _END,
+            "null or a whole number in [0, 2^63)",
+        ),
         "rare_classes": (
             classes,
             # OmegaConf lets lists pass as elements

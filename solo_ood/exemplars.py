@@ -26,13 +26,18 @@ class Exemplars:
         train_loader: the loader whose dataset, collation and pinning are used.
         num_workers: of the replay (``mix.num_workers``); at most one is used, and for ``None`` as
             many as the train loader has.
+        seed: of their augmentations.
 
     Raises:
         UserError: if one is not in the data, or if the data cannot be read by index.
     """
 
     def __init__(
-        self, given: Sequence[int | str], train_loader: Any, num_workers: int | None = None
+        self,
+        given: Sequence[int | str],
+        train_loader: Any,
+        num_workers: int | None = None,
+        seed: int = 0,
     ) -> None:
         dataset: Any = getattr(train_loader, "dataset", None)  # DALI's loaders have none
         readable = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
@@ -59,7 +64,7 @@ class Exemplars:
         queue = RareQueue(len(self.rows))
         queue.push(self.rows)
         workers = train_loader.num_workers if num_workers is None else num_workers
-        self._loader = RareLoader(train_loader, queue, len(self.rows), min(1, workers))
+        self._loader = RareLoader(train_loader, queue, len(self.rows), min(1, workers), seed=seed)
 
     def close(self) -> None:
         """End the worker."""

@@ -69,7 +69,7 @@ class FollowsLoader(Base):
         elif ood.queue.store == "indexes":
             replay = RareLoader(
                 loader, selector.queue, rows, ood.mix.num_workers, trainer.global_rank,
-                trainer.world_size,
+                trainer.world_size, selector.seed,
             )  # fmt: skip
             if isinstance(self.replay, RareLoader):
                 self.replay.close()

@@ -1,4 +1,4 @@
-"""The FIFO of flagged dataset indexes."""
+"""The FIFO of flagged dataset indexes, and what became of them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,21 @@ from typing import Any
 
 import torch
 
+LEFT = ("released", "worn_out", "pushed_out", "unreadable")  # how an index leaves
+
 
 class RareQueue:
     """A bounded FIFO of dataset indexes, each at most once.
 
     It holds indexes, not pixels: a few KB, the same on every process, cheap to checkpoint. The
     oldest entry leaves when a new one finds the queue full; an index that is already inside keeps
-    its place.
+    its place. It also notes which indexes were ever drawn, 8 bytes each in a checkpoint: two runs
+    that replay as many rows may replay few samples often, or many rarely.
+
+    Attributes:
+        n_drawn: draws so far, of all processes.
+        left: how many entries left, by how: ``released`` for their score, ``worn_out`` by
+            ``max_replays``, ``pushed_out`` by newer ones, ``unreadable``.
 
     Args:
         capacity: indexes held.
@@ -37,6 +45,9 @@ class RareQueue:
         self.step = 0  # the clock; its owner advances it, never back
         self._rng = random.Random(seed)
         self._entries: dict[int, list[int]] = {}  # index -> [step of entry, replays], oldest first
+        self.n_drawn = 0
+        self.left = dict.fromkeys(LEFT, 0)
+        self._ever_drawn: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -54,12 +65,21 @@ class RareQueue:
                 continue
             self._entries[index] = [self.step, 0]
             if len(self._entries) > self.capacity:
-                del self._entries[next(iter(self._entries))]
+                self._take_out(next(iter(self._entries)), "pushed_out")
+
+    def release(self, indexes: Iterable[int]) -> None:
+        """Take out the indexes that are not rare any more, where they are inside."""
+        for index in indexes:
+            self._take_out(index, "released")
 
     def discard(self, indexes: Iterable[int]) -> None:
-        """Take the indexes out, where they are inside."""
+        """Take out the indexes that cannot be read, where they are inside."""
         for index in indexes:
-            self._entries.pop(index, None)
+            self._take_out(index, "unreadable")
+
+    def _take_out(self, index: int, how: str) -> None:
+        if self._entries.pop(index, None) is not None:
+            self.left[how] += 1
 
     def draw(self, n: int) -> list[int]:
         """Draw ``n`` different indexes uniformly among those old enough; [] if there are fewer."""
@@ -67,10 +87,12 @@ class RareQueue:
         if n == 0 or len(old_enough) < n:
             return []
         drawn = self._rng.sample(old_enough, n)
+        self.n_drawn += n
+        self._ever_drawn.update(drawn)
         for index in drawn:
             self._entries[index][1] += 1
             if self.max_replays is not None and self._entries[index][1] >= self.max_replays:
-                del self._entries[index]
+                self._take_out(index, "worn_out")
         return drawn
 
     def holds(self, n: int) -> bool:
@@ -91,6 +113,21 @@ class RareQueue:
         ages = [self.step - at for at, _ in self._entries.values()]
         return sum(ages) / len(ages) if ages else 0.0
 
+    def concentration(self) -> dict[str, float]:
+        """How few samples were replayed how often, and why they left, as far as it is known.
+
+        Returns:
+            ``distinct_replayed``, samples; ``replays_per_sample``, mean draws of these;
+            ``share_released``, of the entries that left, those that left for their score.
+        """
+        distinct, left = len(self._ever_drawn), sum(self.left.values())
+        known = {"distinct_replayed": float(distinct)}
+        if distinct:
+            known["replays_per_sample"] = self.n_drawn / distinct
+        if left:
+            known["share_released"] = self.left["released"] / left
+        return known
+
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain Python only, so that ``torch.load`` reads it in its safe mode."""
         version, internal, gauss = self._rng.getstate()
@@ -99,13 +136,20 @@ class RareQueue:
             "entries": torch.tensor(list(self._entries.values()), dtype=torch.int64).reshape(-1, 2),
             "step": self.step,
             "rng": [version, list(internal), gauss],
+            "ever_drawn": torch.tensor(sorted(self._ever_drawn), dtype=torch.int64),
+            "n_drawn": self.n_drawn,
+            "left": dict(self.left),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore ``state_dict``; beyond a smaller capacity the oldest entries are dropped."""
+        """Restore ``state_dict``; beyond a smaller capacity the oldest entries are pushed out."""
         self._entries = dict(zip(state["indexes"].tolist(), state["entries"].tolist()))
+        # The first versions did not note it: the counts are those since then.
+        self._ever_drawn = set(state["ever_drawn"].tolist()) if "ever_drawn" in state else set()
+        self.n_drawn = state.get("n_drawn", 0)
+        self.left = dict(state.get("left", dict.fromkeys(LEFT, 0)))
         for index in list(self._entries)[: max(0, len(self) - self.capacity)]:
-            del self._entries[index]
+            self._take_out(index, "pushed_out")
         self.step = state["step"]
         version, internal, gauss = state["rng"]
         self._rng.setstate((version, tuple(internal), gauss))

@@ -14,7 +14,8 @@ from solo_ood.crop_store import CropStore
 from solo_ood.errors import UserError
 from solo_ood.exemplars import Exemplars
 from solo_ood.following import FollowsLoader
-from solo_ood.mixing import mix
+from solo_ood.fresh_rows import FreshRowsEvaluated
+from solo_ood.mixing import drawn_order, mix
 from solo_ood.reading import name_files_in_errors
 from solo_ood.replay import with_fresh_rows
 from solo_ood.rng import rng_state, set_rng_state
@@ -25,7 +26,7 @@ from solo_ood.teacher import depends_on_mode, eval_feats
 _VERSION = 2  # of what a checkpoint holds under STATE_KEY
 
 
-class RareReplay(FollowsLoader):
+class RareReplay(FreshRowsEvaluated, FollowsLoader):
     """Mixin that finds the rare samples of a momentum method's stream and replays them.
 
     It goes before the method among the bases, whose own step it calls with mixed batches::
@@ -51,6 +52,7 @@ class RareReplay(FollowsLoader):
         self._rng: dict[str, Any] | None = None  # of the checkpoint that is being resumed
         if ood.enabled:
             self.selector = RareSelector(ood, self.features_dim, self.num_classes)
+            self.hide_replays_from_classifiers()
 
     @property
     def teacher(self) -> nn.Module:
@@ -96,7 +98,10 @@ class RareReplay(FollowsLoader):
         self._replay_from(trainer.train_dataloader, self.selector)
         if self.ood.scorer.exemplars:
             self.exemplars = Exemplars(
-                self.ood.scorer.exemplars, trainer.train_dataloader, self.ood.mix.num_workers
+                self.ood.scorer.exemplars,
+                trainer.train_dataloader,
+                self.ood.mix.num_workers,
+                self.selector.seed,
             )
         self.selector.to(self.device)
         # Without BatchNorm and the like, the features of the step itself are those of eval mode.
@@ -123,17 +128,21 @@ class RareReplay(FollowsLoader):
             self._teacher_feats.clear()  # of a transformer they keep all its tokens alive
             return loss
         rare = self._rare_rows(batch)
-        n_rare = 0
+        n_rare, mode, queue = 0, self.ood.mix.mode, self.selector.queue
         if isinstance(self.replay, CropStore):
             batch = self.replay.number(batch, self._n_numbered)
             self._n_numbered += len(batch[0])
         if rare is not None:
             unreadable, fresh = rare[0] < 0, batch  # known on the host
             rare = self.trainer.strategy.batch_to_device(rare, self.device)
-            batch, n_rare = mix(batch, rare, self.ood.mix.mode), len(rare[0])
+            n_rare, order = len(rare[0]), None
+            if mode == "replace":
+                order = drawn_order(len(fresh[0]), n_rare, self.selector.seed, queue.step)
+            batch = mix(batch, rare, mode, order)
             if unreadable.any():
-                batch = with_fresh_rows(batch, fresh, unreadable)
-        loss = super().training_step(batch, batch_idx)
+                batch = with_fresh_rows(batch, fresh, unreadable, order)
+        with self.replays_hidden(batch[2], n_rare):
+            loss = super().training_step(batch, batch_idx)
         self._select(batch, n_rare)
         self._teacher_feats.clear()
         return loss

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Sampler
 from torch.utils.data._utils import signal_handling
 
 from solo_ood.errors import UserError, message
+from solo_ood.hashing import hash_int
 from solo_ood.positions import Positions, path_of
 from solo_ood.rare_queue import RareQueue
 from solo_ood.reading import CollateReasons, Reader, probe
@@ -60,6 +61,7 @@ class RareLoader:
         rows: m, rows per process and step.
         num_workers: ``None`` = the train loader's in proportion to m, at least one if it has any.
         rank, world_size: this process and the number of processes.
+        seed: of the augmentations, of which every process has its own, and a resumed run others.
 
     Raises:
         UserError: if the dataset cannot be read by index or does not return its index first.
@@ -73,6 +75,7 @@ class RareLoader:
         num_workers: int | None = None,
         rank: int = 0,
         world_size: int = 1,
+        seed: int = 0,
     ) -> None:
         dataset: Any = getattr(train_loader, "dataset", None)  # DALI's loaders have none
         self._reader = Reader(dataset, *probe(dataset))
@@ -89,7 +92,7 @@ class RareLoader:
             pin_memory=train_loader.pin_memory,
             worker_init_fn=train_loader.worker_init_fn,
             # Of its own: the global RNG must not be used for the workers' seeds.
-            generator=torch.Generator().manual_seed(rank),
+            generator=torch.Generator().manual_seed(hash_int(seed, rank, queue.step)),
             persistent_workers=num_workers > 0,
             # torch refuses a context without workers
             multiprocessing_context=train_loader.multiprocessing_context if num_workers else None,
@@ -188,7 +191,10 @@ class RareLoader:
 
 
 def with_fresh_rows(
-    mixed: Sequence[Any], batch: Sequence[Any], unreadable: torch.Tensor
+    mixed: Sequence[Any],
+    batch: Sequence[Any],
+    unreadable: torch.Tensor,
+    order: torch.Tensor | None = None,
 ) -> Sequence[Any]:
     """Put fresh rows where replayed ones could not be read, without changing the indexes.
 
@@ -198,6 +204,7 @@ def with_fresh_rows(
         mixed: a batch that ends with m replayed rows; changed in place.
         batch: the fresh one that it was mixed from.
         unreadable: (m,) bool, on the host.
+        order: of the fresh rows, on the host, as ``mix`` got it.
     """
     rows = len(unreadable)
     parts = [(mixed[2], batch[2])]
@@ -205,7 +212,8 @@ def with_fresh_rows(
     for row, bad in enumerate(unreadable.tolist()):
         if bad:
             for new, fresh in parts:
-                new[row - rows].copy_(fresh[(row - rows) % len(fresh)])
+                source = (row - rows) % len(fresh)
+                new[row - rows].copy_(fresh[source if order is None else int(order[source])])
     return mixed
 
 

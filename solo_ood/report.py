@@ -210,6 +210,16 @@ def _queue_lines(selector: RareSelector, stream: Stream) -> list[str]:
         f"{'queue':<14}{len(queue)} of {queue.capacity} indexes, mean age {queue.mean_age:.0f} "
         f"steps, {selector.counts['replayed']:,} rows replayed"
     ]
+    used, left = queue.concentration(), sum(queue.left.values())
+    if "replays_per_sample" in used:
+        lines.append(
+            f"{'':<14}{int(used['distinct_replayed']):,} distinct samples, drawn "
+            f"{used['replays_per_sample']:.1f} times each"
+        )
+    if left:
+        shares = {how.replace("_", " "): n / left for how, n in queue.left.items() if n}
+        gone = ", ".join(f"{share:.0%} {how}" for how, share in shares.items())
+        lines.append(f"{'':<14}{left:,} left it: {gone}")
     starved = starving(selector.counts)
     if starved is not None:
         lines.append(f"{'':<14}{starved}")
@@ -272,7 +282,16 @@ def _curve_pictures(curves: Curves, ood: OODConfig | None, out: Path) -> list[st
 
     shown = [
         name
-        for name in ("dino_loss_step", "ood/flag_rate", "ood/lift", "ood/queue_fill", "val_acc1")
+        for name in (
+            "dino_loss_step",
+            "ood/flag_rate",
+            "ood/lift",
+            "ood/queue_fill",
+            "ood/distinct_replayed",
+            "ood/replays_per_sample",
+            "ood/share_released",
+            "val_acc1",
+        )
         if name in curves
     ]
     if not shown:

@@ -1,12 +1,23 @@
-"""The state of the global random number generators."""
+"""The state of the global random number generators, and the seed of the run."""
 
 from __future__ import annotations
 
+import os
 import random
 from typing import Any
 
 import numpy as np
 import torch
+
+
+def run_seed() -> int:
+    """Return what Lightning's ``seed_everything`` was called with; 0 if it was not called.
+
+    Both hosts call it with the run's ``seed`` before they build the model. It is in the
+    environment, so it is the same on every process, unlike the state of a generator.
+    """
+    seed = os.environ.get("PL_GLOBAL_SEED", "")
+    return int(seed) if seed.isdecimal() else 0
 
 
 def rng_state() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from torch import Tensor
 from solo_ood.config import OODConfig, release_level
 from solo_ood.errors import UserError, message
 from solo_ood.rare_queue import RareQueue
+from solo_ood.rng import run_seed
 from solo_ood.scorers import make_scorer
 from solo_ood.scorers.base import usable
 from solo_ood.threshold import make_threshold
@@ -29,6 +30,7 @@ _MEANING = {
     "threshold.name",
     "threshold.percentile",
     "threshold.n",
+    "seed",
 }
 # Settings that change nothing that the state is about.
 _NO_PART_OF_IT = {"rare_classes", "mix.num_workers"}
@@ -55,10 +57,11 @@ class RareSelector:
     def __init__(self, cfg: OODConfig, dim: int, num_classes: int = 1) -> None:
         self.cfg = cfg
         self.dim = dim
-        self.scorer = make_scorer(cfg.scorer, dim, num_classes, cfg.seed)
+        self.seed = run_seed() if cfg.seed is None else cfg.seed
+        self.scorer = make_scorer(cfg.scorer, dim, num_classes, self.seed)
         self.threshold = make_threshold(cfg.threshold)
         self.queue = RareQueue(
-            cfg.queue.capacity, cfg.queue.max_replays, cfg.queue.min_age, cfg.seed
+            cfg.queue.capacity, cfg.queue.max_replays, cfg.queue.min_age, self.seed
         )
         self.rare_classes: list[int] = cfg.rare_classes or []
         # Samples so far: judged, flagged, judged and rare, flagged and rare, not finite, replayed;
@@ -120,7 +123,7 @@ class RareSelector:
             return x.unflatten(0, (-1, batch_size))[:, part].flatten(0, 1)
 
         if self.scorer.ready:
-            scores = self.scorer.ood_score(feats, targets)
+            scores = self.scorer.ood_score(feats, targets, indexes)
             if agree is not None:
                 scores = agree(scores)
             self._send(
@@ -130,7 +133,7 @@ class RareSelector:
                 replayed=rows(indexes, rare),
                 replayed_scores=rows(scores, rare),
             )
-        self.scorer.partial_fit(rows(feats, fresh), rows(targets, fresh))
+        self.scorer.partial_fit(rows(feats, fresh), rows(targets, fresh), rows(indexes, fresh))
 
     def _send(self, **scored: Tensor) -> None:
         """Start copying what was scored to (pinned) host memory."""
@@ -168,7 +171,7 @@ class RareSelector:
         self.counts["replayed"] += int((~unreadable).sum())
         self.queue.discard((-1 - indexes[unreadable]).tolist())
         released = scores <= self.threshold.quantile(release_level(self.cfg))
-        self.queue.discard(indexes[released].tolist())
+        self.queue.release(indexes[released].tolist())
 
     @property
     def candidates(self) -> list[int]:
@@ -190,6 +193,7 @@ class RareSelector:
             "queue_age": self.queue.mean_age,
             "replayed": float(count["replayed"]),
             "not_finite": float(count["not_finite"]),
+            **self.queue.concentration(),
         }
         if count["judged"]:
             metrics["flag_rate"] = count["flagged"] / count["judged"]
@@ -224,6 +228,7 @@ class RareSelector:
             UserError: if it was made with settings without which it means something else.
         """
         self._compare(state["settings"])
+        self.seed = state["settings"].get("seed", self.seed)
         self.scorer.load_state_dict(state["scorer"])
         self.threshold.load_state_dict(state["threshold"])
         self.queue.load_state_dict(state["queue"])
@@ -236,6 +241,7 @@ class RareSelector:
         """Return the settings by dotted key, with what ``null`` stands for where it is known."""
         blocks = asdict(self.cfg)
         blocks["threshold"]["n"] = self.threshold.n
+        blocks["seed"] = self.seed
         flat = {"feature size": self.dim}
         for key, value in blocks.items():
             nested = value if isinstance(value, dict) else None
@@ -244,6 +250,8 @@ class RareSelector:
 
     def _compare(self, then: dict[str, Any]) -> None:
         now = self._settings()
+        if self.cfg.seed is None:
+            del now["seed"]  # that of the run goes on
         changed = {key: then[key] for key in now if key in then and then[key] != now[key]}
         if not changed:
             return

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from solo_ood.mixing import mix
+from solo_ood.mixing import drawn_order, mix
 
 MODES = ("replace", "append")
 SIDES = (6, 6, 4)  # two global crops and a local one
@@ -82,6 +82,32 @@ def test_append_grows_every_crop():
 
 def test_the_default_is_to_replace():
     assert mix(batch(8), batch(3, 100))[0].tolist() == [0, 1, 2, 3, 4, 100, 101, 102]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_rows_that_are_dropped_are_drawn_for_all_crops_alike(layout):
+    fresh, order = batch(8), drawn_order(8, 3, 5, 2)
+    fresh[1] = [crop.contiguous(memory_format=layout) for crop in fresh[1]]
+    indexes, crops, targets = mix(fresh, batch(3, 100), "replace", order)
+    kept = sorted(order[:5].tolist())
+    assert kept != [0, 1, 2, 3, 4]
+    assert (
+        indexes.tolist() == [*kept, 100, 101, 102] and targets.tolist() == (10 * indexes).tolist()
+    )
+    for c, crop in enumerate(crops):
+        assert crop.is_contiguous(memory_format=layout)
+        torch.testing.assert_close(crop[:, 0, 0, 0], indexes + 0.1 * c)
+
+
+def test_the_drawn_order_is_a_function_of_its_seeds_and_leaves_no_row_out_for_long():
+    before = torch.get_rng_state()
+    orders = [drawn_order(8, 2, 1, step) for step in range(400)]
+    assert all(sorted(order.tolist()) == [*range(8)] for order in orders)
+    assert all(torch.equal(order, drawn_order(8, 2, 1, s)) for s, order in enumerate(orders))
+    assert any(not torch.equal(order, drawn_order(8, 2, 2, s)) for s, order in enumerate(orders))
+    dropped = torch.stack(orders)[:, 6:].flatten().bincount(minlength=8)
+    assert all(count == pytest.approx(100, rel=0.4) for count in dropped.tolist())
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -9,11 +9,11 @@ from lightning.pytorch import Callback, seed_everything
 
 from solo_ood import rare_replay
 from solo_ood.config import THRESHOLDS, parse
-from solo_ood.mixing import mix
+from solo_ood.mixing import drawn_order, mix
 from solo_ood.scorers import ExemplarScorer
 from solo_ood.selection import RareSelector
 
-SCORERS = ["knn", "mahalanobis", "exemplar", "random", "oracle"]
+SCORERS = ["knn", "mahalanobis", "exemplar", "random", "random-fresh", "oracle"]
 BATCH, RARE, DIM, STEPS = 16, 4, 8, 25
 # `_send` is where scores go to (pinned) host memory; nothing else may copy there.
 ALLOWED = ("_send",)
@@ -74,7 +74,8 @@ def test_mixing_reads_nothing_from_the_device(mode):
         return [Far(torch.arange(rows)), crops, Far(torch.zeros(rows).long())]
 
     with FarDevice():
-        indexes, crops, _ = mix(batch(8), batch(2), mode)
+        order = drawn_order(8, 2, 0) if mode == "replace" else None
+        indexes, crops, _ = mix(batch(8), batch(2), mode, order)
     assert isinstance(indexes, Far) and len(crops[0]) == (8 if mode == "replace" else 10)
 
 

@@ -197,7 +197,7 @@ def test_every_row_is_counted_once_and_bad_ones_are_neither_flagged_nor_queued(b
     assert waiting < 10
     # The oracle says minus infinity, never rare, of what has no label.
     unlabelled = sum(i % 4 == 0 for i in seen) if block["scorer"] == "oracle" else 0
-    if block["scorer"] in ("random", "oracle"):  # they do not look at the features
+    if block["scorer"] in ("random", "random-fresh", "oracle"):  # they do not look at the features
         assert count["judged"] + waiting + unlabelled >= len(seen) - count["not_finite"]
     assert count["judged"] + waiting + count["not_finite"] <= len(seen)
     assert 0 <= count["flagged_rare"] <= min(count["flagged"], count["rare"])
@@ -248,7 +248,7 @@ def test_a_step_is_to_score_to_judge_to_queue_and_only_then_to_learn(block, stre
         if pending is not None:  # what was scored is judged one step later
             replayed, replayed_scores, fresh_indexes, fresh_scores = pending
             low = threshold.quantile(level)
-            queue.discard([i for i, s in zip(replayed, replayed_scores) if s <= low])
+            queue.release([i for i, s in zip(replayed, replayed_scores) if s <= low])
             judged, flagged = threshold.judge(fresh_scores, fresh_indexes)
             queue.push(judged[flagged].tolist())
         queue.step += 1
@@ -256,7 +256,7 @@ def test_a_step_is_to_score_to_judge_to_queue_and_only_then_to_learn(block, stre
         indexes, feats, targets = batch_of(parts, number, names, replay)
         fresh = len(names)
         if scorer.ready:
-            scores = scorer.ood_score(feats, targets)
+            scores = scorer.ood_score(feats, targets, indexes)
             pending = (replay, scores[fresh:], indexes[:fresh], scores[:fresh])
-        scorer.partial_fit(feats[:fresh], targets[:fresh])
+        scorer.partial_fit(feats[:fresh], targets[:fresh], indexes[:fresh])
         assert list(selector.queue) == list(queue)

@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from solo_ood.rare_queue import RareQueue
+from solo_ood.rare_queue import LEFT, RareQueue
 
 indexes = st.lists(st.integers(0, 12), max_size=9)
 
@@ -31,6 +31,8 @@ class QueueMachine(RuleBasedStateMachine):
         self.queue = self.copy = RareQueue(**self.limits, seed=seed)
         self.model: OrderedDict[int, list[int]] = OrderedDict()
         self.step = 0
+        self.drawn = Counter()
+        self.left = dict.fromkeys(LEFT, 0)
 
     def both(self):
         return (self.queue,) if self.copy is self.queue else (self.queue, self.copy)
@@ -46,13 +48,14 @@ class QueueMachine(RuleBasedStateMachine):
             self.model.setdefault(index, [self.step, 0])
             if len(self.model) > self.limits["capacity"]:
                 self.model.popitem(last=False)
+                self.left["pushed_out"] += 1
 
-    @rule(indexes=indexes)
-    def discard(self, indexes):
+    @rule(indexes=indexes, how=st.sampled_from(["released", "unreadable"]))
+    def take_out(self, indexes, how):
         for queue in self.both():
-            queue.discard(indexes)
+            (queue.release if how == "released" else queue.discard)(indexes)
         for index in indexes:
-            self.model.pop(index, None)
+            self.left[how] += self.model.pop(index, None) is not None
 
     @rule(n=st.integers(0, 5))
     def draw(self, n):
@@ -62,8 +65,10 @@ class QueueMachine(RuleBasedStateMachine):
         assert len(set(drawn[0])) == len(drawn[0]) and set(drawn[0]) <= set(self.old_enough())
         for index in drawn[0]:
             self.model[index][1] += 1
+            self.drawn[index] += 1
             if self.model[index][1] == self.limits["max_replays"]:
                 del self.model[index]
+                self.left["worn_out"] += 1
 
     @rule(steps=st.integers(1, 3))
     def go_on(self, steps):
@@ -84,6 +89,14 @@ class QueueMachine(RuleBasedStateMachine):
             assert [i for i in range(13) if i in queue] == sorted(self.model)
             assert queue.holds(2) == (len(self.old_enough()) >= 2) and not queue.holds(0)
             assert queue.mean_age == (sum(ages) / len(ages) if ages else 0)
+            known = queue.concentration()
+            assert known.pop("distinct_replayed") == len(self.drawn)
+            assert known.pop("replays_per_sample", 0) == (
+                sum(self.drawn.values()) / len(self.drawn) if self.drawn else 0
+            )
+            assert queue.left == self.left
+            n_left = sum(self.left.values())
+            assert known == ({"share_released": self.left["released"] / n_left} if n_left else {})
 
 
 QueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
@@ -167,6 +180,17 @@ def test_a_state_loaded_safely_goes_on_with_the_same_draws_and_limits():
         assert loaded.draw(3) == queue.draw(3)
         assert list(loaded) == list(queue) and loaded.mean_age == queue.mean_age
     assert loaded.step == queue.step
+
+
+def test_a_state_of_the_first_versions_which_did_not_note_it_starts_to_count_anew():
+    queue, loaded = filled(4, max_replays=2), RareQueue(4, 2)
+    queue.draw(2)
+    state = saved_and_loaded(queue)
+    for key in ("ever_drawn", "n_drawn", "left"):
+        del state[key]
+    loaded.load_state_dict(state)
+    assert loaded.concentration() == {"distinct_replayed": 0}
+    assert loaded.draw(2) == queue.draw(2)
 
 
 def test_the_state_is_a_copy():

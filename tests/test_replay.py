@@ -98,6 +98,19 @@ def test_ranks_read_disjoint_shares_of_one_common_draw():
         assert first + second == common.draw(10)
 
 
+@pytest.mark.parametrize("other", [{"seed": 1}, {"rank": 1, "world_size": 2}])
+def test_augmentations_follow_the_seed_and_are_each_process_s_own(other):
+    """Of the one sample that all of them read: 5, or 5 and 6 shared by two processes."""
+    same = {key: value for key, value in other.items() if key == "world_size"}
+
+    def gains(**kwargs) -> torch.Tensor:
+        queue = queue_of([5, 6][: kwargs.get("world_size", 1)])
+        return loader(queue, 1, workers=1, **kwargs).next()[1][0].frac()
+
+    first = gains(**same)
+    assert torch.equal(first, gains(**same)) and not torch.equal(first, gains(**other))
+
+
 def test_the_global_rngs_are_not_used_with_workers():
     before = torch.get_rng_state(), random.getstate(), str(np.random.get_state())
     replay = loader(queue_of(range(10)), 4, workers=2)

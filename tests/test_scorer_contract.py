@@ -15,7 +15,7 @@ from solo_ood.scorers import ExemplarScorer, Scorer, make_scorer
 
 D, CLASSES = 6, 3
 REAL = ("knn", "mahalanobis", "exemplar")
-ALL = (*REAL, "random", "oracle")
+ALL = (*REAL, "random", "random-fresh", "oracle")
 NAN, INF = float("nan"), float("inf")
 assert_same = partial(torch.testing.assert_close, rtol=0, atol=0, equal_nan=True)
 
@@ -26,11 +26,12 @@ def make(name: str) -> Scorer:
     return scorer.set_exemplars(-stream(5)[0]) if isinstance(scorer, ExemplarScorer) else scorer
 
 
-def stream(n: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """(n, D) features in a cone around the all-ones direction, and (n,) targets."""
+def stream(n: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """(n, D) features in a cone around the all-ones direction, (n,) targets, (n,) indexes."""
     generator = torch.Generator().manual_seed(seed)
     feats = 1 + 0.2 * torch.randn(n, D, generator=generator)
-    return feats, torch.randint(CLASSES, (n,), generator=generator)
+    targets = torch.randint(CLASSES, (n,), generator=generator)
+    return feats, targets, 1000 * seed + torch.arange(n)
 
 
 def feed(scorer: Scorer, n: int, chunk: int = 5) -> Scorer:
@@ -45,12 +46,12 @@ def learnt(scorer: Scorer) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_name_builds_the_scorer(name):
-    assert type(make(name)).__name__.lower() == f"{name}scorer"
+    assert type(make(name)).__name__.lower() == f"{name.replace('-', '')}scorer"
 
 
 @pytest.mark.parametrize("name", REAL)
 def test_points_far_from_the_stream_score_higher(name):
-    scorer, (feats, _) = feed(make(name), 60), stream(20, seed=1)
+    scorer, (feats, *_) = feed(make(name), 60), stream(20, seed=1)
     assert scorer.ood_score(-feats).min() > scorer.ood_score(feats).max()
 
 
@@ -70,7 +71,7 @@ def test_features_of_another_shape_are_an_error(name, shape):
     scorer = feed(make(name), 20)
     for verb in (scorer.partial_fit, scorer.ood_score):
         with pytest.raises(ValueError, match=rf"expected shape \(N, {D}\)"):
-            verb(torch.zeros(shape), torch.zeros(shape[0], dtype=torch.int64))
+            verb(torch.zeros(shape), *[torch.zeros(shape[0], dtype=torch.int64)] * 2)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -84,7 +85,7 @@ def test_scoring_learns_nothing(name):
 
 @pytest.mark.parametrize("name", REAL)
 def test_a_score_does_not_depend_on_its_batch_mates_or_on_earlier_calls(name):
-    scorer, (feats, _) = feed(make(name), 40), stream(10, seed=1)
+    scorer, (feats, *_) = feed(make(name), 40), stream(10, seed=1)
     together = scorer.ood_score(feats)
     alone = torch.cat([scorer.ood_score(f[None]) for f in feats])
     torch.testing.assert_close(alone, together, rtol=1e-4, atol=1e-5)  # another order of the sums
@@ -100,7 +101,7 @@ def test_the_global_rng_is_never_used(name):
 @pytest.mark.parametrize("name", REAL)
 @pytest.mark.parametrize("bad", [NAN, INF, -INF])
 def test_rows_that_are_not_finite_are_never_learnt(name, bad):
-    feats, _ = stream(30)
+    feats, *_ = stream(30)
     feats[11, 2] = bad
     dirty = make(name).partial_fit(feats)
     clean = make(name).partial_fit(feats[torch.arange(30) != 11])
@@ -109,15 +110,15 @@ def test_rows_that_are_not_finite_are_never_learnt(name, bad):
 
 @pytest.mark.parametrize("name", ALL)
 def test_rows_that_are_not_finite_score_nan_and_the_others_do_not(name):
-    feats, targets = stream(4, seed=1)
+    feats, *labels = stream(4, seed=1)
     feats[:3, 2] = torch.tensor([NAN, INF, -INF])
-    assert feed(make(name), 40).ood_score(feats, targets).isnan().tolist() == [True] * 3 + [False]
+    assert feed(make(name), 40).ood_score(feats, *labels).isnan().tolist() == [True] * 3 + [False]
 
 
 @pytest.mark.parametrize("name", REAL)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_input_is_scored_in_float32(name, dtype):
-    scorer, (feats, _) = feed(make(name), 40), stream(10, seed=1)
+    scorer, (feats, *_) = feed(make(name), 40), stream(10, seed=1)
     scores = scorer.ood_score(feats.to(dtype))
     assert scores.dtype == torch.float32
     assert torch.equal(scores, scorer.ood_score(feats.to(dtype).float()))
@@ -144,7 +145,7 @@ def test_reset_forgets_everything_and_fit_starts_afresh(name):
 def test_a_state_saved_through_a_parent_module_goes_on_as_if_never_stopped(name):
     source = nn.ModuleDict({"scorer": feed(make(name), 71)})  # past the 32 rows of the reference
     target = nn.ModuleDict({"scorer": make(name)})
-    source["scorer"].ood_score(*stream(3))  # the random control moves its generator
+    source["scorer"].ood_score(*stream(3))  # random-fresh moves its generator
     file = io.BytesIO()
     torch.save(source.state_dict(), file)
     file.seek(0)

@@ -12,11 +12,13 @@ from sklearn.covariance import empirical_covariance, shrunk_covariance
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
+from solo_ood.errors import UserError
 from solo_ood.scorers import (
     ExemplarScorer,
     KNNScorer,
     MahalanobisScorer,
     OracleScorer,
+    RandomFreshScorer,
     RandomScorer,
 )
 
@@ -182,9 +184,28 @@ def test_one_endless_row_does_not_end_the_scores_of_a_stream_without_normalisati
     assert torch.equal(scorer.ood_score(queries), before)
 
 
-def test_random_scores_are_uniform_follow_the_seed_and_restart_on_reset():
-    feats = torch.zeros(2000, D)
+def test_random_scores_are_uniform_and_a_sample_s_own_for_each_seed():
+    feats, indexes = torch.zeros(2000, D), torch.arange(2000)
     first, same, other = (RandomScorer(D, 8, seed).partial_fit(feats) for seed in (3, 3, 4))
+    scores = first.ood_score(feats, indexes=indexes)
+    np.testing.assert_allclose(np.quantile(scores, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.03)
+    assert len(scores.unique()) == 2000
+    order = torch.randperm(2000, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(scores[order], same.ood_score(feats, indexes=order))
+    assert abs(np.corrcoef(scores, other.ood_score(feats, indexes=indexes))[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("scorer", [RandomScorer(D), OracleScorer(D, 4)])
+def test_scores_of_a_sample_s_own_ask_for_its_index(scorer):
+    targets = torch.zeros(256, dtype=torch.int64)
+    scorer.partial_fit(torch.zeros(256, D), targets)
+    with pytest.raises(UserError, match=r"expected the dataset indexes \(N,\).*random-fresh"):
+        scorer.ood_score(torch.zeros(256, D), targets)
+
+
+def test_fresh_random_scores_are_uniform_follow_the_seed_and_restart_on_reset():
+    feats = torch.zeros(2000, D)
+    first, same, other = (RandomFreshScorer(D, 8, seed).partial_fit(feats) for seed in (3, 3, 4))
     scores = first.ood_score(feats)
     np.testing.assert_allclose(np.quantile(scores, [0.1, 0.5, 0.9]), [0.1, 0.5, 0.9], atol=0.03)
     assert torch.equal(scores, same.ood_score(feats))
@@ -195,7 +216,10 @@ def test_random_scores_are_uniform_follow_the_seed_and_restart_on_reset():
 def test_the_oracle_orders_samples_by_the_frequency_of_their_class():
     targets = torch.tensor([0] * 5 + [1] * 3 + [2] * 4 + [-1] * 9)
     scorer = OracleScorer(D, 4, min_samples=8).partial_fit(torch.zeros(21, D), targets)
-    by_class = [scorer.ood_score(torch.zeros(50, D), torch.full((50,), c)) for c in (0, 2, 1, 3)]
+    by_class = [
+        scorer.ood_score(torch.zeros(50, D), torch.full((50,), c), torch.arange(50))
+        for c in (0, 2, 1, 3)
+    ]
     for frequent, rarer in zip(by_class, by_class[1:]):
         assert frequent.max() < rarer.min()
     assert all(len(scores.unique()) > 40 for scores in by_class)  # ties in a class are broken
@@ -204,8 +228,18 @@ def test_the_oracle_orders_samples_by_the_frequency_of_their_class():
 def test_the_oracle_never_calls_unlabelled_samples_rare():
     feats, targets = torch.zeros(8, D), torch.full((8,), -1)
     scorer = OracleScorer(D, 4, min_samples=8).partial_fit(feats, targets)
-    assert scorer.ood_score(feats, targets).eq(float("-inf")).all()
+    assert scorer.ood_score(feats, targets, torch.arange(8)).eq(float("-inf")).all()
     assert scorer.counts.sum() == 0
+
+
+def test_no_number_of_a_sample_s_own_reaches_the_next_rank_of_the_oracle():
+    classes, n = 1000, 200_000  # float32 has 14 bits beside such a rank
+    scorer = OracleScorer(D, classes, min_samples=8)
+    scorer.partial_fit(torch.zeros(classes, D), torch.arange(classes))
+    scorer.counts += torch.arange(classes)
+    feats, rarest = torch.zeros(n, D), torch.zeros(n, dtype=torch.int64)
+    scores = scorer.ood_score(feats, rarest, torch.arange(n))
+    assert scores.min() == classes - 1 and scores.max() < classes
 
 
 def test_the_oracle_asks_for_targets():

@@ -49,7 +49,8 @@ def checkpoint_of(run):
 
 def test_pretraining_logs_the_detector(run):
     header, *rows = (run / "metrics.csv").read_text().splitlines()
-    for name in ("flag_rate", "threshold", "queue_fill", "queue_age", "replayed", "lift"):
+    names = ["flag_rate", "threshold", "queue_fill", "queue_age", "replayed", "lift"]
+    for name in [*names, "distinct_replayed", "replays_per_sample", "share_released"]:
         assert f"ood/{name}" in header
     assert len(rows) > 10 and (run / "args.json").is_file()
 
@@ -83,6 +84,8 @@ def test_report_writes_a_summary_and_pictures(run):
     for name in ("queue.png", "scores.png", "curves.png"):
         assert (run / "report" / name).stat().st_size > 5000
     assert (run / "report/summary.txt").read_text() == out
+    assert re.search(r"\d+ distinct samples, drawn \d+\.\d times each", out)
+    assert re.search(r"\d+ left it: .*\d+% (released|worn out|pushed out)", out)
 
 
 @pytest.mark.parametrize("weights", ["teacher", "student"])

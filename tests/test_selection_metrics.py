@@ -23,7 +23,7 @@ def test_rate_precision_and_lift_are_those_counted_by_hand():
         spread = 1 + 1.5 * targets[:, None]
         feats = selector.embed([1 + spread * (common(16, seed=t) - 1)])
         if selector.scorer.ready:
-            scores.append(selector.scorer.ood_score(feats))
+            scores.append(selector.scorer.ood_score(feats, indexes=torch.arange(16)))
             rare.append(targets == 1)
         selector.step(torch.arange(16), feats, targets)
     selector.settle()
@@ -48,7 +48,8 @@ def test_the_oracle_picks_the_rare_class_and_the_random_control_does_not():
 
 
 def test_metrics_that_are_not_known_yet_are_left_out():
-    assert make().metrics().keys() == {"queue_fill", "queue_age", "replayed", "not_finite"}
+    known = {"queue_fill", "queue_age", "replayed", "not_finite", "distinct_replayed"}
+    assert make().metrics().keys() == known
     assert "precision" not in warm().metrics()
 
 

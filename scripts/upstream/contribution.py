@@ -22,6 +22,8 @@ MODULES = (
     "errors",
     "exemplars",
     "following",
+    "fresh_rows",
+    "hashing",
     "mixing",
     "positions",
     "rare_queue",

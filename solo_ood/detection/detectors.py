@@ -199,7 +199,7 @@ def _unit(feats: np.ndarray) -> np.ndarray:
 DETECTORS = {
     entry.name: entry
     for entry in (
-        Detector("random", _scorer("random"), learns=False, seeded=True),
+        Detector("random", _scorer("random-fresh"), learns=False, seeded=True),
         Detector("knn", _scorer("knn")),
         Detector("mahalanobis", _scorer("mahalanobis")),
         Detector("isolation-forest", _sklearn(_isolation_forest), seeded=True),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from solo_ood.config import SCORERS, ScorerConfig
 from solo_ood.errors import unknown_name
 from solo_ood.scorers.base import Scorer
-from solo_ood.scorers.controls import OracleScorer, RandomScorer
+from solo_ood.scorers.controls import OracleScorer, RandomFreshScorer, RandomScorer
 from solo_ood.scorers.exemplar import ExemplarScorer
 from solo_ood.scorers.knn import KNNScorer
 from solo_ood.scorers.mahalanobis import MahalanobisScorer
@@ -15,6 +15,7 @@ __all__ = [
     "KNNScorer",
     "MahalanobisScorer",
     "OracleScorer",
+    "RandomFreshScorer",
     "RandomScorer",
     "Scorer",
     "make_scorer",
@@ -45,6 +46,8 @@ def make_scorer(cfg: ScorerConfig, dim: int, num_classes: int = 1, seed: int = 0
         )
     if cfg.name == "random":
         return RandomScorer(dim, cfg.min_samples, seed)
+    if cfg.name == "random-fresh":
+        return RandomFreshScorer(dim, cfg.min_samples, seed)
     if cfg.name == "oracle":
         return OracleScorer(dim, num_classes, cfg.min_samples, seed)
     raise unknown_name("scorer", cfg.name, SCORERS)

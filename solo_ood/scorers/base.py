@@ -52,22 +52,40 @@ class Scorer(nn.Module, ABC):
         """Whether enough rows were fed for ``ood_score``."""
         return self.n_fed >= self.min_samples
 
-    def partial_fit(self, feats: Tensor, targets: Tensor | None = None) -> Self:
-        """Learn ``feats`` (B, D); ``targets`` (B,) int64 are for the oracle only."""
+    def partial_fit(
+        self, feats: Tensor, targets: Tensor | None = None, indexes: Tensor | None = None
+    ) -> Self:
+        """Learn ``feats`` (B, D).
+
+        Args:
+            feats: (B, D).
+            targets: (B,) int64 labels, which only the oracle needs.
+            indexes: (B,) int64 dataset indexes, by which ``knn`` knows a sample again.
+        """
         with torch.no_grad(), torch.autocast(feats.device.type, enabled=False):
-            self._learn(self._prepare(feats), targets)
+            self._learn(self._prepare(feats), targets, indexes)
         self.n_fed += len(feats)
         return self
 
-    def fit(self, feats: Tensor, targets: Tensor | None = None) -> Self:
+    def fit(
+        self, feats: Tensor, targets: Tensor | None = None, indexes: Tensor | None = None
+    ) -> Self:
         """``reset``, then ``partial_fit``."""
-        return self.reset().partial_fit(feats, targets)
+        return self.reset().partial_fit(feats, targets, indexes)
 
-    def ood_score(self, feats: Tensor, targets: Tensor | None = None) -> Tensor:
+    def ood_score(
+        self, feats: Tensor, targets: Tensor | None = None, indexes: Tensor | None = None
+    ) -> Tensor:
         """Score ``feats`` (B, D): (B,) float32, higher = more OOD.
 
+        Args:
+            feats: (B, D).
+            targets: (B,) int64 labels, which only the oracle needs.
+            indexes: (B,) int64 dataset indexes, which ``random`` and the oracle need; ``knn``
+                leaves earlier embeddings of the same sample out of its reference.
+
         Raises:
-            UserError: before ``ready``.
+            UserError: before ``ready``, or without the targets or indexes that a control needs.
         """
         if not self.ready:
             raise UserError(
@@ -79,7 +97,7 @@ class Scorer(nn.Module, ABC):
         with torch.no_grad(), torch.autocast(feats.device.type, enabled=False):
             prepared = self._prepare(feats)
             # A distance too large for float32 is a large one, not one that no threshold learns.
-            scores = self._score(prepared, targets).float().clamp(max=_LARGEST)
+            scores = self._score(prepared, targets, indexes).float().clamp(max=_LARGEST)
             finite = prepared.isfinite().all(dim=1)
             return torch.where(finite, scores, torch.full_like(scores, float("nan")))
 
@@ -88,11 +106,11 @@ class Scorer(nn.Module, ABC):
         """Forget everything learnt."""
 
     @abstractmethod
-    def _learn(self, feats: Tensor, targets: Tensor | None) -> None:
+    def _learn(self, feats: Tensor, targets: Tensor | None, indexes: Tensor | None) -> None:
         """Learn checked float32 ``feats`` (B, D)."""
 
     @abstractmethod
-    def _score(self, feats: Tensor, targets: Tensor | None) -> Tensor:
+    def _score(self, feats: Tensor, targets: Tensor | None, indexes: Tensor | None) -> Tensor:
         """Score checked float32 ``feats`` (B, D): (B,)."""
 
     def _prepare(self, feats: Tensor) -> Tensor:

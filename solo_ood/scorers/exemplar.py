@@ -81,7 +81,9 @@ class ExemplarScorer(MomentsScorer):
             self._factorised()
         return self
 
-    def ood_score(self, feats: Tensor, targets: Tensor | None = None) -> Tensor:
+    def ood_score(
+        self, feats: Tensor, targets: Tensor | None = None, indexes: Tensor | None = None
+    ) -> Tensor:
         """Score ``feats`` (B, D): (B,) float32, higher = nearer to what the exemplars show.
 
         Raises:
@@ -94,7 +96,7 @@ class ExemplarScorer(MomentsScorer):
                 got="none",
                 remedy="Call set_exemplars with the features of 5 to 20 samples first.",
             )
-        return super().ood_score(feats, targets)
+        return super().ood_score(feats, targets, indexes)
 
     def reset(self) -> Self:
         super().reset()
@@ -105,7 +107,7 @@ class ExemplarScorer(MomentsScorer):
         offset = (self.mean_exemplar - self.center)[:, None]
         self.direction.copy_(torch.cholesky_solve(offset, self.factor).squeeze(1))
 
-    def _score(self, feats: Tensor, targets: Tensor | None) -> Tensor:
+    def _score(self, feats: Tensor, targets: Tensor | None, indexes: Tensor | None) -> Tensor:
         return (feats - self.center) @ self.direction
 
     def get_extra_state(self) -> dict[str, Any]:

@@ -18,13 +18,13 @@ class KNNScorer(Scorer):
 
     with :math:`r_{(k)}` the k-th most similar row of the reference. Unlike the paper, the reference
     is not the training set but the newest ``n_reference`` samples of a stream, since the features
-    of a network in training age.
+    of a network in training age. Rows of the same sample are left out where the indexes are given:
+    small data meet their own earlier embeddings, and a replay that of its fresh row.
 
     Args:
         dim: D, the feature size.
         n_reference: N, rows remembered.
-        k: which neighbour; ``None`` = max(2, 1 % of the rows held), 2 so that a sample that is
-            itself in the reference is not its own evidence.
+        k: which neighbour; ``None`` = max(2, 1 % of the rows held).
         min_samples: rows to learn before ``ready``.
         normalize: keep ``True``; otherwise the score is minus the k-th largest dot product, plus 1.
     """
@@ -39,20 +39,24 @@ class KNNScorer(Scorer):
     ) -> None:
         super().__init__(dim, min_samples, normalize)
         self.k = k
-        self.reference = Ring(n_reference, dim)
+        self.reference = Ring(n_reference, dim, numbered=True)
 
     def reset(self) -> Self:
-        self.reference = Ring(*self.reference.rows.shape).to(self.reference.rows.device)
+        rows = self.reference.rows
+        self.reference = Ring(*rows.shape, numbered=True).to(rows.device)
         self.n_fed = 0
         return self
 
-    def _learn(self, feats: Tensor, targets: Tensor | None) -> None:
-        self.reference.push(feats)
+    def _learn(self, feats: Tensor, targets: Tensor | None, indexes: Tensor | None) -> None:
+        self.reference.push(feats, indexes)
 
-    def _score(self, feats: Tensor, targets: Tensor | None) -> Tensor:
+    def _score(self, feats: Tensor, targets: Tensor | None, indexes: Tensor | None) -> Tensor:
         rows, filled = self.reference.rows, self.reference.filled
-        # (B, N). Slots never written are NaN in their own columns only.
-        similarity = (feats @ rows.T).masked_fill(~filled, float("-inf"))
+        others = filled.expand(len(feats), -1)  # (B, N)
+        if indexes is not None:
+            others = others & (indexes[:, None] != self.reference.numbers)
+        # Slots never written are NaN in their own columns only.
+        similarity = (feats @ rows.T).masked_fill(~others, float("-inf"))
         if self.k is not None:
             kth = similarity.topk(self.k, dim=1).values[:, -1]
         else:
@@ -60,5 +64,5 @@ class KNNScorer(Scorer):
             # 1 % of the rows held, which only the device knows: gather instead of an index.
             rank = (filled.sum() // 100).clamp(min=2) - 1
             kth = largest.gather(1, rank.expand(len(feats), 1)).squeeze(1)
-        # Fewer than k rows held (the others were not finite): no score rather than a rare one.
+        # Fewer than k rows of others (not finite, its own): no score rather than a rare one.
         return 1 - kth.masked_fill(kth.isneginf(), float("nan"))

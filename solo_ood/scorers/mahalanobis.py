@@ -39,7 +39,7 @@ class MahalanobisScorer(MomentsScorer):
         weight, ridge = 1 - shrinkage, shrinkage / dim
         super().__init__(dim, window, weight, ridge, min_samples, normalize, refresh)
 
-    def _score(self, feats: Tensor, targets: Tensor | None) -> Tensor:
+    def _score(self, feats: Tensor, targets: Tensor | None, indexes: Tensor | None) -> Tensor:
         centred = (feats - self.center).T  # (D, B)
         whitened = torch.linalg.solve_triangular(self.factor, centred, upper=False)
         return whitened.square().sum(dim=0)

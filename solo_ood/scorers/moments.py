@@ -110,7 +110,7 @@ class MomentsScorer(Scorer):
         self.n_fed = self._updates = 0
         return self
 
-    def _learn(self, feats: Tensor, targets: Tensor | None) -> None:
+    def _learn(self, feats: Tensor, targets: Tensor | None, indexes: Tensor | None) -> None:
         self.moments.update(feats)
         self._updates += 1
         due = self._updates % self.refresh == 0

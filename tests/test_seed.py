@@ -1,0 +1,103 @@
+"""``ood.seed`` is the run's own unless given, and everything that ``dino_ood`` draws follows it."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+import short_runs
+import torch
+from lightning.pytorch import Callback, seed_everything
+
+from solo_ood.config import parse
+from solo_ood.hashing import hash_int
+from solo_ood.selection import RareSelector
+
+OOD = "+method_kwargs.ood."
+
+
+def selector(scorer: str = "random", **block) -> RareSelector:
+    made = RareSelector(parse({"scorer": {"name": scorer, "min_samples": 2}, **block}), 2)
+    made.scorer.partial_fit(torch.zeros(2, 2))
+    made.queue.push(range(100))
+    return made
+
+
+def picks(made: RareSelector) -> tuple:
+    return made.queue.draw(9), made.scorer.ood_score(torch.zeros(9, 2), indexes=torch.arange(9))
+
+
+@pytest.mark.parametrize("scorer", ["random", "random-fresh"])
+def test_the_run_s_seed_gives_the_draws_and_the_random_picks_unless_another_is_given(scorer):
+    made = {}
+    for seed in (1, 2):
+        seed_everything(seed, verbose=False)
+        made[seed] = (
+            picks(selector(scorer)),
+            picks(selector(scorer)),
+            picks(selector(scorer, seed=7)),
+        )
+    (draws, scores), (same_draws, same_scores), given = made[1]
+    (other_draws, other_scores), _, given_again = made[2]
+    assert draws == same_draws != other_draws
+    assert torch.equal(scores, same_scores) and not torch.equal(scores, other_scores)
+    assert given[0] == given_again[0] and torch.equal(given[1], given_again[1])
+
+
+def test_without_a_seeded_run_it_is_0(monkeypatch):
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    assert selector().seed == 0
+
+
+def test_a_resumed_run_keeps_the_seed_of_its_checkpoint_and_refuses_another_one():
+    seed_everything(1, verbose=False)
+    first, file = selector(), io.BytesIO()
+    torch.save(first.state_dict(), file)
+    file.seek(0)
+    state = torch.load(file, weights_only=True)
+    seed_everything(2, verbose=False)
+    second = selector()
+    second.load_state_dict(state)
+    assert second.seed == 1 and repr(picks(second)) == repr(picks(first))
+    with pytest.raises(ValueError, match="seed: expected 2, got 1"):
+        selector(seed=2).load_state_dict(state)
+    del state["seed"]  # as in the first versions
+    selector(seed=2).load_state_dict(state)
+
+
+class Rows(Callback):
+    """Record the fresh rows and the replays that reach the DINO step, and the replay's seed."""
+
+    def on_train_start(self, trainer, module):
+        self.fresh, self.replays = [], []
+        select = module._select
+
+        def selecting(batch, n_rare):
+            rows = batch[0].tolist()
+            self.fresh.append(rows[: len(rows) - n_rare])
+            self.replays.append(rows[len(rows) - n_rare :])
+            select(batch, n_rare)
+
+        module._select = selecting
+
+    def on_train_epoch_start(self, trainer, module):
+        if trainer.current_epoch == 0:
+            generator = module.replay._arguments["generator"]
+            self.seeds = module.selector.seed, generator.initial_seed()
+
+
+def test_every_sample_is_trained_on_though_the_loader_gives_the_same_batch(
+    compose, build, loader, trainer
+):
+    cfg = compose(*short_runs.SOON, f"{OOD}scorer.name=random")
+    rows = Rows()
+    seed_everything(3)
+    model = build(cfg)
+    trainer(max_epochs=24, max_steps=24, overfit_batches=1, callbacks=[rows]).fit(
+        model, loader(cfg)
+    )
+    assert rows.seeds == (3, hash_int(3, 0, 0))
+    replaced = [fresh for fresh, replays in zip(rows.fresh, rows.replays) if replays]
+    assert len(replaced) >= 12 and all(len(fresh) == 6 for fresh in replaced)
+    trained = {index for fresh in replaced for index in fresh}
+    assert trained == set(rows.fresh[0]) and len(trained) == 8
