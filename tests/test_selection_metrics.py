@@ -29,11 +29,12 @@ def test_rate_precision_and_lift_are_those_counted_by_hand():
     selector.settle()
     all_scores, is_rare = torch.cat(scores), torch.cat(rare)
     flags = all_scores > all_scores[:32].sort().values[28]  # the 29th: .9 of the first 32
-    both, metrics = int((flags & is_rare).sum()), selector.metrics()
-    assert 0 < both < flags.sum()
-    assert metrics["flag_rate"] == flags.sum() / len(flags)
-    assert metrics["precision"] == both / flags.sum()
-    assert metrics["lift"] == pytest.approx(float(both / flags.sum() / is_rare.float().mean()))
+    flagged, both = int(flags.sum()), int((flags & is_rare).sum())
+    metrics = selector.metrics()
+    assert 0 < both < flagged
+    assert metrics["flag_rate"] == flagged / len(flags)
+    assert metrics["precision"] == both / flagged
+    assert metrics["lift"] == pytest.approx(both / flagged / float(is_rare.float().mean()))
 
 
 def test_the_oracle_picks_the_rare_class_and_the_random_control_does_not():
