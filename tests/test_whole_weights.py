@@ -156,6 +156,13 @@ def test_heads_decoders_and_mask_tokens_are_left_out_and_said(key, prefix):
     assert note.endswith(f"left over in the file: {HEADS[key]}")
 
 
+def test_a_family_may_call_its_classifier_what_it_likes():
+    network = timm.create_model("resnet18", num_classes=0, channels=(64, 8, 8, 8))
+    network.default_cfg = {"classifier": "classif"}  # as Inception-ResNet's
+    state = {**state_of(num_classes=0), "classif.weight": torch.ones(2, 8)}
+    assert fill(network, state, "auto", "w.pth", "x")[1].endswith("classif (1), a head")
+
+
 @pytest.mark.parametrize("key", ["adapter.0.weight", "stem.weight", "backbone2.conv1.weight"])
 def test_a_module_beside_the_network_that_may_come_before_it_is_an_error(key):
     state = {f"backbone.{k}": v for k, v in state_of(num_classes=0).items()}

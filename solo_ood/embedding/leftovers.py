@@ -39,12 +39,15 @@ _NO_HEAD = frozenset("conv norm patch in input pos embed".split())
 _WRAPPERS = ("model", "module", "net", "network")
 
 
-def check_inside(left: Iterable[str], own: Iterable[str], name: str, remedy: str) -> list[str]:
+def check_inside(
+    left: Iterable[str], own: Iterable[str], heads: tuple[str, ...], name: str, remedy: str
+) -> list[str]:
     """Return what is left over in the file inside the network, in words.
 
     Args:
         left: the names of the tensors that the network does not have.
         own: the names of those that it has.
+        heads: how its family calls what classifies.
         name: of network and file, for the message.
         remedy: what to do about another network.
 
@@ -58,7 +61,7 @@ def check_inside(left: Iterable[str], own: Iterable[str], name: str, remedy: str
         parts = _parts(key)
         if parts[-1] in _BOOKKEEPING:
             continue
-        kind = _kind(parts[0], _KINDS)
+        kind = "a head" if key.rpartition(".")[0] in heads else _kind(parts[0], _KINDS)
         if kind:
             known[parts[0], kind] = known.get((parts[0], kind), 0) + 1
             continue

@@ -24,6 +24,8 @@ class Target:
     Attributes:
         network: it.
         own: its tensors by name.
+        heads: the names of the modules that classify, in it or in a file.
+        counted: the names of its tensors but for counters of batches.
         required: the names of those that a file must have: all but a classifier's and counters.
     """
 
@@ -32,9 +34,9 @@ class Target:
         self.own: State = network.state_dict()
         cfg = getattr(network, "default_cfg", None) or {}
         heads = cfg.get("classifier") or _HEADS
-        heads = (heads,) if isinstance(heads, str) else heads
+        self.heads: tuple[str, ...] = (heads,) if isinstance(heads, str) else tuple(heads)
         self.counted = [key for key in self.own if not key.endswith(_COUNTER)]
-        self.required = [key for key in self.counted if key.rpartition(".")[0] not in heads]
+        self.required = [key for key in self.counted if key.rpartition(".")[0] not in self.heads]
 
 
 @dataclass

@@ -51,7 +51,8 @@ def make_embedder(
 
     NAME may be official DINO's: ``dino_vits16``, ``dino_vits8``, ``dino_vitb16``, ``dino_vitb8``,
     ``dino_resnet50``, ``dinov2_vits14`` and so on, with registers ``dinov2_vits14_reg``. A file
-    with a teacher and a student gives the teacher; ``:student`` or ``:teacher`` after it chooses.
+    with a teacher and a student gives the teacher, of MoCo and BYOL the student as published;
+    ``:student`` or ``:teacher`` after it chooses.
 
     Args:
         spec: see above.

@@ -82,7 +82,7 @@ def fill(
         choices = "".join(f" Or choose the file's {other} with :{other}." for other in others)
         raise _mismatch(target, fit, name, remedy, choices)
     if fit.how == "by name":
-        left = check_inside(fit.left, target.own, name, remedy)
+        left = check_inside(fit.left, target.own, target.heads, name, remedy)
     else:
         heads = Counter(key.rpartition(".")[0] for key in fit.left)
         left = [f"{head} ({count}), a head" for head, count in heads.items()]
