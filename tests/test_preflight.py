@@ -1,0 +1,212 @@
+"""What a run is refused for before any work: one line, on either host; and what it is not."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from warm_host import warm_host
+
+from solo_ood import preflight
+from solo_ood.config import OODConfig, samples_before_first_flag
+from solo_ood.errors import UserError
+
+OOD = "++method_kwargs.ood."
+QUICK = ("data.num_workers=0", "augmentations.1.num_crops=0", "augmentations.1.crop_size=32",
+         "+enable_progress_bar=False", f"{OOD}start=0", f"{OOD}scorer.min_samples=8",
+         f"{OOD}threshold.min_samples=8", "accelerator=cpu")  # fmt: skip
+
+
+def write(folder: Path, number: int) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(0).integers(0, 255, (number, 32, 32, 3), dtype=np.uint8)
+    for i, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Folders of 40 images: in classes, in one folder, with strange files, with an empty class."""
+    root = tmp_path_factory.mktemp("data")
+    for name in ("good", "stray", "empty"):
+        for label in "ab":
+            write(root / name / label, 20)
+    (root / "stray" / ".DS_Store").write_text("x")
+    (root / "empty" / "c").mkdir()
+    write(root / "flat", 40)
+    (write(root / "mixed", 40) / ".DS_Store").write_text("x")
+    (root / "nothing").mkdir()
+    return root
+
+
+@pytest.fixture
+def checked(compose, data):
+    """Compose a config of these data and check it, as both hosts do first."""
+
+    def check(*overrides, train="good", val="good"):
+        paths = (f"data.train_path={data / train}", f"data.val_path={data / val}")
+        # The host itself reads the config here: only what comes before it is of interest.
+        cfg = _composed(compose, *paths, "optimizer.batch_size=8", *QUICK[:2], *overrides)
+        preflight.take_flat_folder(cfg)
+        preflight.check(cfg)
+        return cfg
+
+    return check
+
+
+def _composed(compose, *overrides):
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(
+        str(Path(__file__).resolve().parent.parent / "configs"), version_base="1.2"
+    ):
+        cfg = hydra_compose("dino_ood", list(overrides))
+    OmegaConf.set_struct(cfg, False)
+    return cfg
+
+
+SMALL = (f"{OOD}scorer.min_samples=8", f"{OOD}threshold.min_samples=8")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["optimizer.batch_size=64"], r"optimizer\.batch_size: .*the 40 training samples fill"),
+        (["optimizer.batch_size=32", "devices=2"], "40 training samples fill in each of 2 proc"),
+        (["optimizer.batch_size=0"], r"optimizer\.batch_size: .*at least 1, got 0"),
+        (["optimizer.batch_size=8.5"], r"optimizer\.batch_size: .*a whole number"),
+        (["max_epochs=0"], "max_epochs: expected more than 0"),
+        (["+max_steps=0"], "max_steps: expected more than 0"),
+        (["+limit_train_batches=0"], "limit_train_batches: expected more than 0"),
+        (["+limit_train_batches=0.1"], "limit_train_batches: expected at least 1 of the 5"),
+        (["max_epochs=abc"], "max_epochs: expected a whole number .*got 'abc'"),
+        (["+accumulate_grad_batches=1.5"], "accumulate_grad_batches: expected a whole number"),
+        (["data.train_path=123"], r"data\.train_path: expected a path, got 123\. Write .*\./123"),
+        (["accelerator=gpuu"], "Unknown accelerator: .*Did you mean 'gpu'"),
+        (["accelerator=cpu", "devices=[0]"], r"devices: expected a number of .*got \[0\]"),
+        (["accelerator=cpu", "devices='0,1'"], "devices: expected a number of"),
+        (["precision=17"], "Trainer: expected what it takes .*Precision 17 is invalid"),
+        (["+max_time=soon"], "Trainer: .*not a valid duration"),
+        (["backbone.name=resnet81"], r"Unknown backbone\.name: .*Did you mean 'resnet18'"),
+        (["optimizer.name=adamm"], "Did you mean 'adam'"),
+        (["scheduler.name=cosin"], "Did you mean 'cosine'"),
+        (["data.dataset=cifar11"], "Did you mean 'cifar10'"),
+        (["+backbone.kwargs.in_chans=1"], "in_chans: expected 3: the host reads .* as RGB"),
+        (["name=a/b"], "name: expected part of a file's name: no /"),
+        (["max_epochs=-1", "+max_time=00:01:00:00"], r"ood\.start: expected 0 .*max_steps"),
+        (["max_epochs=2"], r"samples of the run: expected at least 520 .*got 64 \(10 batches"),
+    ],
+)
+def test_what_cannot_train_is_one_line(overrides, said, checked):
+    with pytest.raises(UserError, match=said):
+        checked(*overrides)
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps"])
+def test_an_accelerator_that_is_not_there_is_one_line(accelerator, checked):
+    import torch
+
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    lacking = not (any(there.values()) if accelerator == "gpu" else there[accelerator])
+    expected = pytest.raises(UserError, match="accelerator: expected one that this machine has")
+    with expected if lacking else contextlib.nullcontext():
+        checked(f"accelerator={accelerator}", *SMALL)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "overrides", "said"),
+    [
+        ({"train": "nothing"}, [], r"data\.train_path: expected a folder of each class"),
+        ({"val": "flat"}, [], r"data\.val_path: expected a folder of each class"),
+        ({"train": "empty"}, [], "images in each class folder .*got none in c of"),
+        ({"train": "mixed"}, ["data.no_labels=True"], "nothing else, .*got '.DS_Store' in"),
+        ({"train": "good"}, ["data.no_labels=True"], "nothing else, .*got 'a' and 1 more in"),
+    ],
+)
+def test_folders_that_the_host_cannot_read_are_one_line(kwargs, overrides, said, checked):
+    with pytest.raises(UserError, match=said):
+        checked(*overrides, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["+fast_dev_run=True"],
+        ["max_epochs=2", f"{OOD}enabled=false"],
+        ["+max_time=00:01:00:00", *SMALL],
+        ["max_epochs=-1", "+max_time=00:01:00:00", f"{OOD}start=0"],
+        ["max_epochs=-1", "+max_steps=200"],
+        ["max_epochs=4", "+overfit_batches=3", *SMALL],
+        ["max_epochs=4", "+limit_train_batches=0.5", *SMALL],
+        ["max_epochs=8", "+accumulate_grad_batches=3", *SMALL],
+        ["data.val_path=null", *SMALL],
+        ["optimizer.lr=1e-4", "optimizer.weight_decay=0", *SMALL],
+    ],
+)
+def test_what_can_train_is_not_refused(overrides, checked):
+    checked(*overrides)
+
+
+def test_stray_files_beside_class_folders_are_no_matter(checked):
+    checked(*SMALL, train="stray")
+
+
+def test_as_many_samples_as_the_error_names_are_enough(checked):
+    steps = (samples_before_first_flag(OODConfig()) + 8) // 8
+    checked(f"{OOD}start=0", "max_epochs=1000", f"+max_steps={steps}")
+    with pytest.raises(UserError, match="samples of the run"):
+        checked(f"{OOD}start=0", "max_epochs=1000", f"+max_steps={steps - 1}")
+
+
+def test_a_folder_of_images_is_taken_as_unlabelled(checked, capsys):
+    assert checked(*SMALL, train="flat").data.no_labels is True
+    assert "images without class folders, taken as data.no_labels=True." in capsys.readouterr().out
+    assert checked(*SMALL, train="good").data.no_labels is False
+
+
+# -- the programs themselves, on either host -------------------------------------------------------
+
+
+def program(folder, data, *overrides, train="good"):
+    """Run ``main_pretrain.py``; return its status, output and the lines of its errors."""
+    paths = (f"data.train_path={data / train}", f"data.val_path={data / train}")
+    run = warm_host().start(folder, *QUICK, "optimizer.batch_size=8", *paths, *overrides)
+    return run.wait(), run.stdout, [line for line in run.stderr.splitlines() if line.strip()]
+
+
+@pytest.mark.parametrize("overrides", [["optimizer.batch_size=64"], ["name=a/b"]])
+def test_the_program_ends_with_one_line_and_a_status(overrides, data, tmp_path):
+    status, out, err = program(tmp_path, data, *overrides)
+    assert status == 1 and not list(tmp_path.glob("trained_models/*"))
+    assert len(err) == 1 and err[0].startswith("Error: ") and overrides[0].split("=")[0] in err[0]
+
+
+def test_the_program_trains_on_a_folder_of_images(data, tmp_path):
+    status, out, err = program(tmp_path, data, "max_epochs=1", train="flat")
+    assert status == 0, err
+    assert "taken as data.no_labels=True" in out
+    assert list(tmp_path.glob("trained_models/*/*/*.ckpt"))
+
+
+def test_a_program_that_trained_nothing_fails_with_one_line(data, tmp_path):
+    status, out, err = program(tmp_path, data, "+max_time=00:00:00:00")
+    assert status == 1 and not any("Traceback" in line for line in err)
+    (said,) = [line for line in err if "training: expected at least 1 optimizer step" in line]
+
+
+def test_what_a_worker_of_the_stream_cannot_read_is_one_line(data, tmp_path):
+    for label in "ab":
+        write(tmp_path / "bad" / label, 20)
+    (tmp_path / "bad" / "b" / "7.png").write_bytes(b"x")
+    status, out, err = program(
+        tmp_path, tmp_path, "max_epochs=2", "data.num_workers=1", "data.val_path=null", train="bad"
+    )
+    assert status == 1 and not any("Traceback" in line for line in err)
+    (said,) = [line for line in err if "expected a readable image" in line]
+    assert "7.png: expected a readable image, got UnidentifiedImageError" in said
