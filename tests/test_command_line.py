@@ -287,15 +287,11 @@ def test_a_config_of_ones_own_gets_the_block(tmp_path, registered):
 
     own = "method: dino_ood\nmethod_kwargs:\n  num_prototypes: 8\n"
     (tmp_path / "plain.yaml").write_text(own)
-    group = "defaults:\n  - ood: default\n  - _self_\n"
-    (tmp_path / "listed.yaml").write_text(group + own + "  ood: {mix: {mode: append}}\n")
     with initialize_config_dir(str(tmp_path), version_base="1.2"):  # our group by the plugin
         added = compose("plain", ["+ood=random"]).method_kwargs
         forced = compose("plain", ["++method_kwargs.ood.scorer.k=3"]).method_kwargs
-        listed = compose("listed", ["method_kwargs.ood.scorer.k=3"]).method_kwargs
     assert added.num_prototypes == 8 and parse(added.ood).scorer.name == "random"
     assert all_keys(OmegaConf.to_container(added.ood)) == all_keys(
         OmegaConf.to_container(OmegaConf.structured(OODConfig))
     )
     assert parse(forced.ood).scorer.k == 3
-    assert (listed.ood.mix.mode, listed.ood.scorer.k) == ("append", 3)
