@@ -223,7 +223,7 @@ def check_values(cfg: Any, choices: Mapping[str, Sequence[str]]) -> None:
                 f"ood.{key}",
                 expected=expected,
                 got=shown(value),
-                remedy=f"Give method_kwargs.ood.{key} such a value, or none for its default.",
+                remedy=f"Set method_kwargs.ood.{key} to one, or leave it out for its default.",
             )
     _check_block(threshold)
     _check_exemplars(scorer)

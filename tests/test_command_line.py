@@ -266,3 +266,32 @@ def test_detect_says_what_it_took_for_rare_and_writes_whole_lines(photographs, t
     assert "--rare was not given: assumed tail" in done.stdout.split("scoring")[0]
     assert "\r" not in done.stderr and max(map(len, done.stderr.splitlines())) < 200
     assert "32/32" in done.stderr.splitlines()[-1]
+
+
+def test_a_value_of_the_wrong_kind_is_named_in_words(capsys):
+    with pytest.raises(SystemExit):
+        main(["detect", ".", "--embedder", "x", "--base-rate", "much"])
+    assert "argument --base-rate: invalid share value: 'much'" in capsys.readouterr().err
+
+
+def test_no_remedy_says_nothing():
+    texts = [path.read_text() for path in (REPOSITORY / "solo_ood").rglob("*.py")]
+    remedies = [match for text in texts for match in re.findall(r'remedy=f?"([^"]*)', text)]
+    assert len(remedies) > 60
+    for empty in ("Look again", "Look at", "Name another one", "Check the path.", "accordingly"):
+        assert not [one for one in remedies if one.startswith(empty) or empty in one[-14:]], empty
+
+
+def test_a_config_of_ones_own_gets_the_block(tmp_path, registered):
+    from hydra import compose, initialize_config_dir
+
+    own = "method: dino_ood\nmethod_kwargs:\n  num_prototypes: 8\n"
+    (tmp_path / "plain.yaml").write_text(own)
+    with initialize_config_dir(str(tmp_path), version_base="1.2"):  # our group by the plugin
+        added = compose("plain", ["+ood=random"]).method_kwargs
+        forced = compose("plain", ["++method_kwargs.ood.scorer.k=3"]).method_kwargs
+    assert added.num_prototypes == 8 and parse(added.ood).scorer.name == "random"
+    assert all_keys(OmegaConf.to_container(added.ood)) == all_keys(
+        OmegaConf.to_container(OmegaConf.structured(OODConfig))
+    )
+    assert parse(forced.ood).scorer.k == 3

@@ -97,10 +97,10 @@ def add_arguments(command: ArgumentParser) -> None:
         metavar="CLASS[+CLASS]",
         help="definitions; tail = by count",
     )
-    add("--min-share", type=_share_or_none, help="of an image's pixels; default: from --base-rate")
+    add("--min-share", type=share_or_0, help="of an image's pixels; default: from --base-rate")
     add(
         "--base-rate",
-        type=_share,
+        type=share,
         default=POSTER_BASE_RATE,
         help="share of the fit split's images that the pixel share is to make rare "
         "(default: %(default)s, the poster's)",
@@ -112,7 +112,13 @@ def add_arguments(command: ArgumentParser) -> None:
         help="each: on the test split the pixel share comes from its own labels",
     )
     add("--imbalance", type=float, help="make an ImageFolder long-tailed: largest / smallest class")
-    add("--class-order", type=_natural, default=0, metavar="SEED", help="which classes become rare")
+    add(
+        "--class-order",
+        type=whole_number,
+        default=0,
+        metavar="SEED",
+        help="which classes become rare",
+    )
     add("--cross-fit", action="store_true", help="test on the fit split, by folds")
 
     how = command.add_argument_group("how it is measured")
@@ -135,36 +141,36 @@ def add_arguments(command: ArgumentParser) -> None:
         help="path,left,top,right,bottom (pixels): its images are the exemplars, the boxes their "
         "regions for exemplar-regions; default: the pixels of the classes in their masks",
     )
-    add("--n-exemplars", type=_count, default=plan.n_exemplars, help="drawn if none are named")
-    add("--draws", type=_count, default=plan.draws, help="of exemplars (default: %(default)s)")
-    add("--sizes", nargs="+", type=_size, default=list(plan.sizes), metavar="N", help="or all")
+    add("--n-exemplars", type=count, default=plan.n_exemplars, help="drawn if none are named")
+    add("--draws", type=count, default=plan.draws, help="of exemplars (default: %(default)s)")
+    add("--sizes", nargs="+", type=size, default=list(plan.sizes), metavar="N", help="or all")
     add(
-        "--percentiles", nargs="+", type=_share, default=list(plan.percentiles), metavar="P",
+        "--percentiles", nargs="+", type=share, default=list(plan.percentiles), metavar="P",
         help="share that is not flagged (default: .99 .95 .9 .8)",
     )  # fmt: skip
-    add("--repeats", type=_count, default=plan.repeats, help="subsets of a size, and seeds")
-    add("--folds", type=_count, default=plan.folds, help="of the scores that set the thresholds")
-    add("--bootstrap", type=_count, default=plan.bootstrap, help="samples for the intervals")
+    add("--repeats", type=count, default=plan.repeats, help="subsets of a size, and seeds")
+    add("--folds", type=count, default=plan.folds, help="of the scores that set the thresholds")
+    add("--bootstrap", type=count, default=plan.bootstrap, help="samples for the intervals")
     add(
         "--block",
-        type=_count,
+        type=count,
         default=plan.block,
         help="neighbouring images (of a video) kept together in folds and bootstrap samples",
     )
-    add("--seed", type=_natural, default=plan.seed)
+    add("--seed", type=whole_number, default=plan.seed)
 
     images = command.add_argument_group("embedding")
     add = images.add_argument
     add("--stage", default="last", help="last (default), pooled, or the number of a stage")
-    add("--image-size", type=_count, help="pixels of the shorter side; BDD100K 512, others 224")
-    add("--batch-size", type=_count, default=defaults["batch_size"])
-    add("--num-workers", type=_natural, default=defaults["num_workers"])
+    add("--image-size", type=count, help="pixels of the shorter side; BDD100K 512, others 224")
+    add("--batch-size", type=count, default=defaults["batch_size"])
+    add("--num-workers", type=whole_number, default=defaults["num_workers"])
     add("--accelerator", default="auto", help="as Lightning's")
-    add("--devices", type=_devices, default=1, help="as Lightning's: a number, or auto")
-    add("--num-nodes", type=_count, default=1)
+    add("--devices", type=devices, default=1, help="as Lightning's: a number, or auto")
+    add("--num-nodes", type=count, default=1)
     add(
         "--max-unreadable",
-        type=_share_or_none,
+        type=share_or_0,
         default=defaults["max_unreadable"],
         help="share left out",
     )
@@ -196,34 +202,35 @@ def options_of(args: Namespace, command: str) -> DetectOptions:
     return DetectOptions(**same)
 
 
-def _share(text: str) -> float:
+# argparse shows the names of these functions: "invalid share value: 'x'".
+def share(text: str) -> float:
     value = float(text)
     if not 0 < value < 1:
         raise ArgumentTypeError(f"expected a share in (0, 1), got {text}")
     return value
 
 
-def _share_or_none(text: str) -> float:
-    return 0.0 if float(text) == 0 else _share(text)
+def share_or_0(text: str) -> float:
+    return 0.0 if float(text) == 0 else share(text)
 
 
-def _natural(text: str) -> int:
+def whole_number(text: str) -> int:
     value = int(text)
     if value < 0:
         raise ArgumentTypeError(f"expected 0 or more, got {text}")
     return value
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise ArgumentTypeError(f"expected at least 1, got {text}")
     return value
 
 
-def _size(text: str) -> int | None:
-    return None if text == "all" else _count(text)
+def size(text: str) -> int | None:
+    return None if text == "all" else count(text)
 
 
-def _devices(text: str) -> int | str:
-    return text if text == "auto" else _count(text)
+def devices(text: str) -> int | str:
+    return text if text == "auto" else count(text)
