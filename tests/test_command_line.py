@@ -282,16 +282,27 @@ def test_no_remedy_says_nothing():
         assert not [one for one in remedies if one.startswith(empty) or empty in one[-14:]], empty
 
 
-def test_a_config_of_ones_own_gets_the_block(tmp_path, registered):
-    from hydra import compose, initialize_config_dir
+OWN = """
+from solo_ood.plugin import register; register()
+from hydra import compose, initialize_config_dir
+from solo_ood.config import parse
+with initialize_config_dir({folder!r}, version_base="1.2"):  # our group by the plugin
+    added = compose("plain", ["+ood=random"]).method_kwargs
+    forced = compose("plain", ["++method_kwargs.ood.scorer.k=3"]).method_kwargs
+    listed = compose("listed", ["method_kwargs.ood.scorer.k=3"]).method_kwargs
+assert added.num_prototypes == 8 and parse(added.ood).scorer.name == "random"
+assert parse(forced.ood).scorer.k == 3
+assert (listed.ood.mix.mode, listed.ood.scorer.k, listed.ood.mix.ratio) == ("append", 3, 0.25)
+"""
 
+
+def test_a_config_of_ones_own_gets_the_block(tmp_path):
     own = "method: dino_ood\nmethod_kwargs:\n  num_prototypes: 8\n"
     (tmp_path / "plain.yaml").write_text(own)
-    with initialize_config_dir(str(tmp_path), version_base="1.2"):  # our group by the plugin
-        added = compose("plain", ["+ood=random"]).method_kwargs
-        forced = compose("plain", ["++method_kwargs.ood.scorer.k=3"]).method_kwargs
-    assert added.num_prototypes == 8 and parse(added.ood).scorer.name == "random"
-    assert all_keys(OmegaConf.to_container(added.ood)) == all_keys(
-        OmegaConf.to_container(OmegaConf.structured(OODConfig))
+    group = "defaults:\n  - ood: default\n  - _self_\n"
+    (tmp_path / "listed.yaml").write_text(group + own + "  ood: {mix: {mode: append}}\n")
+    code = OWN.format(folder=str(tmp_path))
+    done = subprocess.run(  # not in the repository, whose package has no configs
+        [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, capture_output=True
     )
-    assert parse(forced.ood).scorer.k == 3
+    assert done.returncode == 0, done.stderr[-2000:]
