@@ -21,6 +21,7 @@ from solo_ood.threshold import FixedThreshold, QuotaThreshold
 P, RARE, SAMPLES, WINDOW, WARM = 0.95, 0.05, 120_000, 1024, 256
 BATCHES = (8, 24, 96, 384, 768, 1536, 8192)
 SKIPPED = 16_384  # samples at the beginning, of warm-ups and of a first batch of any size
+OPEN = 4096  # samples at the end, which may be in a block that is not full
 Judge = Callable[[np.ndarray, int], np.ndarray]  # scores (N,) in batches: flagged (N,) bool
 
 
@@ -131,7 +132,7 @@ def measure(flagged: np.ndarray, stream: Stream, batch: int) -> dict[str, float]
     """What docs/thresholds.md asks of a threshold, of the samples that could be judged."""
     judged = np.isfinite(stream.scores)
     judged[:SKIPPED] = False
-    judged[SAMPLES - SAMPLES % 2000 :] = False
+    judged[SAMPLES - OPEN :] = False
     flagged, scores, rare = flagged[judged], stream.scores[judged], stream.rare[judged]
     upto = np.concatenate(([0], np.cumsum(flagged)))
     steps = flagged[: len(flagged) // batch * batch].reshape(-1, batch).mean(axis=1)

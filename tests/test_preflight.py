@@ -11,13 +11,13 @@ from PIL import Image
 from warm_host import warm_host
 
 from solo_ood import preflight
-from solo_ood.config import OODConfig, samples_before_first_flag
+from solo_ood.config import OODConfig, ThresholdConfig, samples_before_first_flag
 from solo_ood.errors import UserError
 
 OOD = "++method_kwargs.ood."
 QUICK = ("data.num_workers=0", "augmentations.1.num_crops=0", "augmentations.1.crop_size=32",
          "+enable_progress_bar=False", f"{OOD}start=0", f"{OOD}scorer.min_samples=8",
-         f"{OOD}threshold.min_samples=8", "accelerator=cpu")  # fmt: skip
+         f"{OOD}threshold.n=20", "accelerator=cpu")  # fmt: skip
 
 
 def write(folder: Path, number: int) -> Path:
@@ -71,7 +71,7 @@ def _composed(compose, *overrides):
     return cfg
 
 
-SMALL = (f"{OOD}scorer.min_samples=8", f"{OOD}threshold.min_samples=8")
+SMALL = (f"{OOD}scorer.min_samples=8", f"{OOD}threshold.n=20")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ SMALL = (f"{OOD}scorer.min_samples=8", f"{OOD}threshold.min_samples=8")
         (["+backbone.kwargs.in_chans=1"], "in_chans: expected 3: the host reads .* as RGB"),
         (["name=a/b"], "name: expected part of a file's name: no /"),
         (["max_epochs=-1", "+max_time=00:01:00:00"], r"ood\.start: expected 0 .*max_steps"),
-        (["max_epochs=2"], r"samples of the run: expected at least 520 .*got 64 \(10 batches"),
+        (["max_epochs=2"], r"samples of the run: expected at least 764 .*got 64 \(10 batches"),
     ],
 )
 def test_what_cannot_train_is_one_line(overrides, said, checked):
@@ -158,7 +158,7 @@ def test_stray_files_beside_class_folders_are_no_matter(checked):
 
 
 def test_as_many_samples_as_the_error_names_are_enough(checked):
-    steps = (samples_before_first_flag(OODConfig()) + 8) // 8
+    steps = (samples_before_first_flag(OODConfig(threshold=ThresholdConfig(n=500))) + 8) // 8
     checked(f"{OOD}start=0", "max_epochs=1000", f"+max_steps={steps}")
     with pytest.raises(UserError, match="samples of the run"):
         checked(f"{OOD}start=0", "max_epochs=1000", f"+max_steps={steps - 1}")

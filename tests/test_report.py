@@ -14,7 +14,7 @@ from solo_ood.report import report
 
 EAGER = [
     "method_kwargs.ood.scorer.min_samples=8",
-    "method_kwargs.ood.threshold.min_samples=8",
+    "method_kwargs.ood.threshold.n=20",
 ]
 _RUNS = {}
 

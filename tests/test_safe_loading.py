@@ -386,11 +386,14 @@ QUIET = ("hydra/job_logging=disabled", "hydra/hydra_logging=disabled", "hydra.ou
 def test_evaluation_scripts_run_nothing(evil, tmp_path, monkeypatch):
     release_only()
     monkeypatch.chdir(tmp_path)
+    train, val = digits_lt("reference"), digits_lt("val")
+    data = ("--train_data_path", train, "--val_data_path", val)
     with pytest.raises(SystemExit, match=REFUSED):
-        script("main_knn.py", "--pretrained_checkpoint_dir", evil)
+        script("main_knn.py", "--pretrained_checkpoint_dir", evil, *data)
     checkpoint = f"pretrained_feature_extractor='{evil / 'evil.ckpt'}'"
+    data = (f"data.train_path={train}", f"data.val_path={val}", "data.tail_path=null")
     with pytest.raises(SystemExit, match=REFUSED):
-        script("main_linear.py", "--config-name", "dino_ood_linear", checkpoint, *QUIET)
+        script("main_linear.py", "--config-name", "dino_ood_linear", checkpoint, *data, *QUIET)
 
 
 def test_weights_of_another_network_are_one_clear_line(run, tmp_path):

@@ -30,7 +30,7 @@ def selector_of(name: str) -> RareSelector:
     cfg = parse(
         {
             "scorer": {"name": name, "n_reference": 1024, "min_samples": 64, **exemplar},
-            "threshold": {"n": 1024, "min_samples": 64, "percentile": 0.9},
+            "threshold": {"n": 1024, "percentile": 0.9},
             "queue": {"capacity": CAPACITY},
             "mix": {"ratio": 1 / RATIO},
         },
