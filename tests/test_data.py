@@ -83,6 +83,45 @@ def test_a_dataset_without_labels_has_none(attributes):
     assert targets_of(SimpleNamespace(**attributes)) is None
 
 
+class Raising:
+    """A dataset whose labels are read late, and are not there."""
+
+    @property
+    def targets(self):
+        raise OSError("no such file")
+
+
+def of(targets, **attributes):
+    return SimpleNamespace(targets=targets, **attributes)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "got"),
+    [
+        (of(["a.png", "b.png"]), "'a.png' as the first of 2"),
+        (of([{"boxes": 3}, {}]), "{'boxes': 3}"),
+        (of({"a": 0, "b": 1}), "'a' as the first"),
+        (of([None, None]), "None as the first"),
+        (of([0.5, 1.5]), "0.5 as the first"),
+        (of(np.eye(3, dtype=int)), "array"),  # one-hot
+        (of([[1], [2, 3]]), "ValueError"),
+        (of([1, "cat"]), "1 as the first"),
+        (of(len), "TypeError"),  # a method
+        (SimpleNamespace(samples=[("a", 0, "x"), ("b", 1, "y")]), "ValueError"),
+        (SimpleNamespace(samples=[("a", "cat"), ("b", "dog")]), "'cat' as the first"),
+        (Raising(), "OSError: no such file"),
+    ],
+)
+def test_what_is_not_one_integer_a_sample_counts_as_unlabelled_and_is_said(dataset, got):
+    with pytest.warns(RuntimeWarning, match=f"expected one integer a sample, got .*{got}"):
+        assert targets_of(dataset) is None
+
+
+def test_targets_count_where_samples_have_no_label():
+    assert targets_of(of([1, 0], samples=["a.png", "b.png"])).tolist() == [1, 0]
+    assert targets_of(of([True, False])).tolist() == [1, 0]
+
+
 def test_train_is_long_tailed_with_the_stated_imbalance(splits):
     train = counts(splits["train"])
     assert train == sorted(train, reverse=True)

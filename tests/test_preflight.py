@@ -44,13 +44,13 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture
-def checked(compose, data):
+def checked(registered, data):
     """Compose a config of these data and check it, as both hosts do first."""
 
     def check(*overrides, train="good", val="good"):
         paths = (f"data.train_path={data / train}", f"data.val_path={data / val}")
         # The host itself reads the config here: only what comes before it is of interest.
-        cfg = _composed(compose, *paths, "optimizer.batch_size=8", *QUICK[:2], *overrides)
+        cfg = _composed(*paths, "optimizer.batch_size=8", *QUICK[:2], *overrides)
         preflight.take_flat_folder(cfg)
         preflight.check(cfg)
         return cfg
@@ -58,14 +58,13 @@ def checked(compose, data):
     return check
 
 
-def _composed(compose, *overrides):
+def _composed(*overrides):
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from omegaconf import OmegaConf
 
-    with initialize_config_dir(
-        str(Path(__file__).resolve().parent.parent / "configs"), version_base="1.2"
-    ):
+    configs = Path(__file__).resolve().parent.parent / "configs"
+    with initialize_config_dir(str(configs), version_base="1.2"):
         cfg = hydra_compose("dino_ood", list(overrides))
     OmegaConf.set_struct(cfg, False)
     return cfg

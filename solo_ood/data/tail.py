@@ -48,9 +48,9 @@ def targets_of(dataset: Any) -> np.ndarray | None:
         except Exception as error:  # a property may raise anything, a method has no length
             found.append(f"{type(error).__name__}: {error}")
             continue
-        if array.shape == (_length(dataset, len(array)),) and array.dtype.kind in "iub":
+        if array.shape == (_length(dataset, len(targets)),) and array.dtype.kind in "iub":
             return array.astype(np.int64) if array.max() >= 0 else None
-        found.append(f"{shown(targets[0])} as the first of {len(targets)}")
+        found.append(f"{shown(next(iter(targets)))} as the first of {len(targets)}")
     if found:
         warnings.warn(
             message(
