@@ -55,25 +55,84 @@ def test_pretraining_logs_the_detector(run):
     assert len(rows) > 10 and (run / "args.json").is_file()
 
 
-def test_knn_and_linear_report_many_medium_few(run):
-    code, out, err = call(
+def knn(run, *arguments):
+    return call(
         sys.executable, REPOSITORY / "scripts/main_knn.py", "--pretrained_checkpoint_dir", run,
-        cwd=run,
+        *arguments, cwd=run,
     )  # fmt: skip
+
+
+def linear(run, *overrides):
+    return call(
+        sys.executable, REPOSITORY / "scripts/main_linear.py", "--config-name", "dino_ood_linear",
+        f"pretrained_feature_extractor='{checkpoint_of(run)}'", *overrides, cwd=run,
+    )  # fmt: skip
+
+
+def test_knn_and_linear_report_many_medium_few(run, digits_cache):
+    code, out, err = knn(run)
     assert code == 0, err[-3000:]
     assert "k-NN accuracy, % (k=20, cosine): All" in out
-    code, out, err = call(
-        sys.executable, REPOSITORY / "scripts/main_linear.py", "--config-name", "dino_ood_linear",
-        f"pretrained_feature_extractor='{checkpoint_of(run)}'", "max_epochs=1",
-        cwd=run,
-    )  # fmt: skip
+    code, out, err = linear(run, "max_epochs=2")
     assert code == 0, err[-3000:]
     for name in ("knn", "linear"):
         result = json.loads((run / f"{name}.json").read_text())
+        about = result.pop("about")
         assert list(result) == ["All", "Many", "Medium", "Few"]
         groups = 0.4 * result["Many"] + 0.3 * result["Medium"] + 0.3 * result["Few"]
         assert result["All"] == pytest.approx(groups)  # a balanced test set, 4 + 3 + 3 classes
         assert result["All"] > 20  # chance is 10
+        for split, images in (("reference", 1380), ("val", 360)):
+            key = {"reference": "train"}.get(split, split)
+            (path,) = digits_cache.glob(f"digits-lt*/{split}")
+            assert about[key] == {"path": str(path.resolve()), "images": images, "classes": 10}
+            assert f"{images:,} images of 10 classes in {path.resolve()}" in out
+    assert about["val_loss"] < 3  # finite and moderate: chance is log(10) = 2.3
+
+
+def test_evaluate_agrees_with_the_hosts_program(run, tmp_path):
+    """The same images, cut in the same way, and the same classifier."""
+    code, out, err = call(
+        SOLO_OOD, "evaluate", run, "--weights", "student", "--methods", "knn", "--out", tmp_path,
+        "--num-workers", 0, cwd=run,
+    )  # fmt: skip
+    assert code == 0, err[-3000:]
+    (ours,) = json.loads((tmp_path / "evaluation.json").read_text())["figures"]
+    theirs = json.loads((run / "knn.json").read_text())
+    for name in ("All", "Many", "Medium", "Few"):
+        assert ours[name] == pytest.approx(theirs[name], abs=0.3)  # one of 360 images
+
+
+def test_a_run_on_own_data_is_evaluated_on_these(run, tmp_path):
+    """Not on the embedded digits, nor at 224 pixels, nor with a rate at which it diverges."""
+    from user_run import COUNTS, pictures
+
+    pictures(tmp_path / "train", COUNTS)
+    pictures(tmp_path / "val", dict.fromkeys(COUNTS, 5), seed=1)
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    args = json.loads((run / "args.json").read_text())
+    args["num_classes"] = len(COUNTS)  # of the online classifier
+    paths = {f"{split}_path": str(tmp_path / split) for split in ("train", "val")}
+    args["config"]["data"].update(paths)
+    (mine / "args.json").write_text(json.dumps(args))
+    checkpoint = torch.load(checkpoint_of(run), weights_only=True)
+    for key in [key for key in checkpoint["state_dict"] if key.startswith("classifier.")]:
+        checkpoint["state_dict"][key] = checkpoint["state_dict"][key][: len(COUNTS)]
+    torch.save(checkpoint, mine / "mine.ckpt")
+
+    code, out, err = knn(mine, "--num_workers", "0")
+    assert code == 0, err[-3000:]
+    code, out, err = linear(mine, "optimizer.batch_size=16", "data.num_workers=0")
+    assert code == 0, err[-3000:]
+    for name in ("knn", "linear"):
+        about = json.loads((mine / f"{name}.json").read_text())["about"]
+        assert about["train"] == {"path": paths["train_path"], "images": 50, "classes": 4}
+        assert about["val"] == {"path": paths["val_path"], "images": 20, "classes": 4}
+        assert about["tail"] == about["train"]
+    assert about["val_loss"] < 5
+    code, out, err = linear(mine, "optimizer.batch_size=64", "data.num_workers=0")
+    assert code == 1 and "Error: optimizer.batch_size: expected at most" in err
 
 
 def test_report_writes_a_summary_and_pictures(run):
