@@ -170,7 +170,8 @@ def detector_summary(selector: RareSelector, ood: OODConfig, stream: Stream = _N
 def _detector_lines(selector: RareSelector, ood: OODConfig, stream: Stream) -> list[str]:
     count, metrics = selector.counts, selector.metrics()
     if not count["judged"]:
-        return [f"{'flag rate':<14}nothing judged yet (warm-up of scorer or threshold)"]
+        block = selector.threshold.n
+        return [f"{'flag rate':<14}nothing judged yet: the first {block:,} samples are not in"]
     target = 1 - ood.threshold.percentile
     rate = metrics["flag_rate"]
     line = f"{rate:.2%} of {count['judged']:,} judged; target {target:.2%}"

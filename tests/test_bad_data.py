@@ -167,8 +167,8 @@ NEVER_LEAVE = (f"{OOD}queue.release=0", f"{OOD}queue.max_replays=null")
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_replay_goes_on_without_the_files_it_cannot_read(workers, prepared, images, trainer):
-    few = "method_kwargs.ood.threshold.percentile=0.99"  # flags, beside what is queued here
-    model, train = prepared(f"{OOD}mix.num_workers={workers}", few, *NEVER_LEAVE)
+    few = (f"{OOD}threshold.percentile=0.99", f"{OOD}threshold.n=100")  # flags: what is queued here
+    model, train = prepared(f"{OOD}mix.num_workers={workers}", *few, *NEVER_LEAVE)
     bad, good = [40, 41, 42, 43], [44, 45]
 
     def begin(module, batch):

@@ -383,17 +383,26 @@ def script(name: str, *arguments: object) -> None:
 QUIET = ("hydra/job_logging=disabled", "hydra/hydra_logging=disabled", "hydra.output_subdir=null")
 
 
+def knn_data() -> tuple[str, ...]:
+    """Return the arguments that name the data, which the run here has not."""
+    return "--train_data_path", digits_lt("reference"), "--val_data_path", digits_lt("val")
+
+
+def linear_data() -> tuple[str, ...]:
+    train, val = digits_lt("reference"), digits_lt("val")
+    return f"data.train_path={train}", f"data.val_path={val}", "data.tail_path=null"
+
+
 def test_evaluation_scripts_run_nothing(evil, tmp_path, monkeypatch):
     release_only()
     monkeypatch.chdir(tmp_path)
-    train, val = digits_lt("reference"), digits_lt("val")
-    data = ("--train_data_path", train, "--val_data_path", val)
     with pytest.raises(SystemExit, match=REFUSED):
-        script("main_knn.py", "--pretrained_checkpoint_dir", evil, *data)
+        script("main_knn.py", "--pretrained_checkpoint_dir", evil, *knn_data())
     checkpoint = f"pretrained_feature_extractor='{evil / 'evil.ckpt'}'"
-    data = (f"data.train_path={train}", f"data.val_path={val}", "data.tail_path=null")
     with pytest.raises(SystemExit, match=REFUSED):
-        script("main_linear.py", "--config-name", "dino_ood_linear", checkpoint, *data, *QUIET)
+        script(
+            "main_linear.py", "--config-name", "dino_ood_linear", checkpoint, *linear_data(), *QUIET
+        )
 
 
 def test_weights_of_another_network_are_one_clear_line(run, tmp_path):
@@ -445,13 +454,12 @@ def test_what_lacks_a_tensor_is_not_evaluated_or_written_on(change, run, tmp_pat
     if host.generation() == "release":
         monkeypatch.chdir(tmp_path)
         for weights in ("student", "teacher"):
+            knn = ("--pretrained_checkpoint_dir", path.parent, "--weights", weights)
             with pytest.raises(SystemExit, match=lacks):
-                script(
-                    "main_knn.py", "--pretrained_checkpoint_dir", path.parent, "--weights", weights
-                )
+                script("main_knn.py", *knn, *knn_data())
             spec = (f"pretrained_feature_extractor='{path}'", f"weights={weights}", *QUIET)
             with pytest.raises(SystemExit, match=lacks):
-                script("main_linear.py", "--config-name", "dino_ood_linear", *spec)
+                script("main_linear.py", "--config-name", "dino_ood_linear", *spec, *linear_data())
         assert not [*path.parent.glob("*.json")][1:]  # args.json alone
 
 
