@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -14,26 +12,13 @@ from torch import Tensor
 from solo_ood.config import OODConfig, release_level
 from solo_ood.errors import UserError, message
 from solo_ood.rare_queue import RareQueue
+from solo_ood.resume import compare, settings_of
 from solo_ood.rng import run_seed
 from solo_ood.scorers import make_scorer
 from solo_ood.scorers.base import usable
 from solo_ood.threshold import make_threshold
 
 STATE_KEY = "dino_ood"  # of a checkpoint
-# Settings without which the state of a scorer or threshold means something else.
-_MEANING = {
-    "feature size",
-    "scorer.name",
-    "scorer.n_reference",
-    "scorer.normalize",
-    "scorer.feats",
-    "threshold.name",
-    "threshold.percentile",
-    "threshold.n",
-    "seed",
-}
-# Settings that change nothing that the state is about.
-_NO_PART_OF_IT = {"rare_classes", "mix.num_workers"}
 LEAST_REPLAYED = 0.9  # share of the steps with a replay, below which the queue starves
 ENOUGH_STEPS = 50  # steps from which on that share says something
 
@@ -204,6 +189,9 @@ class RareSelector:
             metrics["lift"] = metrics["precision"] * count["judged"] / count["rare"]
         return metrics
 
+    def _settings(self) -> dict[str, Any]:
+        return settings_of(self.cfg, self.dim, self.threshold.n, self.seed)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on as if never stopped: tensors and plain Python only.
 
@@ -227,7 +215,9 @@ class RareSelector:
         Raises:
             UserError: if it was made with settings without which it means something else.
         """
-        self._compare(state["settings"])
+        compare(
+            state["settings"], self._settings(), STATE_KEY, seed_is_given=self.cfg.seed is not None
+        )
         self.seed = state["settings"].get("seed", self.seed)
         self.scorer.load_state_dict(state["scorer"])
         self.threshold.load_state_dict(state["threshold"])
@@ -236,47 +226,6 @@ class RareSelector:
         if self.cfg.rare_classes is None:
             self.rare_classes = list(state["rare_classes"])
         self._pending, self._copied = state["pending"], None
-
-    def _settings(self) -> dict[str, Any]:
-        """Return the settings by dotted key, with what ``null`` stands for where it is known."""
-        blocks = asdict(self.cfg)
-        blocks["threshold"]["n"] = self.threshold.n
-        blocks["seed"] = self.seed
-        flat = {"feature size": self.dim}
-        for key, value in blocks.items():
-            nested = value if isinstance(value, dict) else None
-            flat |= {f"{key}.{k}": v for k, v in nested.items()} if nested else {key: value}
-        return {key: value for key, value in flat.items() if key not in _NO_PART_OF_IT}
-
-    def _compare(self, then: dict[str, Any]) -> None:
-        now = self._settings()
-        if self.cfg.seed is None:
-            del now["seed"]  # that of the run goes on
-        changed = {key: then[key] for key in now if key in then and then[key] != now[key]}
-        if not changed:
-            return
-        keys = [key for key in changed if key in _MEANING] or list(changed)
-        expected = ", ".join(f"{key}={then[key]!r}" for key in keys)
-        got = ", ".join(f"{key}={now[key]!r}" for key in keys)
-        if any(key in _MEANING for key in changed):
-            raise UserError(
-                "checkpoint, state of the detector",
-                expected=f"the settings it was made with, {expected}",
-                got=got,
-                remedy="Resume with the configuration of that run, or delete the key "
-                f"{STATE_KEY!r} from the checkpoint to start its detector afresh.",
-            )
-        warnings.warn(
-            message(
-                "method_kwargs.ood",
-                expected=f"the settings of the checkpoint, {expected}",
-                got=got,
-                remedy="The new ones hold from here on; what was queued, counted and drawn so far "
-                "stays.",
-            ),
-            RuntimeWarning,
-            stacklevel=2,
-        )
 
 
 def starving(counts: Mapping[str, int]) -> str | None:

@@ -30,6 +30,7 @@ MODULES = (
     "rare_replay",
     "reading",
     "replay",
+    "resume",
     "ring",
     "rng",
     "scorers/__init__",
