@@ -89,15 +89,13 @@ class Rows(Callback):
 def test_every_sample_is_trained_on_though_the_loader_gives_the_same_batch(
     compose, build, loader, trainer
 ):
-    cfg = compose(*short_runs.SOON, f"{OOD}scorer.name=random")
+    cfg = compose(*short_runs.SOON, f"{OOD}scorer.name=random", "max_epochs=16")
     rows = Rows()
     seed_everything(3)
     model = build(cfg)
-    trainer(max_epochs=24, max_steps=24, overfit_batches=1, callbacks=[rows]).fit(
-        model, loader(cfg)
-    )
+    trainer(max_epochs=16, overfit_batches=1, callbacks=[rows]).fit(model, loader(cfg))
     assert rows.seeds == (3, hash_int(3, 0, 0))
     replaced = [fresh for fresh, replays in zip(rows.fresh, rows.replays) if replays]
-    assert len(replaced) >= 12 and all(len(fresh) == 6 for fresh in replaced)
+    assert len(replaced) >= 8 and all(len(fresh) == 6 for fresh in replaced)
     trained = {index for fresh in replaced for index in fresh}
     assert trained == set(rows.fresh[0]) and len(trained) == 8
