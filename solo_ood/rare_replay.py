@@ -251,8 +251,8 @@ class RareReplay(FreshRowsEvaluated, FollowsLoader):
         """
         super().on_load_checkpoint(checkpoint)
         state = checkpoint.get(STATE_KEY, {})  # a plain DINO checkpoint has none
-        version = state.get("version", _VERSION)  # the first ones did not say it
-        if version != _VERSION:
+        version = state.get("version", 1)  # the first ones did not say it
+        if state and version != _VERSION:
             raise UserError(
                 f"checkpoint, {STATE_KEY!r}",
                 expected=f"layout version {_VERSION}",
@@ -264,11 +264,8 @@ class RareReplay(FreshRowsEvaluated, FollowsLoader):
             self.momentum_updater.cur_tau = state["cur_tau"]
         if self.selector is not None and "selector" in state:
             self.selector.load_state_dict(state["selector"])
-            # Earlier versions did not save it; their numbers were below this one.
             self._dataset = None  # the queue is of the data that this checkpoint saw
-            queue = self.selector.queue
-            below = max(queue.step * self.batch_size, max(queue, default=-1) + 1)
-            self._n_numbered = state.get("numbered", below)
+            self._n_numbered = state["numbered"]
             # Not for a model that is only evaluated, or trained afresh from here with a new seed.
             trainer = self._trainer
             resumes = trainer is not None and trainer.state.fn == "fit"

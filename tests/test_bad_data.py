@@ -388,7 +388,8 @@ def test_rows_that_are_not_finite_change_nothing_for_the_others(scorer, value):
     for key, learnt in clean.scorer.state_dict().items():
         if isinstance(learnt, torch.Tensor):
             torch.testing.assert_close(spoilt.scorer.state_dict()[key], learnt, equal_nan=True)
-    assert spoilt.threshold.threshold == clean.threshold.threshold
+    # In batches of other sizes sums end in other last bits.
+    assert spoilt.threshold.threshold == pytest.approx(clean.threshold.threshold, rel=1e-6)
 
 
 @pytest.mark.parametrize("scorer", ["knn", "mahalanobis"])

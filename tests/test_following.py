@@ -250,11 +250,11 @@ def test_the_workers_of_the_replay_end_with_a_fit_that_raised(error, prepared, t
 
 def test_a_queue_that_starves_is_said_at_the_end(prepared, trainer):
     model, train = prepared(
-        "method_kwargs.ood.threshold.percentile=0.9", "++method_kwargs.ood.queue.max_replays=1",
-        "++method_kwargs.ood.mix.ratio=0.5", "max_epochs=10",
+        "method_kwargs.ood.threshold.percentile=0.8", "++method_kwargs.ood.queue.max_replays=1",
+        "++method_kwargs.ood.mix.ratio=0.5", "max_epochs=11",
     )  # fmt: skip
     with pytest.warns(RuntimeWarning, match=r"replay: expected rows in at least 90% .*mix\.ratio"):
-        trainer(max_epochs=10).fit(model, train)
+        trainer(max_epochs=11).fit(model, train)
     counts = model.selector.counts
     assert 0 < counts["replay_done"] < 0.9 * counts["replay_due"]
 

@@ -24,6 +24,7 @@ from solo_ood.config import (
     replay_rows,
 )
 from solo_ood.config_checks import MOST_KEPT
+from solo_ood.errors import UserError
 from solo_ood.scorers import ExemplarScorer
 from solo_ood.selection import RareSelector
 
@@ -151,8 +152,7 @@ def accepted(block: Any, batch_size: int) -> OODConfig | None:
     """Return the configuration, or ``None`` for a block that is refused as it should be."""
     try:
         cfg = parse(block, batch_size)
-    except ValueError as error:
-        assert type(error) is ValueError, type(error)
+    except UserError as error:
         assert ONE_LINE.fullmatch(str(error)), str(error)
         assert len(str(error)) < 700, str(error)
         return None
