@@ -38,9 +38,8 @@ def settings_of(cfg: OODConfig, dim: int, n: int, seed: int) -> dict[str, Any]:
     blocks["threshold"]["n"], blocks["seed"] = n, seed
     flat: dict[str, Any] = {"feature size": dim}
     for key, value in blocks.items():
-        flat |= (
-            {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
-        )
+        parts = value if isinstance(value, dict) else None
+        flat.update({key: value} if parts is None else {f"{key}.{k}": v for k, v in parts.items()})
     return {key: value for key, value in flat.items() if key not in _NO_PART_OF_IT}
 
 
