@@ -295,7 +295,8 @@ def test_evaluation_scripts_run_nothing(evil, tmp_path, monkeypatch):
         script("main_knn.py", "--pretrained_checkpoint_dir", evil)
     checkpoint = f"pretrained_feature_extractor='{evil / 'evil.ckpt'}'"
     with pytest.raises(SystemExit, match=REFUSED):
-        script("main_linear.py", "--config-name", "dino_ood_linear", checkpoint, *QUIET)
+        val = f"data.val_path='{evil}'"  # the run has none
+        script("main_linear.py", "--config-name", "dino_ood_linear", checkpoint, val, *QUIET)
 
 
 def test_weights_of_another_network_are_one_clear_line(run, tmp_path):
