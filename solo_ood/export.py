@@ -94,15 +94,14 @@ def settings_folder(checkpoint: Path) -> Path:
 
     A run's name ``a/b`` makes solo-learn save ``RUN/a/b-0-ep=9.ckpt`` beside ``RUN/args.json``.
     """
-    for folder in checkpoint.absolute().parents[:5]:
-        path = folder / "args.json"
-        if not path.is_file():
-            continue
-        name = str(read_args(folder).get("name", ""))
-        if folder == checkpoint.absolute().parent:
-            return checkpoint.parent
-        if (folder / name).parent == checkpoint.absolute().parent:
-            return folder
+    own, *above = checkpoint.absolute().parents[:5]
+    if not (own / "args.json").is_file():
+        for folder in above:
+            if not (folder / "args.json").is_file():
+                continue
+            name = str(read_args(folder).get("name", ""))
+            if (folder / name).parent == own:
+                return folder
     return checkpoint.parent
 
 

@@ -177,7 +177,7 @@ def test_files_that_are_gone_do_not_end_the_report(trained, data, tmp_path):
     shutil.move(whole, aside)
     try:
         assert "queue" in report(run, tmp_path / "none")  # no folder any more
-        pictures(whole, {"bus": 1, "car": 1, "cyclist": 1, "dog": 1})
+        pictures(whole, {"bus": 1})
         text = report(run, tmp_path / "few")
         assert "are of files that are not there any more" in text
     finally:

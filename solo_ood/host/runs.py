@@ -149,13 +149,13 @@ def knn(
             training folder, where its data are evaluated.
     """
     run = find_run(checkpoint)
+    network, crop_size = load_network(run.checkpoint, weights)
+    network.eval()
     if tail_path is None and train_path is None:
         tail_path = run_setting(checkpoint, "tail_path")
     train_path = train_path or run_setting(checkpoint, "train_path")
     val_path = val_path or run_setting(checkpoint, "val_path")
     groups = groups_of(tail_path, train_path)
-    network, crop_size = load_network(run.checkpoint, weights)
-    network.eval()
     normalise = read_trained(run.checkpoint).normalisation
     loaders = release.eval_loaders(
         train_path, val_path, crop_size, batch_size, num_workers, normalise
