@@ -342,7 +342,7 @@ def test_the_first_checkpoints_which_have_no_version_are_a_clear_error(compose, 
         ("scorer.feats=eval", "scorer.feats='train', got scorer.feats='eval'"),
         ("threshold.name=fixed", "threshold.name='quota', got threshold.name='fixed'"),
         ("threshold.n=32", "threshold.n=8, got threshold.n=32"),
-        ("threshold.percentile=0.7", "threshold.percentile=0.8, got threshold.percentile=0.7"),
+        ("threshold.percentile=0.7", "threshold.percentile=0.6, got threshold.percentile=0.7"),
     ],
 )
 def test_the_detector_of_another_configuration_is_a_clear_error(override, error, compose, build):
