@@ -52,6 +52,7 @@ FEW_STEPS = [
     "backbone.name=vit_tiny",
     "backbone.kwargs.img_size=32",
     "method_kwargs.ood.start=0",
+    "method_kwargs.ood.threshold.n=20",
     "method_kwargs.ood.scorer.min_samples=8",
     "log_every_n_steps=1",
     "check_val_every_n_epoch=2",

@@ -35,7 +35,10 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, st
             lines = [(reader.line_num, [one.strip() for one in line]) for line in reader]
     except OSError as error:
         raise UserError(
-            str(path), expected="a CSV", got=str(error), remedy="Look at the path."
+            str(path),
+            expected="a CSV",
+            got=str(error),
+            remedy="Check its spelling, and that you may read the file.",
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(

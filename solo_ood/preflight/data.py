@@ -13,6 +13,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from solo_ood.data.folders import check_training_folder
 from solo_ood.errors import UserError
 
+KEYS = ("data.train_path", "data.val_path")
 DOWNLOADED = {"cifar10": 50_000, "cifar100": 50_000, "stl10": 105_000}  # training samples
 
 
@@ -34,8 +35,7 @@ def check_data(cfg: DictConfig) -> None:
     """Raise ``UserError`` for a folder that is missing or that the host cannot read."""
     if OmegaConf.select(cfg, "data.dataset") in DOWNLOADED:
         return
-    for key in ("data.train_path", "data.val_path"):
-        path = OmegaConf.select(cfg, key)
+    for key in KEYS:  # all of them before any folder is looked at
         if OmegaConf.is_missing(cfg.data, key.removeprefix("data.")):
             leave_out = ", or null for no validation" if key == "data.val_path" else ""
             raise UserError(
@@ -44,6 +44,8 @@ def check_data(cfg: DictConfig) -> None:
                 got="none",
                 remedy=f"Give it: {key}=PATH, a folder with a folder for each class{leave_out}.",
             )
+    for key in KEYS:
+        path = OmegaConf.select(cfg, key)
         if key == "data.val_path" and path is None:
             continue  # no validation
         is_file = path is not None and OmegaConf.select(cfg, "data.format") == "h5"
