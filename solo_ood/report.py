@@ -79,7 +79,7 @@ def _selector(ours: Any, ood: OODConfig, name: str) -> RareSelector:
         )
     try:
         num_classes = len(state["scorer"].get("counts", [0]))
-        selector = RareSelector(ood, state["dim"], num_classes)
+        selector = RareSelector(ood, state["settings"]["feature size"], num_classes)
         selector.load_state_dict(state)
         selector.settle()
         return selector

@@ -23,7 +23,7 @@ SMALL = [  # a transformer takes a tenth of the time of a ResNet
     "augmentations.1.crop_size=32",
     "max_epochs=4",
 ]
-CROPS = "+method_kwargs.ood.queue.store=crops"
+CROPS = "++method_kwargs.ood.queue.store=crops"
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def test_configured_rare_classes_win_over_those_of_a_checkpoint(prepared, traine
     fit.fit(model, train)
     fit.save_checkpoint(tmp_path / "last.ckpt")
     assert model.selector.rare_classes not in ([], [3])
-    again, train = prepared("+method_kwargs.ood.rare_classes=[3]")
+    again, train = prepared("++method_kwargs.ood.rare_classes=[3]")
     trainer(max_epochs=2).fit(again, train, ckpt_path=tmp_path / "last.ckpt")
     assert again.selector.rare_classes == [3]
 

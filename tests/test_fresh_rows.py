@@ -7,7 +7,7 @@ import short_runs
 import torch
 from lightning.pytorch import Callback, seed_everything
 
-OOD = "+method_kwargs.ood."
+OOD = "++method_kwargs.ood."
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from solo_ood.config import parse
 from solo_ood.hashing import hash_int
 from solo_ood.selection import RareSelector
 
-OOD = "+method_kwargs.ood."
+OOD = "++method_kwargs.ood."
 
 
 def selector(scorer: str = "random", **block) -> RareSelector:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePath
+from typing import Any
 
 from solo_ood.data.labels import Labelled, join
 from solo_ood.data.names import clean, is_litter, layout_parts, split_of
@@ -189,8 +190,13 @@ def _labelled(tree: Tree) -> list[tuple[Path, str]]:
     return [
         (tree.root.joinpath(*one), name)
         for name in ordered
-        for one in sorted(rows[name], key=lambda parts: natural_key(PurePath(*parts)))
+        for one in sorted(rows[name], key=_order)
     ]
+
+
+def _order(parts: tuple[str, ...]) -> tuple[Any, ...]:
+    """Return the key that sorts images folder by folder, as an ImageFolder does, but naturally."""
+    return natural_key(PurePath(*parts[:-1])), natural_key(parts[-1])
 
 
 def _same_classes(
