@@ -155,7 +155,9 @@ def _loss_lines(curves: Curves, metrics: Path | None, run: RunFiles) -> list[str
 
 
 def _wrapped(line: str) -> str:
-    """Return a line in at most 80 columns, but for paths, which stay whole."""
+    """Return a line in at most 80 columns; one with a path that is too long for that as it is."""
+    if max(map(len, line.split()), default=0) > 80 - 14:
+        return line
     return textwrap.fill(
         line, 80, subsequent_indent=" " * 14, break_long_words=False, break_on_hyphens=False
     )

@@ -209,7 +209,8 @@ class Numbers(Callback):
         module.selector.step = record
 
     def on_train_batch_end(self, trainer, module, *_):
-        assert set(module.replay._samples) <= set(module.selector.queue)
+        held = {*module.selector.queue, *module.selector.candidates}
+        assert set(module.replay._samples) <= held
 
 
 def test_rows_are_numbered_on_after_a_short_batch_and_after_a_resume(prepared, trainer, tmp_path):

@@ -55,8 +55,13 @@ def figures(run, path, images=8, **values):
     return {"All": 61.5, "Many": 70.0, **values, "about": about}
 
 
+def unwrapped(text):
+    """The summary with each entry on one line, however wide the terminal is taken to be."""
+    return text.replace("\n" + 14 * " ", " ")
+
+
 def line(text, start):
-    (found,) = [one for one in text.splitlines() if one.startswith(start)]
+    (found,) = [one for one in unwrapped(text).splitlines() if one.startswith(start)]
     return found
 
 
@@ -64,7 +69,7 @@ def test_figures_of_the_runs_own_data_are_shown_with_their_data(run, data):
     (run / "knn.json").write_text(json.dumps(figures(run, data / "val")))
     text = report(run)
     assert line(text, "k-NN, %") == "k-NN, %       All 61.5  Many 70.0  (student)"
-    assert f"val: 8 images of 4 classes in {data / 'val'}" in text
+    assert f"val: 8 images of 4 classes in {data / 'val'}" in unwrapped(text)
     assert "not evaluated" in line(text, "linear, %")
 
 
@@ -130,7 +135,7 @@ def test_lightnings_own_metrics_are_found(run, tmp_path):
     (started / "lightning_logs/version_6/metrics.csv").write_text("step,dino_loss_step\n1,99\n")
     (moved / "metrics.csv").rename(started / "lightning_logs/version_7/metrics.csv")
     text = report(moved)
-    assert f"from {started / 'lightning_logs/version_7/metrics.csv'}" in text
+    assert f"from {started / 'lightning_logs/version_7/metrics.csv'}" in unwrapped(text)
     assert "99" not in line(text, "DINO loss")
     (started / "lightning_logs/version_7/metrics.csv").unlink()
     assert "no metrics.csv; name it: --metrics" in report(moved)

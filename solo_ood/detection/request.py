@@ -55,7 +55,7 @@ def read_data(options: DetectOptions) -> tuple[Split, Split | None, list[str]]:
             "--out",
             expected="a folder of its own",
             got=f"{options.out}, which holds images of the data",
-            remedy="Name another one: a folder with a report counts as none of the data.",
+            remedy="Give --out a folder beside the data: one with a report counts as none of them.",
         )
     if options.imbalance is not None:
         if fit.by_pixels:
