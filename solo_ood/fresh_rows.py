@@ -1,4 +1,4 @@
-"""What a host evaluates during the training sees the fresh rows of a mixed batch only."""
+"""What solo-learn evaluates during the training sees the fresh rows of a mixed batch only."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ else:
 
 
 class FreshRowsEvaluated(Base):
-    """Mixin that hides replays from the host's online classifiers, accuracies and k-NN.
+    """Mixin that hides replays from the method's online classifiers, accuracies and k-NN.
 
-    The host trains linear classifiers on detached features, logs their accuracies and fills the
+    solo-learn trains linear classifiers on detached features, logs their accuracies and fills the
     memory of its online k-NN in the step itself. With replays in them, runs that replay other
     samples could not be compared by these figures. Of a batch that was mixed with
     ``mix.mode=append`` they see all fresh rows, with ``replace`` those that were kept. There is no
-    second forward pass, and a batch without replays takes the host's own way.
+    second forward pass, and a batch without replays goes the usual way.
     """
 
     _n_replayed = 0  # rows at the end of the batch whose step is being taken
@@ -41,14 +41,14 @@ class FreshRowsEvaluated(Base):
         if n_replayed == 0:
             yield
             return
-        # The host would feed its k-NN whole batches.
+        # solo-learn would feed its k-NN whole batches.
         knn_eval, self.knn_eval = getattr(self, "knn_eval", False), False
         self._n_replayed, self._fresh_feats = n_replayed, []
         try:
             yield
             if knn_eval:
                 labels = self._fresh(targets).repeat(len(self._fresh_feats))
-                known = labels != -1  # waits for the device, as the host does
+                known = labels != -1  # waits for the device, as solo-learn does
                 feats = torch.cat(self._fresh_feats)
                 self.knn.update(train_features=feats[known], train_targets=labels[known])
         finally:

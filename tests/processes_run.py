@@ -112,7 +112,7 @@ class Steps(Callback):
             "queues": [],  # before the step's replays are drawn
             "replays": [],
             "rows": [],
-            "flagged": [],  # how many rows of each process, as this one knows it
+            "flagged": [],  # how many samples of all processes were queued
             "losses": [],
         }
 
@@ -126,6 +126,15 @@ class Steps(Callback):
             return step(indexes, feats, targets, n_rare, **processes)
 
         module.selector.step = recorded
+        push = module.selector.queue.push
+
+        def pushed(indexes):
+            indexes = list(indexes)
+            self.n_flagged += len(indexes)
+            push(indexes)
+
+        module.selector.queue.push = pushed
+        self.n_flagged = 0
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
         self.record["queues"].append(module.selector.queue.state_dict())
@@ -133,8 +142,8 @@ class Steps(Callback):
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         state = module.selector.state_dict()
         self.record["digests"].append(digest(state))
-        flagged = torch.zeros(WORLD, 0) if state["pending"] is None else state["pending"]["flagged"]
-        self.record["flagged"].append(flagged.reshape(WORLD, -1).sum(dim=1).tolist())
+        self.record["flagged"].append(self.n_flagged)
+        self.n_flagged = 0
         self.record["losses"].append(float(outputs["loss"]))
 
     def on_train_epoch_end(self, trainer: Any, module: Any) -> None:

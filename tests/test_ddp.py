@@ -34,7 +34,7 @@ def test_two_processes_agree_and_share_the_replays(tmp_path, registered, tiny):
 
     assert first.keys() == second.keys()
     for key, value in first.items():
-        if isinstance(value, (str, type(None))):
+        if key == "settings":  # names and numbers
             assert value == second[key]
         else:
             torch.testing.assert_close(value, second[key], rtol=0, atol=0, equal_nan=True)

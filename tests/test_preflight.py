@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +158,8 @@ def test_stray_files_beside_class_folders_are_no_matter(checked):
 
 
 def test_as_many_samples_as_the_error_names_are_enough(checked):
-    steps = (samples_before_first_flag(OODConfig(threshold=ThresholdConfig(n=500))) + 8) // 8
+    samples = samples_before_first_flag(OODConfig(threshold=ThresholdConfig(n=500))) + 8
+    steps = math.ceil(samples / 8)
     checked(f"{OOD}start=0", "max_epochs=1000", f"+max_steps={steps}")
     with pytest.raises(UserError, match="samples of the run"):
         checked(f"{OOD}start=0", "max_epochs=1000", f"+max_steps={steps - 1}")

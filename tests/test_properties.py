@@ -238,7 +238,7 @@ def test_a_step_is_to_score_to_judge_to_queue_and_only_then_to_learn(block, stre
     selector, parts = selector_of(block), selector_of(block)
     cfg, scorer = parts.cfg, parts.scorer
     threshold = make_threshold(cfg.threshold)
-    queue = RareQueue(block["capacity"], block["max_replays"], block["min_age"])
+    queue = RareQueue(block["capacity"], block["max_replays"], block["min_age"], parts.seed)
     pending = None
     level = release_level(cfg)
     for number, names in enumerate(stream):

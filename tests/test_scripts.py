@@ -132,7 +132,7 @@ def test_a_run_on_own_data_is_evaluated_on_these(run, tmp_path):
         assert about["tail"] == about["train"]
     assert about["val_loss"] < 5
     code, out, err = linear(mine, "optimizer.batch_size=64", "data.num_workers=0")
-    assert code == 1 and "Error: optimizer.batch_size: expected at most" in err
+    assert code == 1 and "Error: optimizer.batch_size: expected a batch that the 50" in err
 
 
 def test_report_writes_a_summary_and_pictures(run):

@@ -94,6 +94,8 @@ def sizes(selector: RareSelector) -> dict[str, Any]:
     assert len(state["queue"]["indexes"]) == len(state["queue"]["entries"]) <= CAPACITY
     assert all(part.numel() <= B for part in state.pop("pending").values())
     state["queue"] = {"rng": state["queue"]["rng"], "step": 0}
+    for part in ("scores", "waiting"):
+        assert len(state["threshold"].pop(part)) < selector.threshold.n
     found: dict[str, Any] = {}
 
     def look(part: Any, path: str) -> None:

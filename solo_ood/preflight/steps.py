@@ -40,6 +40,15 @@ def check_steps(cfg: DictConfig, ood: OODConfig | None) -> None:
             raise UserError(
                 key, expected="more than 0", got=cfg[key], remedy="With it, no step is taken."
             )
+    epochs, steps = _most(cfg)
+    warmup = OmegaConf.select(cfg, (key := "method_kwargs.warmup_teacher_temperature_epochs")) or 0
+    if warmup > epochs:
+        raise UserError(
+            key,
+            expected=f"at most max_epochs = {epochs}",
+            got=warmup,
+            remedy=f"Set ++{key}={epochs} or less.",
+        )
     batch_size = OmegaConf.select(cfg, "optimizer.batch_size")
     if batch_size is None:
         return
@@ -47,7 +56,6 @@ def check_steps(cfg: DictConfig, ood: OODConfig | None) -> None:
     if ood is None or not ood.enabled or cfg.get("fast_dev_run"):
         return
     accumulated = cfg.get("accumulate_grad_batches") or 1
-    epochs, steps = _most(cfg)
     in_epoch = batches if batches == math.inf else math.ceil(batches / accumulated)
     first = first_step(ood, min(steps, in_epoch * epochs))
     total = min(steps * accumulated, batches * epochs)
