@@ -76,10 +76,10 @@ def test_start_and_teacher_follow_optimizer_steps_and_the_queue_follows_batches(
     assert model.momentum_updater.cur_tau == pytest.approx(1)
     selector = model.selector
     selector.settle()
-    # Fed: all rows since then but the replayed ones; judged without the first two batches.
+    # Fed: all rows since then but the replayed ones; scored without the first batch.
     sent = 6 * 8 - selector.counts["replayed"]
     assert selector.counts["replayed"] > 0 and selector.scorer.n_fed == sent
-    assert selector.counts["judged"] + len(selector.threshold.waiting) == sent - 2 * 8
+    assert selector.counts["judged"] + len(selector.threshold.waiting) == sent - 8
 
 
 def gradients_of(batch_size, accumulate, compose, build, trainer):

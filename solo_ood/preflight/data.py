@@ -65,8 +65,6 @@ def check_data(cfg: DictConfig) -> None:
             check_training_folder(Path(path), key, no_labels)
         if not no_labels:
             _check_classes(key, Path(path))
-        elif key == "data.train_path":
-            _check_flat(key, Path(path))
 
 
 def take_flat_folder(cfg: DictConfig) -> None:
@@ -123,20 +121,6 @@ def _check_classes(key: str, path: Path) -> None:
             expected="images in each class folder (" + ", ".join(IMG_EXTENSIONS) + ")",
             got=f"none in {', '.join(empty[:3])}{more} of {path}",
             remedy="Remove the empty folders, or convert the images.",
-        )
-
-
-def _check_flat(key: str, path: Path) -> None:
-    """Raise unless ``path`` has images only: without labels the host reads whatever lies there."""
-    entries = sorted(os.scandir(path), key=lambda entry: entry.name)
-    strange = [e.name for e in entries if e.is_dir() or not _is_image(e.name)]
-    if strange or not entries:
-        more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
-        raise UserError(
-            f"{key} with data.no_labels",
-            expected="a folder of images and nothing else, since the host reads all that is there",
-            got=f"{strange[0]!r}{more} in {path}" if strange else f"{path}, which is empty",
-            remedy="Remove it, or set data.no_labels=False if the images lie in class folders.",
         )
 
 
