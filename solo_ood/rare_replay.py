@@ -20,10 +20,8 @@ from solo_ood.reading import name_files_in_errors
 from solo_ood.replay import with_fresh_rows
 from solo_ood.rng import rng_state, set_rng_state
 from solo_ood.scorers import ExemplarScorer
-from solo_ood.selection import STATE_KEY, RareSelector, starving
+from solo_ood.selection import STATE_KEY, STATE_VERSION, RareSelector, starving
 from solo_ood.teacher import depends_on_mode, eval_feats
-
-_VERSION = 2  # of what a checkpoint holds under STATE_KEY
 
 
 class RareReplay(FreshRowsEvaluated, FollowsLoader):
@@ -235,7 +233,7 @@ class RareReplay(FreshRowsEvaluated, FollowsLoader):
         super().on_save_checkpoint(checkpoint)
         # solo-learn does not save the momentum schedule's current value.
         tau = float(self.momentum_updater.cur_tau)
-        state: dict[str, Any] = {"version": _VERSION, "cur_tau": tau}
+        state: dict[str, Any] = {"version": STATE_VERSION, "cur_tau": tau}
         if self.selector is not None:
             state["selector"] = self.selector.state_dict()
             state["rng"] = rng_state()
@@ -252,10 +250,10 @@ class RareReplay(FreshRowsEvaluated, FollowsLoader):
         super().on_load_checkpoint(checkpoint)
         state = checkpoint.get(STATE_KEY, {})  # a plain DINO checkpoint has none
         version = state.get("version", 1)  # the first ones did not say it
-        if state and version != _VERSION:
+        if state and version != STATE_VERSION:
             raise UserError(
                 f"checkpoint, {STATE_KEY!r}",
-                expected=f"layout version {_VERSION}",
+                expected=f"layout version {STATE_VERSION}",
                 got=version,
                 remedy="Resume with the version of this package that wrote it, or delete the "
                 f"key {STATE_KEY!r} from the checkpoint to start its detector afresh.",

@@ -18,7 +18,7 @@ from solo_ood.errors import UserError
 from solo_ood.evaluation.of_run import evaluation_lines
 from solo_ood.loading import load
 from solo_ood.run_files import RunFiles, find_run
-from solo_ood.selection import STATE_KEY, RareSelector, starving
+from solo_ood.selection import STATE_KEY, STATE_VERSION, RareSelector, starving
 from solo_ood.text import printable
 from solo_ood.threshold import WINDOW, QuotaThreshold
 
@@ -76,6 +76,14 @@ def _selector(ours: Any, ood: OODConfig, name: str) -> RareSelector:
             expected="the state of dino_ood",
             got="none, although its args.json has method: dino_ood",
             remedy="Give a checkpoint of the run that args.json is of.",
+        )
+    version = ours.get("version", 1)
+    if version != STATE_VERSION:
+        raise UserError(
+            f"checkpoint {name}, {STATE_KEY!r}",
+            expected=f"layout version {STATE_VERSION}",
+            got=version,
+            remedy="Use the version of this package that wrote it.",
         )
     try:
         num_classes = len(state["scorer"].get("counts", [0]))

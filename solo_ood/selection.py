@@ -19,6 +19,7 @@ from solo_ood.scorers.base import usable
 from solo_ood.threshold import make_threshold
 
 STATE_KEY = "dino_ood"  # of a checkpoint
+STATE_VERSION = 2  # of the layout of what is under that key
 LEAST_REPLAYED = 0.9  # share of the steps with a replay, below which the queue starves
 ENOUGH_STEPS = 50  # steps from which on that share says something
 

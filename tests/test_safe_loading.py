@@ -27,7 +27,7 @@ from solo_ood.cli import main
 from solo_ood.data.digits import digits_lt
 from solo_ood.embedding.store import EmbeddingStore
 from solo_ood.loading import load
-from solo_ood.selection import STATE_KEY
+from solo_ood.selection import STATE_KEY, STATE_VERSION
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 REFUSED = r"Error: (checkpoint|weights) .*evil\S*: expected .*, got .*which may run code when it is"
@@ -318,14 +318,24 @@ def test_report_runs_nothing(evil):
     assert not (evil / "report").exists()
 
 
+MADE_UP = {"version": STATE_VERSION}
+
+
 @pytest.mark.parametrize(
     ("state", "match"),
     [
         (None, "expected the state of dino_ood, got none"),
         ([1], "expected the state of dino_ood, got none"),
-        ({"selector": {"dim": 8}}, "as dino_ood saves it, got KeyError: 'scorer'"),
-        ({"selector": {"dim": "x", "scorer": {}}}, "as dino_ood saves it, got TypeError"),
-        ({"selector": {"dim": 4, "scorer": 3}}, "as dino_ood saves it, got AttributeError"),
+        (
+            MADE_UP | {"selector": {"settings": {"feature size": 8}}},
+            "as dino_ood saves it, got KeyError: 'scorer'",
+        ),
+        (
+            MADE_UP | {"selector": {"settings": {"feature size": "x"}, "scorer": {}}},
+            "as dino_ood saves it, got TypeError",
+        ),
+        (MADE_UP | {"selector": {"scorer": 3}}, "as dino_ood saves it, got AttributeError"),
+        ({"version": 1, "selector": {}}, "expected layout version 2, got 1"),
     ],
 )
 def test_a_report_of_a_made_up_detector_is_one_clear_line(state, match, run, tmp_path):
