@@ -57,7 +57,7 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
         why = "another method" if ood.enabled else "ood.enabled=false"
         lines.append(f"{'detector':<14}none ({why}): nothing was scored, queued or replayed")
     else:
-        lines += detector_summary(selector, ood, stream)
+        lines += _detector_lines(selector, ood, stream) + _queue_lines(selector, stream)
     lines += evaluation_lines(files)
     pictures = [] if selector is None else _detector_pictures(selector, ood, stream, out)
     pictures += _curve_pictures(curves, None if selector is None else ood, out)
@@ -171,9 +171,9 @@ def _wrapped(line: str) -> str:
     )
 
 
-def detector_summary(selector: RareSelector, ood: OODConfig, stream: Stream = _NONE) -> list[str]:
-    """Return the lines of detector and queue, with class names if ``stream`` has them."""
-    lines = _detector_lines(selector, ood, stream) + _queue_lines(selector, stream)
+def detector_summary(selector: RareSelector, ood: OODConfig) -> list[str]:
+    """Return the lines of detector and queue, of 80 columns at most, for the end of a run."""
+    lines = _detector_lines(selector, ood, _NONE) + _queue_lines(selector, _NONE)
     return [_wrapped(printable(line)) for line in lines]
 
 

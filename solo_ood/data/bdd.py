@@ -150,14 +150,14 @@ def pixel_shares(masks: Sequence[Path], what: str) -> tuple[np.ndarray, dict[str
     The share is of all pixels of the image, void ones included. A mask that cannot be used has a
     row of zeros. Masks are decoded by threads, with a progress bar.
     """
-    from tqdm import tqdm
+    from solo_ood.bars import counting_bar
 
     shares = np.zeros((len(masks), len(CLASSES)), dtype=np.float32)
     bad: dict[str, str] = {}
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, counting_bar(len(masks), what, "mask") as bar:
         counted = pool.map(_count, masks)
-        bar = tqdm(counted, total=len(masks), desc=what, unit="mask", leave=False)
-        for row, (mask, (share, problem)) in enumerate(zip(masks, bar)):
+        for row, (mask, (share, problem)) in enumerate(zip(masks, counted)):
+            bar.update()
             if problem is not None:
                 bad[str(mask)] = problem
             else:

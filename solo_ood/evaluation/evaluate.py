@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from solo_ood.bars import counting_bar
 from solo_ood.embedding.embedder import Embedder
 from solo_ood.embedding.extract import ExtractConfig, embed
 from solo_ood.embedding.networks import make_embedder
@@ -193,9 +194,7 @@ def _figures(
                 found = knn_predictions(known, reference.targets, unknown, k, temperature)
                 yield figure("knn", found, {"k": k, "temperature": temperature})
     if "linear" in options.methods:
-        from tqdm import tqdm
-
-        with tqdm(total=len(CS) + 1, desc=f"linear probe, {weights}", unit="fit") as bar:
+        with counting_bar(len(CS) + 1, f"linear probe, {weights}", "fit") as bar:
             probe = linear_probe(
                 known, reference.targets, unknown, options.seed, tell=lambda: bar.update()
             )

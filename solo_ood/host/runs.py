@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from solo_ood import host, preflight
+from solo_ood.bars import on_terminal
 from solo_ood.callbacks import RequireSteps
 from solo_ood.embedding.weights import SAME_RUN, load_file
 from solo_ood.errors import UserError, unknown_name
@@ -33,7 +34,6 @@ from solo_ood.linear_config import run_setting
 from solo_ood.loading import load
 from solo_ood.loggers import logger_names, with_loggers
 from solo_ood.preflight.steps import num_processes
-from solo_ood.progress import on_terminal
 from solo_ood.run_files import RunFiles, find_run
 
 

@@ -1,0 +1,36 @@
+"""Progress that redraws itself on a terminal, and is whole lines in a pipe or a file."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+def on_terminal(stream: Any) -> bool:
+    """Whether a bar that redraws itself is of use there: on a terminal, or in a notebook."""
+    return stream.isatty() or "ipykernel" in sys.modules
+
+
+def counting_bar(total: int, what: str, unit: str) -> Any:
+    """Return a tqdm bar on stderr; a pipe or a file gets a line every 30 s and one at the end."""
+    from tqdm import tqdm
+
+    if on_terminal(sys.stderr):
+        return tqdm(total=total, desc=what, unit=unit)
+    every = {"mininterval": SECONDS_BETWEEN_LINES, "maxinterval": SECONDS_BETWEEN_LINES}
+    return tqdm(total=total, desc=what, unit=unit, ncols=79, file=_Lines(sys.stderr), **every)
+
+
+class _Lines:
+    """A stream that ends its lines where a terminal would go back to their start."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        self._stream.write(text.replace("\r", "").rstrip("\n") + "\n" if text.strip() else "")
+
+    def flush(self) -> None:
+        self._stream.flush()
