@@ -76,8 +76,10 @@ def score_histogram(
     if threshold == threshold and abs(threshold) != float("inf"):
         share = sum(score > threshold for score in scores) / max(1, len(scores))
         label = f"newest threshold {threshold:.4g}: {share:.2%} of these scores are above it"
-        axis.axvline(threshold, color=RARE, label="\n".join(filter(None, (label, note))))
-        axis.legend(loc="lower center", bbox_to_anchor=(0.5, -0.35), fontsize=8)
+        axis.axvline(threshold, color=RARE, label=label)
+        if note:
+            axis.plot([], [], " ", label=note)
+        figure.legend(loc="outside lower center", fontsize=8)
     axis.set(xlabel="ood_score (higher = rarer)", ylabel="samples", title=title)
     return figure
 

@@ -197,14 +197,12 @@ def test_the_scores_picture_says_what_it_counts(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(plots, "save", lambda figure, path: seen.append(figure) or path)
     text = report(trained(), tmp_path)
     rate = line(text, "flag rate").split()[2]
-    (note,) = [
-        one.get_text()
-        for figure in seen
-        for axis in figure.axes
-        if axis.get_legend() is not None
-        for one in axis.get_legend().get_texts()
-        if "of these scores are above it" in one.get_text()
+    texts = [
+        one.get_text() for figure in seen for legend in figure.legends for one in legend.get_texts()
     ]
+    assert len(texts) == 2 and texts[0].endswith("% of these scores are above it")
+    note = texts[1]
+    assert "\n" not in note  # a line break would be shown as its code
     assert f"over the run {rate} of" in note and "each by the threshold of its time" in note
 
 
