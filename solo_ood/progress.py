@@ -49,7 +49,10 @@ class Progress(Callback):
     def on_fit_end(self, trainer: Trainer, module: Any) -> None:
         """Print the summary; the method has settled its detector in ``on_train_end``."""
         if module.selector is not None and trainer.is_global_zero:
-            from solo_ood.report import detector_summary
+            from solo_ood.summary import detector_lines, wrapped
 
             steps = f"{trainer.current_epoch} epochs, {trainer.global_step} steps"
-            print("\n".join([steps, *detector_summary(module.selector, module.ood)]), flush=True)
+            print(
+                "\n".join([steps, *map(wrapped, detector_lines(module.selector, module.ood))]),
+                flush=True,
+            )

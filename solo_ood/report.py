@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import csv
-import math
 import os
-import textwrap
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,9 +14,8 @@ from solo_ood.errors import UserError
 from solo_ood.evaluation.of_run import evaluation_lines
 from solo_ood.loading import load
 from solo_ood.run_files import RunFiles, find_run
-from solo_ood.selection import STATE_KEY, STATE_VERSION, RareSelector, starving
-from solo_ood.text import printable
-from solo_ood.threshold import WINDOW, QuotaThreshold
+from solo_ood.selection import STATE_KEY, STATE_VERSION, RareSelector
+from solo_ood.summary import Stream, detector_lines, wrapped
 
 Curves = dict[str, tuple[list[float], list[float]]]
 
@@ -57,12 +52,12 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
         why = "another method" if ood.enabled else "ood.enabled=false"
         lines.append(f"{'detector':<14}none ({why}): nothing was scored, queued or replayed")
     else:
-        lines += _detector_lines(selector, ood, stream) + _queue_lines(selector, stream)
+        lines += detector_lines(selector, ood, stream)
     lines += evaluation_lines(files)
     pictures = [] if selector is None else _detector_pictures(selector, ood, stream, out)
     pictures += _curve_pictures(curves, None if selector is None else ood, out)
     lines += [f"{'pictures':<14}{path}" for path in pictures]
-    text = "\n".join(_wrapped(printable(line)) for line in lines)
+    text = "\n".join(wrapped(line) for line in lines)
     (out / "summary.txt").write_text(text + "\n", encoding="utf-8")
     return text
 
@@ -98,22 +93,6 @@ def _selector(ours: Any, ood: OODConfig, name: str) -> RareSelector:
             got=f"{type(error).__name__}: {error}",
             remedy="Use a checkpoint that dino_ood wrote.",
         ) from error
-
-
-@dataclass(frozen=True)
-class Stream:
-    """The images that a run was trained on, by dataset index; all empty if they are not there."""
-
-    paths: Sequence[Path] = ()
-    labels: Sequence[int] = ()  # -1 = unlabelled
-    classes: Sequence[str] = ()
-
-    def name(self, label: int) -> str:
-        """Return the class's folder name; its number where that is not known."""
-        return self.classes[label] if 0 <= label < len(self.classes) else str(label)
-
-
-_NONE = Stream()
 
 
 def read_stream(run: RunFiles) -> Stream:
@@ -160,88 +139,6 @@ def _loss_lines(curves: Curves, metrics: Path | None, run: RunFiles) -> list[str
     first, last = sum(values[:tenth]) / tenth, sum(values[-tenth:]) / tenth
     lines = [f"{'DINO loss':<14}{first:.3f} (first tenth of the run) -> {last:.3f} (last tenth)"]
     return lines + ([f"{'':<14}from {metrics}"] if apart else [])
-
-
-def _wrapped(line: str) -> str:
-    """Return a line in at most 80 columns; one with a path that is too long for that as it is."""
-    if max(map(len, line.split()), default=0) > 80 - 14:
-        return line
-    return textwrap.fill(
-        line, 80, subsequent_indent=" " * 14, break_long_words=False, break_on_hyphens=False
-    )
-
-
-def detector_summary(selector: RareSelector, ood: OODConfig) -> list[str]:
-    """Return the lines of detector and queue, of 80 columns at most, for the end of a run."""
-    lines = _detector_lines(selector, ood, _NONE) + _queue_lines(selector, _NONE)
-    return [_wrapped(printable(line)) for line in lines]
-
-
-def _detector_lines(selector: RareSelector, ood: OODConfig, stream: Stream) -> list[str]:
-    count, metrics = selector.counts, selector.metrics()
-    if not count["judged"]:
-        block = selector.threshold.n
-        return [f"{'flag rate':<14}nothing judged yet: the first {block:,} samples are not in"]
-    target = 1 - ood.threshold.percentile
-    rate = metrics["flag_rate"]
-    line = f"{rate:.2%} of {count['judged']:,} judged; target {target:.2%}"
-    threshold = selector.threshold
-    if not math.isnan(threshold.rate_bound):
-        line += f", bound +-{threshold.rate_bound:.2%}"
-    lines = [f"{'flag rate':<14}{line}"]
-    if threshold.n_judged >= WINDOW:
-        line = f"worst {WINDOW:,} in a row {threshold.worst_window:.2%} from it"
-        if isinstance(threshold, QuotaThreshold):
-            line += f", bound {threshold.window_bound():.2%}"
-        lines.append(f"{'':<14}{line}")
-    lines += [
-        f"{'detector':<14}scorer {ood.scorer.name}, threshold {ood.threshold.name} "
-        f"at {threshold.threshold:.4g}",
-    ]
-    if "lift" in metrics:
-        lines.append(
-            f"{'':<14}precision {metrics['precision']:.3f}, base rate "
-            f"{count['rare'] / count['judged']:.3f}, lift {metrics['lift']:.2f} "
-            f"(rare classes {_few([stream.name(label) for label in selector.rare_classes])})"
-        )
-    if count["not_finite"]:
-        lines.append(f"{'':<14}{count['not_finite']} features were NaN or Inf and left out")
-    return lines
-
-
-def _few(names: Sequence[str], most: int = 10) -> str:
-    """Return the names in a row; of many the first, and how many more there are."""
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
-
-
-def _queue_lines(selector: RareSelector, stream: Stream) -> list[str]:
-    queue = selector.queue
-    lines = [
-        f"{'queue':<14}{len(queue)} of {queue.capacity} indexes, mean age {queue.mean_age:.0f} "
-        f"steps, {selector.counts['replayed']:,} rows replayed"
-    ]
-    used, left = queue.concentration(), sum(queue.left.values())
-    if "replays_per_sample" in used:
-        lines.append(
-            f"{'':<14}{int(used['distinct_replayed']):,} distinct samples, drawn "
-            f"{used['replays_per_sample']:.1f} times each"
-        )
-    if left:
-        shares = {how.replace("_", " "): n / left for how, n in queue.left.items() if n}
-        gone = ", ".join(f"{share:.0%} {how}" for how, share in shares.items())
-        lines.append(f"{'':<14}{left:,} left it: {gone}")
-    starved = starving(selector.counts)
-    if starved is not None:
-        lines.append(f"{'':<14}{starved}")
-    known = [index for index in queue if index < len(stream.labels)]
-    held = Counter(stream.labels[index] for index in known)
-    if known and set(held) != {-1}:
-        most = [f"{stream.name(label)}: {n}" for label, n in sorted(held.items())]
-        lines.append(f"{'':<14}by class {_few(most, 12)}")
-    if stream.paths and len(known) < len(queue):
-        lines.append(f"{'':<14}{len(queue) - len(known)} are of files that are not there any more")
-    return lines
 
 
 def _saved(draw: Callable[..., Any], *arguments: Any, path: Path) -> str:

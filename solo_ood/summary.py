@@ -1,0 +1,119 @@
+"""What a run's detector and queue did, in lines of text."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from solo_ood.config import OODConfig
+from solo_ood.selection import RareSelector, starving
+from solo_ood.text import printable
+from solo_ood.threshold import WINDOW, QuotaThreshold
+
+
+@dataclass(frozen=True)
+class Stream:
+    """The images that a run was trained on, by dataset index; all empty if they are not there."""
+
+    paths: Sequence[Path] = ()
+    labels: Sequence[int] = ()  # -1 = unlabelled
+    classes: Sequence[str] = ()
+
+    def name(self, label: int) -> str:
+        """Return the class's folder name; its number where that is not known."""
+        return self.classes[label] if 0 <= label < len(self.classes) else str(label)
+
+
+def wrapped(line: str) -> str:
+    """Return a printable line in at most 80 columns; one with too long a path as it is."""
+    line = printable(line)
+    if max(map(len, line.split()), default=0) > 80 - 14:
+        return line
+    return textwrap.fill(
+        line, 80, subsequent_indent=" " * 14, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def detector_lines(
+    selector: RareSelector, ood: OODConfig, stream: Stream | None = None
+) -> list[str]:
+    """Return what there is to say of detector and queue, a line for each.
+
+    Args:
+        selector: settled.
+        ood: its configuration.
+        stream: the images it saw, for the names of classes; ``None`` = not known.
+    """
+    stream = stream or Stream()
+    return _detector_lines(selector, ood, stream) + _queue_lines(selector, stream)
+
+
+def _detector_lines(selector: RareSelector, ood: OODConfig, stream: Stream) -> list[str]:
+    count, metrics = selector.counts, selector.metrics()
+    if not count["judged"]:
+        block = selector.threshold.n
+        return [f"{'flag rate':<14}nothing judged yet: the first {block:,} samples are not in"]
+    target = 1 - ood.threshold.percentile
+    rate = metrics["flag_rate"]
+    line = f"{rate:.2%} of {count['judged']:,} judged; target {target:.2%}"
+    threshold = selector.threshold
+    if not math.isnan(threshold.rate_bound):
+        line += f", bound +-{threshold.rate_bound:.2%}"
+    lines = [f"{'flag rate':<14}{line}"]
+    if threshold.n_judged >= WINDOW:
+        line = f"worst {WINDOW:,} in a row {threshold.worst_window:.2%} from it"
+        if isinstance(threshold, QuotaThreshold):
+            line += f", bound {threshold.window_bound():.2%}"
+        lines.append(f"{'':<14}{line}")
+    lines += [
+        f"{'detector':<14}scorer {ood.scorer.name}, threshold {ood.threshold.name} "
+        f"at {threshold.threshold:.4g}",
+    ]
+    if "lift" in metrics:
+        lines.append(
+            f"{'':<14}precision {metrics['precision']:.3f}, base rate "
+            f"{count['rare'] / count['judged']:.3f}, lift {metrics['lift']:.2f} "
+            f"(rare classes {_few([stream.name(label) for label in selector.rare_classes])})"
+        )
+    if count["not_finite"]:
+        lines.append(f"{'':<14}{count['not_finite']} features were NaN or Inf and left out")
+    return lines
+
+
+def _few(names: Sequence[str], most: int = 10) -> str:
+    """Return the names in a row; of many the first, and how many more there are."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def _queue_lines(selector: RareSelector, stream: Stream) -> list[str]:
+    queue = selector.queue
+    lines = [
+        f"{'queue':<14}{len(queue)} of {queue.capacity} indexes, mean age {queue.mean_age:.0f} "
+        f"steps, {selector.counts['replayed']:,} rows replayed"
+    ]
+    used, left = queue.concentration(), sum(queue.left.values())
+    if "replays_per_sample" in used:
+        lines.append(
+            f"{'':<14}{int(used['distinct_replayed']):,} distinct samples, drawn "
+            f"{used['replays_per_sample']:.1f} times each"
+        )
+    if left:
+        shares = {how.replace("_", " "): n / left for how, n in queue.left.items() if n}
+        gone = ", ".join(f"{share:.0%} {how}" for how, share in shares.items())
+        lines.append(f"{'':<14}{left:,} left it: {gone}")
+    starved = starving(selector.counts)
+    if starved is not None:
+        lines.append(f"{'':<14}{starved}")
+    known = [index for index in queue if index < len(stream.labels)]
+    held = Counter(stream.labels[index] for index in known)
+    if known and set(held) != {-1}:
+        most = [f"{stream.name(label)}: {n}" for label, n in sorted(held.items())]
+        lines.append(f"{'':<14}by class {_few(most, 12)}")
+    if stream.paths and len(known) < len(queue):
+        lines.append(f"{'':<14}{len(queue) - len(known)} are of files that are not there any more")
+    return lines
