@@ -59,7 +59,7 @@ def run(arm: str, seed: int, out: Path, *overrides: str) -> dict[str, float]:
     result = folder / "result.json"
     if not result.is_file():
         settings = [*ARMS[arm], f"+seed={seed}", f"checkpoint.dir={folder}", *overrides]
-        quiet = ["+enable_progress_bar=False", "data.val_path=null"]
+        quiet = ["+enable_progress_bar=False", "+limit_val_batches=0"]
         call("main_pretrain.py", "--config-name", "dino_ood", *settings, *quiet)
         newest = max((folder / "dino_ood").glob("*/*.ckpt"), key=lambda p: p.stat().st_mtime)
         call("main_knn.py", "--pretrained_checkpoint_dir", newest.parent)
