@@ -52,11 +52,11 @@ class CropStore:
 
     def next(self) -> Sequence[Any] | None:
         """Return ``[indexes (m,), [crops], targets (m,)]``, or ``None`` with too few queued."""
+        # Queued before a resume, or waiting for a verdict then: nobody holds their crops any more.
+        self.queue.discard([index for index in self.queue if index not in self._samples])
         held = dict(self._samples)  # drawing may take an index out of the queue
         drawn = self.queue.draw(self.rows)
-        lost = [index for index in drawn if index not in held]
-        if lost or not drawn:
-            self.queue.discard(lost)  # queued before a resume: nobody holds their crops any more
+        if not drawn:
             return None
         samples = [held[index] for index in drawn]
         crops = [torch.stack(rows) for rows in zip(*(crops for crops, _ in samples))]

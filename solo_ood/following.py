@@ -13,6 +13,7 @@ from solo_ood.crop_store import CropStore
 from solo_ood.data.tail import rare_classes, targets_of
 from solo_ood.errors import UserError
 from solo_ood.exemplars import Exemplars
+from solo_ood.positions import same_file
 from solo_ood.replay import RareLoader, drop_changed
 from solo_ood.selection import RareSelector
 
@@ -59,9 +60,12 @@ class FollowsLoader(Base):
         """Take the training data from ``loader``: what is replayed, what its labels say."""
         trainer, ood = self.trainer, self.ood
         dataset, before = getattr(loader, "dataset", None), self._dataset
-        if before is not None and dataset is not before:
-            selector.forget_indexes()
-            drop_changed(selector.queue, before, dataset)
+        # Kept crops are what they were, whatever the dataset: their numbers are nobody's indexes.
+        by_index = ood.queue.store == "indexes"
+        if before is not None and dataset is not before and by_index:
+            stays = same_file(before, dataset)
+            selector.forget_indexes(stays)
+            drop_changed(selector.queue, stays)
         self._loader, self._dataset = loader, dataset
         self._rows = rows = replay_rows(ood, self.batch_size, trainer.world_size)
         if rows == 0:
@@ -87,7 +91,7 @@ class FollowsLoader(Base):
             self.replay = CropStore(selector.queue, rows)
         self._most, self._least = self._batch_sizes(loader)
         labels = targets_of(dataset)
-        if labels is None and ood.scorer.name == "oracle" and hasattr(loader, "dataset"):
+        if labels is None and ood.scorer.name == "oracle" and hasattr(dataset, "__len__"):
             raise UserError(
                 "ood.scorer.name=oracle",
                 expected="labelled training data",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,12 +84,30 @@ class Positions:
         return position if position >= 0 else None
 
 
+def same_file(before: Any, now: Any) -> Callable[[int], bool]:
+    """Return whether an index names the same file in two datasets; not where nobody can tell."""
+    first, second = _indexed(before), _indexed(now)
+
+    def same(index: int) -> bool:
+        path = _path(first, index) if index >= 0 else None
+        return path is not None and path == _path(second, index)
+
+    return same
+
+
 def path_of(dataset: Any, index: int) -> str | None:
     """Return the path of a sample of an ImageFolder or of solo-learn's folder without classes."""
+    return _path(_indexed(dataset), index)
+
+
+def _indexed(dataset: Any) -> Any:
+    """Return the dataset that the samples' indexes are of; ``None`` if there is not one."""
     if isinstance(dataset, (Subset, ConcatDataset)):
-        if indexes_of(dataset) is None:
-            return None
-        dataset = next(parts_of(dataset))
+        return None if indexes_of(dataset) is None else next(parts_of(dataset))
+    return dataset
+
+
+def _path(dataset: Any, index: int) -> str | None:
     try:
         if hasattr(dataset, "samples"):
             return str(dataset.samples[index][0])

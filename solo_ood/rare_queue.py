@@ -144,10 +144,8 @@ class RareQueue:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore ``state_dict``; beyond a smaller capacity the oldest entries are pushed out."""
         self._entries = dict(zip(state["indexes"].tolist(), state["entries"].tolist()))
-        # The first versions did not note it: the counts are those since then.
-        self._ever_drawn = set(state["ever_drawn"].tolist()) if "ever_drawn" in state else set()
-        self.n_drawn = state.get("n_drawn", 0)
-        self.left = dict(state.get("left", dict.fromkeys(LEFT, 0)))
+        self._ever_drawn = set(state["ever_drawn"].tolist())
+        self.n_drawn, self.left = state["n_drawn"], dict(state["left"])
         for index in list(self._entries)[: max(0, len(self) - self.capacity)]:
             self._take_out(index, "pushed_out")
         self.step = state["step"]

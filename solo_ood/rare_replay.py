@@ -250,7 +250,7 @@ class RareReplay(FreshRowsEvaluated, FollowsLoader):
         super().on_load_checkpoint(checkpoint)
         state = checkpoint.get(STATE_KEY, {})  # a plain DINO checkpoint has none
         version = state.get("version", 1)  # the first ones did not say it
-        if state and version != STATE_VERSION:
+        if "selector" in state and version != STATE_VERSION:
             raise UserError(
                 f"checkpoint, {STATE_KEY!r}",
                 expected=f"layout version {STATE_VERSION}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -217,13 +217,9 @@ def with_fresh_rows(
     return mixed
 
 
-def drop_changed(queue: RareQueue, before: Any, now: Any) -> None:
-    """Take out of the queue what names another sample in the dataset ``now`` than it did before.
-
-    Where the samples have no paths nobody can tell, so that all leave.
-    """
-    paths = {index: path_of(before, index) for index in queue}
-    changed = [i for i, path in paths.items() if path is None or path != path_of(now, i)]
+def drop_changed(queue: RareQueue, stays: Callable[[int], bool]) -> None:
+    """Take out of the queue the indexes that name other samples than they did."""
+    changed = [index for index in queue if not stays(index)]
     _discard(
         queue,
         changed,

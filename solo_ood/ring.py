@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -63,8 +61,3 @@ class Ring(nn.Module):
                 own = numbers[start : start + size][order]
                 self.numbers[slots] = torch.where(finite[order], own, self.numbers[slots])
             self.n_seen += finite.sum()
-
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
-        if self.numbered and f"{prefix}numbers" not in state:  # of the first versions
-            state[f"{prefix}numbers"] = torch.full_like(self.numbers, UNNUMBERED)
-        super()._load_from_state_dict(state, prefix, *args)

@@ -165,11 +165,19 @@ class RareSelector:
         items = self.threshold.candidates
         return items[:, 0].tolist() if len(items) else []
 
-    def forget_indexes(self) -> None:
-        """Judge what waits for its verdict as before, but queue none of it: its data are gone."""
+    def forget_indexes(self, stays: Callable[[int], bool]) -> None:
+        """Go on with data in which an index may name another sample than it did.
+
+        What waits for its verdict is judged as before, but queued only where its index ``stays``.
+        """
         self.settle()
-        if len(self.threshold.waiting):
-            self.threshold.waiting[:, 0] = -1
+        items = self.threshold.waiting
+        if len(items):
+            gone = torch.tensor([not stays(index) for index in items[:, 0].tolist()])
+            items = items.clone()
+            items[gone, 0] = -1
+            self.threshold.replace_waiting(items)
+        self.scorer.forget_indexes(stays)
 
     def metrics(self) -> dict[str, float]:
         """What is worth logging, all of it known on the host; rates are over the run so far."""

@@ -35,7 +35,7 @@ class Threshold(ABC):
     Attributes:
         n_judged, n_flagged: samples so far.
         worst_window: |flag rate - (1 - p)| of the worst ``WINDOW`` judged samples in a row so far.
-        waiting: items (W, ...) of the samples that wait for their verdict, oldest first.
+        n_waiting: samples that wait for their verdict.
         block: (n,) float32, scores of the last complete block in ascending order; none at first.
     """
 
@@ -45,8 +45,9 @@ class Threshold(ABC):
         self.n_judged = 0
         self.n_flagged = 0
         self.worst_window = 0.0
-        self._scores = torch.zeros(0, dtype=torch.float32)  # that wait for their verdict
-        self.waiting = torch.zeros(0, dtype=torch.int64)
+        self.n_waiting = 0
+        # Scores and items of the waiting samples, as they came: joined at a block's end only.
+        self._chunks: list[tuple[Tensor, Tensor]] = []
         self.block = torch.zeros(0, dtype=torch.float32)
         self._tail = torch.zeros(0, dtype=torch.int64)  # the newest verdicts, at most WINDOW - 1
 
@@ -62,10 +63,11 @@ class Threshold(ABC):
             whether each is flagged, (M,) bool.
         """
         finite = scores.isfinite()
-        scores, items = scores[finite].float(), items[finite]
-        if len(self.waiting):
-            items = torch.cat((self.waiting, items))
-        scores = torch.cat((self._scores, scores))
+        self._chunks.append((scores[finite].float(), items[finite]))
+        self.n_waiting += len(self._chunks[-1][0])
+        if self.n_waiting < self._enough:
+            return items[:0], torch.zeros(0, dtype=torch.bool)
+        scores, items = self._joined()
         verdicts = []
         while True:
             flagged = self._verdicts(scores)
@@ -77,10 +79,33 @@ class Threshold(ABC):
             scores = scores[len(flagged) :]
         done = len(items) - len(scores)
         # Copies: views would keep alive what was judged.
-        self._scores, self.waiting = scores.clone(), items[done:].clone()
+        self._chunks, self.n_waiting = [(scores.clone(), items[done:].clone())], len(scores)
         flagged = torch.cat(verdicts) if verdicts else torch.zeros(0, dtype=torch.bool)
         self._watch(flagged)
         return items[:done], flagged
+
+    @property
+    def _enough(self) -> int:
+        """Waiting samples from which on some can be judged."""
+        return self.n
+
+    def _joined(self) -> tuple[Tensor, Tensor]:
+        """Return the scores (W,) and items (W, ...) of the waiting samples, oldest first."""
+        if not self._chunks:
+            return torch.zeros(0, dtype=torch.float32), torch.zeros(0, dtype=torch.int64)
+        if len(self._chunks) > 1:
+            scores, items = zip(*self._chunks)
+            self._chunks = [(torch.cat(scores), torch.cat(items))]
+        return self._chunks[0]
+
+    @property
+    def waiting(self) -> Tensor:
+        """Items (W, ...) of the samples that wait for their verdict, oldest first."""
+        return self._joined()[1]
+
+    def replace_waiting(self, items: Tensor) -> None:
+        """Let ``items`` (W, ...) stand for the samples that wait for their verdict."""
+        self._chunks = [(self._joined()[0], items)]
 
     @abstractmethod
     def _verdicts(self, scores: Tensor) -> Tensor:
@@ -129,7 +154,7 @@ class Threshold(ABC):
             "n_judged": self.n_judged,
             "n_flagged": self.n_flagged,
             "worst_window": self.worst_window,
-            "scores": self._scores,
+            "scores": self._joined()[0],
             "waiting": self.waiting,
             "block": self.block,
             "tail": self._tail,
@@ -139,7 +164,7 @@ class Threshold(ABC):
         """Restore what ``state_dict`` returned."""
         self.n_judged, self.n_flagged = state["n_judged"], state["n_flagged"]
         self.worst_window = state["worst_window"]
-        self._scores, self.waiting = state["scores"], state["waiting"]
+        self._chunks, self.n_waiting = [(state["scores"], state["waiting"])], len(state["scores"])
         self.block, self._tail = state["block"], state["tail"]
 
 
@@ -181,7 +206,7 @@ class QuotaThreshold(Threshold):
     @property
     def candidates(self) -> Tensor:
         """Items (M, ...) of the top of the open block; who left it once does not come back."""
-        order = self._ascending(self._scores)
+        order = self._ascending(self._joined()[0])
         return super().candidates[order[max(0, len(order) - self._quota()) :]]
 
     @property
@@ -190,11 +215,12 @@ class QuotaThreshold(Threshold):
 
     def window_bound(self, w: int = WINDOW) -> float:
         """Return how far the flag rate of ``w`` samples in a row can be from 1 - p at most."""
-        rate = 1 - self.percentile
-        quota = math.ceil(rate * self.n)
+        rate = 1 - Fraction(str(self.percentile))
         touched = math.ceil((w - 1) / self.n) + 1
         whole = max(0, (w - self.n + 1) // self.n)
-        return max(min(w, touched * quota) / w - rate, rate - whole * math.floor(rate * self.n) / w)
+        most = Fraction(min(w, touched * math.ceil(rate * self.n)), w)
+        least = Fraction(whole * math.floor(rate * self.n), w)
+        return float(max(most - rate, rate - least))
 
 
 class FixedThreshold(Threshold):
@@ -203,6 +229,10 @@ class FixedThreshold(Threshold):
     The first n are judged by it once they are all there, later ones at once: flagged is what is
     above it, ties are not. The flag rate drifts with the scores.
     """
+
+    @property
+    def _enough(self) -> int:
+        return 1 if len(self.block) else self.n
 
     def _verdicts(self, scores: Tensor) -> Tensor:
         if len(self.block) == 0:

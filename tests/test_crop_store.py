@@ -56,9 +56,9 @@ def test_queued_samples_without_crops_as_after_a_resume_leave_instead_of_blockin
     queue = queue_of([1, 2, 3, 4])
     store = CropStore(queue, rows=2)
     store.keep(batch_of([1, 2]))
-    replays = [store.next() for _ in range(50)]
+    assert sorted(store.next()[0].tolist()) == [1, 2]
     assert sorted(queue) == [1, 2]
-    assert sorted(replays[-1][0].tolist()) == [1, 2]
+    assert queue.n_drawn == 2  # none was drawn in vain, which would wear it out
 
 
 def test_the_crop_store_returns_a_sample_on_its_last_replay():

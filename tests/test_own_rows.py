@@ -7,7 +7,6 @@ import torch
 from selection_streams import B, common, make, step
 from torch import Tensor
 
-from solo_ood.ring import UNNUMBERED, Ring
 from solo_ood.scorers import KNNScorer
 
 D, N = 6, 40
@@ -48,12 +47,13 @@ def test_without_indexes_every_row_counts():
     assert unknown.ood_score(rows[-5:], indexes=marks).abs().max() < 1e-5
 
 
-def test_a_ring_of_the_first_versions_loads_without_numbers():
-    old, new = Ring(4, 2), Ring(4, 2, numbered=True)
-    old.push(torch.ones(3, 2))
-    new.load_state_dict(old.state_dict())
-    assert torch.equal(new.rows[:3], old.rows[:3]) and new.n_seen == 3
-    assert new.numbers.eq(UNNUMBERED).all()
+def test_indexes_that_name_other_samples_now_are_forgotten():
+    scorer = KNNScorer(D, N, 1, min_samples=8)
+    rows = torch.randn(8, D, generator=torch.Generator().manual_seed(0))
+    scorer.partial_fit(rows, indexes=torch.arange(8))
+    scorer.forget_indexes(lambda index: index < 4)
+    distances = scorer.ood_score(rows, indexes=torch.arange(8))
+    assert distances[:4].min() > 1e-4 and distances[4:].abs().max() < 1e-5
 
 
 def test_a_replay_is_not_released_for_its_own_fresh_row():

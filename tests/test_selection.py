@@ -28,6 +28,24 @@ def test_the_quota_of_a_block_is_queued_when_it_is_full():
     assert selector.counts["judged"] == 20 and selector.counts["flagged"] == 4
 
 
+def test_of_other_data_only_files_that_stay_are_queued_when_their_block_is_full():
+    queued = {}
+    for stays in (lambda index: True, lambda index: index % 2 == 0):
+        selector = make(threshold={"name": "quota", "n": 20, "percentile": 0.5})
+        for t in range(5):
+            step(selector, list(range(B * t, B * t + B)), common(B, seed=t))
+        before = selector.state_dict()["threshold"]["waiting"].clone()
+        state = selector.state_dict()["threshold"]["waiting"]
+        selector.forget_indexes(stays)  # 4 of the 24 rows that were scored are waiting
+        assert torch.equal(state, before)  # a checkpoint that is being written is not changed
+        step(selector, list(range(100, 120)), common(20, seed=9))
+        selector.settle()
+        assert selector.counts["judged"] == 40 and selector.counts["flagged"] == 20
+        queued[len(queued)] = {*selector.queue}
+    assert queued[1] < queued[0] and all(i % 2 for i in queued[0] - queued[1])
+    assert queued[0] - queued[1] <= {*range(36, 40)}
+
+
 def test_what_is_flagged_enters_the_queue_one_step_later():
     selector = warm()
     step(selector, list(range(100, 108)), -common(B))

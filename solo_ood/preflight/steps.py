@@ -19,10 +19,10 @@ def num_processes(cfg: DictConfig) -> int:
         count = len(devices)
     elif isinstance(devices, str) and "," in devices:  # "0,1" or "0,"
         count = len([d for d in devices.split(",") if d.strip()])
-    elif devices in ("auto", -1, "-1"):
+    elif devices in (None, "auto", -1, "-1"):
         import torch
 
-        count = max(1, torch.cuda.device_count())
+        count = 1 if cfg.get("accelerator") == "cpu" else max(1, torch.cuda.device_count())
     else:
         count = int(devices)
     return count * (cfg.get("num_nodes") or 1)
@@ -41,6 +41,13 @@ def check_steps(cfg: DictConfig, ood: OODConfig | None) -> None:
                 key, expected="more than 0", got=cfg[key], remedy="With it, no step is taken."
             )
     epochs, steps = _most(cfg)
+    if cfg.get("method") in ("dino", "dino_ood") and cfg.get("max_epochs") in (None, -1):
+        raise UserError(
+            "max_epochs",
+            expected="a number: DINO's temperatures are a list with one for each epoch",
+            got=cfg.get("max_epochs"),
+            remedy="Set max_epochs=N, as large as you like beside max_time or max_steps.",
+        )
     warmup = OmegaConf.select(cfg, (key := "method_kwargs.warmup_teacher_temperature_epochs")) or 0
     if warmup > epochs:
         raise UserError(

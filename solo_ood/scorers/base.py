@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -100,6 +101,9 @@ class Scorer(nn.Module, ABC):
             scores = self._score(prepared, targets, indexes).float().clamp(max=_LARGEST)
             finite = prepared.isfinite().all(dim=1)
             return torch.where(finite, scores, torch.full_like(scores, float("nan")))
+
+    def forget_indexes(self, stays: Callable[[int], bool]) -> None:
+        """Take it that only indexes which ``stays`` is true of name the samples that they did."""
 
     @abstractmethod
     def reset(self) -> Self:

@@ -58,7 +58,7 @@ class RandomScorer(Scorer):
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         super().set_extra_state(state)
-        self.seed = state.get("seed", self.seed)  # the first versions did not save it
+        self.seed = state["seed"]
 
 
 class RandomFreshScorer(Scorer):

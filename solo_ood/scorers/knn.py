@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from solo_ood.ring import Ring
+from solo_ood.ring import UNNUMBERED, Ring
 from solo_ood.scorers.base import Scorer
 
 
@@ -46,6 +49,11 @@ class KNNScorer(Scorer):
         self.reference = Ring(*rows.shape, numbered=True).to(rows.device)
         self.n_fed = 0
         return self
+
+    def forget_indexes(self, stays: Callable[[int], bool]) -> None:
+        numbers = self.reference.numbers
+        gone = [number != UNNUMBERED and not stays(number) for number in numbers.tolist()]
+        numbers.masked_fill_(torch.tensor(gone, device=numbers.device), UNNUMBERED)
 
     def _learn(self, feats: Tensor, targets: Tensor | None, indexes: Tensor | None) -> None:
         self.reference.push(feats, indexes)
