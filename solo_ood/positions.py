@@ -86,10 +86,10 @@ class Positions:
 
 def same_file(before: Any, now: Any) -> Callable[[int], bool]:
     """Return whether an index names the same file in two datasets; not where nobody can tell."""
-    first, second = _indexed(before), _indexed(now)
+    first, second, there = _indexed(before), _indexed(now), Positions(now)
 
     def same(index: int) -> bool:
-        path = _path(first, index) if index >= 0 else None
+        path = _path(first, index) if index in there else None
         return path is not None and path == _path(second, index)
 
     return same

@@ -182,17 +182,6 @@ def test_a_state_loaded_safely_goes_on_with_the_same_draws_and_limits():
     assert loaded.step == queue.step
 
 
-def test_a_state_of_the_first_versions_which_did_not_note_it_starts_to_count_anew():
-    queue, loaded = filled(4, max_replays=2), RareQueue(4, 2)
-    queue.draw(2)
-    state = saved_and_loaded(queue)
-    for key in ("ever_drawn", "n_drawn", "left"):
-        del state[key]
-    loaded.load_state_dict(state)
-    assert loaded.concentration() == {"distinct_replayed": 0}
-    assert loaded.draw(2) == queue.draw(2)
-
-
 def test_the_state_is_a_copy():
     queue, loaded = filled(4, max_replays=2), RareQueue(4, 2)
     state = queue.state_dict()
