@@ -4,11 +4,14 @@ Without paths, the run's own training and validation folders are taken, and its 
 """
 
 from argparse import ArgumentParser
-from pathlib import Path
 
 from solo_ood.cli import user_errors
 from solo_ood.evaluation.groups import format_groups
+from solo_ood.evaluation.options import count, natural, positive
 from solo_ood.run_files import find_run
+from solo_ood.text import user_path
+
+DISTANCES = ("cosine", "euclidean")  # of the host's classifier
 
 with user_errors():
     from solo_ood import host
@@ -20,16 +23,18 @@ with user_errors():
 
 def main() -> None:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--pretrained_checkpoint_dir", type=Path, required=True)
+    parser.add_argument("--pretrained_checkpoint_dir", type=user_path, required=True)
     parser.add_argument("--weights", choices=["student", "teacher"], default="student")
-    parser.add_argument("--train_data_path", help="ImageFolder; default: the run's own")
-    parser.add_argument("--val_data_path", help="ImageFolder; default: the run's own")
-    parser.add_argument("--tail_data_path", help="ImageFolder whose counts define Many/Medium/Few")
-    parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--num_workers", type=int, default=1)
-    parser.add_argument("--k", type=int, nargs="+", default=[20])
-    parser.add_argument("--temperature", type=float, nargs="+", default=[0.07])
-    parser.add_argument("--distance_function", nargs="+", default=["cosine"])
+    parser.add_argument("--train_data_path", type=user_path, help="ImageFolder; default: the run's")
+    parser.add_argument("--val_data_path", type=user_path, help="ImageFolder; default: the run's")
+    parser.add_argument(
+        "--tail_data_path", type=user_path, help="ImageFolder whose counts define Many/Medium/Few"
+    )
+    parser.add_argument("--batch_size", type=count, default=64)
+    parser.add_argument("--num_workers", type=natural, default=1)
+    parser.add_argument("--k", type=count, nargs="+", default=[20])
+    parser.add_argument("--temperature", type=positive, nargs="+", default=[0.07])
+    parser.add_argument("--distance_function", nargs="+", choices=DISTANCES, default=["cosine"])
     args = parser.parse_args()
     with user_errors():
         register()

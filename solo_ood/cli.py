@@ -62,7 +62,7 @@ def parser() -> ArgumentParser:
         "export", help="write a checkpoint that stock solo-learn evaluates without this package"
     )
     command.add_argument(
-        "checkpoint", type=user_path, help="a .ckpt of dino_ood, args.json beside it"
+        "checkpoint", type=user_path, help="a .ckpt of dino_ood, args.json beside it, or its folder"
     )
     command.add_argument(
         "out", type=user_path, help="folder to write the checkpoint and args.json to"

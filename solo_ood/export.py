@@ -11,6 +11,7 @@ import torch
 
 from solo_ood.errors import UserError
 from solo_ood.loading import load
+from solo_ood.output import check_writable
 
 _KEPT = ("epoch", "global_step", "pytorch-lightning_version", "state_dict")
 
@@ -22,23 +23,25 @@ def export(checkpoint: Path, out: Path, weights: str = "teacher") -> Path:
     teacher's values, BatchNorm statistics included. Optimizer and detector state are left out.
 
     Args:
-        checkpoint: a .ckpt of either host, its ``args.json`` beside it.
+        checkpoint: a .ckpt of either host, its ``args.json`` beside it; or the run's folder, of
+            which the newest is taken.
         out: a folder; made if need be.
         weights: ``teacher`` or ``student``.
 
     Raises:
-        UserError: for a missing file, other ``weights``, or a checkpoint without a teacher.
+        UserError: for a missing file, other ``weights``, a checkpoint without a teacher, or an
+            ``out`` that cannot be written or holds the settings of a run.
     """
-    args = read_args(settings_folder(checkpoint))
+    if checkpoint.is_dir():
+        from solo_ood.run_files import find_run
+
+        checkpoint = find_run(checkpoint).checkpoint
+    check_writable(out, "OUT")
+    args = _plain_dino(read_args(settings_folder(checkpoint)))
+    _check_nothing_is_replaced(out, checkpoint, args)
     loaded = load(existing(checkpoint))
     kept = {key: loaded[key] for key in _KEPT if key in loaded}
-    if not isinstance(kept.get("state_dict"), dict):
-        raise UserError(
-            f"checkpoint {checkpoint}",
-            expected="a state_dict",
-            got=", ".join(map(str, loaded)) or "nothing",
-            remedy="Give a checkpoint that main_pretrain.py wrote.",
-        )
+    kept["state_dict"] = state_dict_of(checkpoint, loaded)
     kept["state_dict"] = uncompiled(kept["state_dict"])
     if weights == "teacher":
         kept["state_dict"] = teacher_as_student(kept["state_dict"])
@@ -51,8 +54,43 @@ def export(checkpoint: Path, out: Path, weights: str = "teacher") -> Path:
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"{checkpoint.stem}-{weights}.ckpt"
     torch.save(kept, target)
-    (out / "args.json").write_text(json.dumps(_plain_dino(args), indent=2) + "\n")
+    (out / "args.json").write_text(json.dumps(args, indent=2) + "\n")
     return target
+
+
+def _check_nothing_is_replaced(out: Path, checkpoint: Path, args: dict[str, Any]) -> None:
+    """Raise ``UserError`` if ``out`` has an ``args.json`` that is not that of this run's exports.
+
+    Without its own a run cannot be resumed, evaluated or reported on.
+    """
+    own = {checkpoint.resolve().parent, settings_folder(checkpoint).resolve()}
+    path = out / "args.json"
+    if out.resolve() in own:
+        got = f"{out}, the folder of the checkpoint"
+    elif path.exists() and read_args(out) != json.loads(json.dumps(args)):
+        got = f"{out}, which holds the args.json of another run"
+    else:
+        return
+    raise UserError("OUT", expected="a folder of its own", got=got, remedy="Name another folder.")
+
+
+def state_dict_of(checkpoint: Path, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the state dict in the content of a checkpoint.
+
+    Raises:
+        UserError: if there is none, or something else in its place.
+    """
+    state = content.get("state_dict")
+    if isinstance(state, dict) and all(isinstance(key, str) for key in state):
+        return state
+    raise UserError(
+        f"checkpoint {checkpoint}",
+        expected="a state_dict",
+        got=", ".join(map(str, content)) or "nothing"
+        if state is None
+        else f"a {type(state).__name__} in its place",
+        remedy="Give a checkpoint that main_pretrain.py wrote.",
+    )
 
 
 def check_whole(checkpoint: Path, content: Mapping[str, Any], weights: str) -> None:
@@ -70,7 +108,7 @@ def check_whole(checkpoint: Path, content: Mapping[str, Any], weights: str) -> N
 
     described = backbones.read_args(checkpoint)
     name = f"the {weights} {described.name} in {checkpoint.name}"
-    fill(described.create(), content, weights, checkpoint.name, name, SAME_RUN)
+    fill(described.create(), content, weights, checkpoint.name, name, SAME_RUN, "--weights {}")
 
 
 def existing(path: Path) -> Path:

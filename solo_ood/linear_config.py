@@ -1,12 +1,18 @@
-"""``${solo_ood.run:CKPT,KEY}``: what ``dino_ood_linear.yaml`` takes from a checkpoint's run."""
+"""What ``dino_ood_linear.yaml`` takes from a checkpoint's run and from the data."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from solo_ood.errors import UserError, unknown_name
 from solo_ood.run_files import RunFiles, find_run
+from solo_ood.text import user_path
+
+BATCH_SIZE = 64
 
 
 def run_setting(checkpoint: Any, key: str) -> Any:
@@ -18,14 +24,29 @@ def run_setting(checkpoint: Any, key: str) -> Any:
     """
     if key not in _SETTINGS:
         raise unknown_name("key of ${solo_ood.run}", key, _SETTINGS)
-    if checkpoint is None or not Path(str(checkpoint)).exists():
+    if checkpoint is None or not user_path(str(checkpoint)).exists():
         raise UserError(
             "pretrained_feature_extractor",
             expected="a checkpoint with its args.json beside it",
             got=f"no file {checkpoint}",
             remedy="Set it: pretrained_feature_extractor=\"'CKPT'\".",
         )
-    return _SETTINGS[key](find_run(Path(str(checkpoint))))
+    return _SETTINGS[key](find_run(user_path(str(checkpoint))))
+
+
+def batch_size(train_path: Any, dataset: Any, devices: Any) -> int:
+    """Return 64, or how many images each process has of a smaller folder.
+
+    The host drops a last batch that is not full, which would be all of such a folder.
+    """
+    from solo_ood.preflight.data import count_samples
+    from solo_ood.preflight.steps import num_processes
+
+    data = {"train_path": train_path, "dataset": dataset}
+    cfg = OmegaConf.create({"data": data, "devices": devices})
+    processes = num_processes(cfg)
+    samples = count_samples(cfg, at_most=BATCH_SIZE * processes)
+    return min(BATCH_SIZE, math.ceil(samples / processes)) if samples else BATCH_SIZE
 
 
 def _train(run: RunFiles) -> str:

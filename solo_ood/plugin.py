@@ -28,7 +28,7 @@ def register() -> None:
     from solo.methods import METHODS
 
     from solo_ood.data.digits import digits_lt
-    from solo_ood.linear_config import run_setting
+    from solo_ood.linear_config import batch_size, run_setting
     from solo_ood.method import DINOOOD
 
     owner = METHODS.setdefault(NAME, DINOOOD)
@@ -43,3 +43,4 @@ def register() -> None:
     OmegaConf.register_new_resolver("solo_ood.digits", digits_lt, replace=True)
     # ${solo_ood.run:CKPT,val_path} becomes what the run of this checkpoint was validated on.
     OmegaConf.register_new_resolver("solo_ood.run", run_setting, replace=True)
+    OmegaConf.register_new_resolver("solo_ood.batch_size", batch_size, replace=True)

@@ -13,6 +13,7 @@ from solo_ood.config import OODConfig, parse
 from solo_ood.errors import UserError
 from solo_ood.evaluation.of_run import evaluation_lines
 from solo_ood.loading import load
+from solo_ood.output import check_writable, is_writable
 from solo_ood.run_files import RunFiles, find_run
 from solo_ood.selection import STATE_KEY, STATE_VERSION, RareSelector
 from solo_ood.summary import Stream, detector_lines, wrapped
@@ -31,8 +32,11 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
             and no curves.
 
     Raises:
-        UserError: if there is no checkpoint, or one without the state of an enabled detector.
+        UserError: if there is no checkpoint, one without the state of an enabled detector, or an
+            ``out`` that cannot be written.
     """
+    if out is not None:
+        check_writable(out, "--out")
     files = find_run(run)
     checkpoint = load(files.checkpoint)
     ood = parse(files.setting("method_kwargs.ood"))
@@ -44,9 +48,9 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
     metrics = metrics or files.metrics
     curves = read_curves(metrics)
     out = out or files.folder / "report"
-    out.mkdir(parents=True, exist_ok=True)
     stream = read_stream(files)
-    lines = [f"run {run}: epoch {checkpoint['epoch'] + 1}, {checkpoint['global_step']} steps"]
+    facts = files.checkpoint_facts()
+    lines = [f"run {run}: epoch {facts['epoch'] or 'unknown'}, {facts['steps']} steps"]
     lines += _loss_lines(curves, metrics, files)
     if selector is None:
         why = "another method" if ood.enabled else "ood.enabled=false"
@@ -54,11 +58,16 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
     else:
         lines += detector_lines(selector, ood, stream)
     lines += evaluation_lines(files)
-    pictures = [] if selector is None else _detector_pictures(selector, ood, stream, out)
-    pictures += _curve_pictures(curves, None if selector is None else ood, out)
+    if is_writable(out):
+        out.mkdir(parents=True, exist_ok=True)
+        pictures = [] if selector is None else _detector_pictures(selector, ood, stream, out)
+        pictures += _curve_pictures(curves, None if selector is None else ood, out)
+    else:  # the run of somebody else, or a file system that is mounted to be read
+        pictures = [f"none: {out} cannot be written; name another folder: --out DIR"]
     lines += [f"{'pictures':<14}{path}" for path in pictures]
     text = "\n".join(wrapped(line) for line in lines)
-    (out / "summary.txt").write_text(text + "\n", encoding="utf-8")
+    if is_writable(out):
+        (out / "summary.txt").write_text(text + "\n", encoding="utf-8")
     return text
 
 

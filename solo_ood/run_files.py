@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from solo_ood.data.digits import digits_lt, split_of
-from solo_ood.errors import UserError
+from solo_ood.errors import UserError, shown
 from solo_ood.export import read_args, settings_folder
 from solo_ood.loading import load
 
@@ -58,7 +59,7 @@ class RunFiles:
     @property
     def started_in(self) -> Path | None:
         """The folder that the run was started in, if its checkpoints went to a relative one."""
-        below = Path(self.setting("checkpoint.dir", ""), str(self.setting("method", "")))
+        below = Path(self._text("checkpoint.dir") or "", str(self.setting("method", "")))
         here = self.folder.resolve().parent
         if below.is_absolute() or not below.parts or here.parts[-len(below.parts) :] != below.parts:
             return None
@@ -69,7 +70,7 @@ class RunFiles:
 
         ``None`` if the run has none, or its data are no image folders (CIFAR, HDF5).
         """
-        given = self.setting(f"data.{key}")
+        given = self._text(f"data.{key}")
         is_folder = self.setting("data.dataset", "custom") in _IMAGE_FOLDERS
         if given is None or not is_folder or self.setting("data.format") == "h5":
             return None
@@ -90,11 +91,16 @@ class RunFiles:
     @property
     def crop_size(self) -> int:
         """Height and width (pixels) of the global crops that the network was trained on."""
-        sizes = self.setting("augmentations") or []
-        if len(sizes):
-            return int(sizes[0]["crop_size"])
-        given = self.args.get("crop_size")  # of the release, without a config
-        return int(given[0] if isinstance(given, list) else given or 224)
+        pipelines = self.setting("augmentations")
+        try:
+            if pipelines:
+                return int(pipelines[0]["crop_size"])
+            given = self.args.get("crop_size")  # of the release, without a config
+            return int(given[0] if isinstance(given, list) else given or 224)
+        except (LookupError, TypeError, ValueError, OmegaConfBaseException) as error:
+            raise self._damaged(
+                "augmentations", "a list whose first entry has a crop_size", pipelines
+            ) from error
 
     @property
     def metrics(self) -> Path | None:
@@ -106,7 +112,7 @@ class RunFiles:
         beside = self.folder / "metrics.csv"
         if beside.is_file():
             return beside
-        root = self.setting("default_root_dir")
+        root = self._text("default_root_dir")
         logs = [Path(root)] if root else [self.started_in] if self.started_in else []
         logs = [one / "lightning_logs" / f"version_{self.folder.resolve().name}" for one in logs]
         found = [one / "metrics.csv" for one in logs] + list(self.folder.rglob("metrics.csv"))
@@ -116,12 +122,39 @@ class RunFiles:
     def checkpoint_facts(self) -> dict[str, Any]:
         """Return which checkpoint it is: its name, the epochs (from 1) and steps behind it."""
         loaded = load(self.checkpoint, mmap=True)
-        epoch = loaded.get("epoch")
+        epoch, steps = (_count(self.checkpoint, loaded, key) for key in ("epoch", "global_step"))
         return {
             "checkpoint": self.checkpoint.name,
-            "epoch": None if epoch is None else int(epoch) + 1,
-            "steps": loaded.get("global_step"),
+            "epoch": None if epoch is None else epoch + 1,
+            "steps": steps,
         }
+
+    def _text(self, key: str) -> str | None:
+        value = self.setting(key)
+        if value is None or isinstance(value, str):
+            return value
+        raise self._damaged(key, "a path", value)
+
+    def _damaged(self, key: str, expected: str, got: Any) -> UserError:
+        return UserError(
+            f"{self.folder / 'args.json'}, {key}",
+            expected=expected,
+            got=shown(got),
+            remedy="Copy the file again from where the run was trained, or repair it.",
+        )
+
+
+def _count(checkpoint: Path, content: Mapping[str, Any], key: str) -> int | None:
+    """Return how many epochs or steps a checkpoint says; ``None`` if nothing."""
+    value = content.get(key)
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise UserError(
+        f"checkpoint {checkpoint.name}, {key}",
+        expected="a whole number",
+        got=shown(value),
+        remedy="Give a checkpoint that main_pretrain.py wrote.",
+    )
 
 
 def same_folder(one: str | Path, other: str | Path) -> bool:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import re
+import runpy
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from solo_ood.evaluation.options import EvaluateOptions
 from solo_ood.evaluation.probes import knn_predictions, linear_probe
 
 QUICK = {"num_workers": 0, "accelerator": "cpu"}
+REPOSITORY = Path(__file__).resolve().parent.parent
 _RUN = []
 
 
@@ -92,9 +96,11 @@ def test_options_choose_the_data_and_the_networks(run, data, tmp_path):
 def test_the_figures_are_of_the_images(method, run, data, tmp_path):
     """On its own reference a 1-NN is always right, and the command says that this is no test."""
     shown = []
-    options = EvaluateOptions(
-        run, val=data / "train", methods=[method], k=[1], out=tmp_path, **QUICK
-    )
+    copies = tmp_path / "same files"  # under other names
+    for path in (data / "train").glob("*/*.jpg"):
+        (copies / path.parent.name).mkdir(parents=True, exist_ok=True)
+        (copies / path.parent.name / path.name).symlink_to(path)
+    options = EvaluateOptions(run, val=copies, methods=[method], k=[1], out=tmp_path, **QUICK)
     figures = evaluate(options, shown.append)
     assert "note: --train and --val share images: the figures are too good" in shown
     assert all(one.accuracy["All"] == 100 for one in figures if method == "knn")
@@ -107,6 +113,10 @@ def test_what_does_not_fit_is_one_clear_error(run, data, tmp_path):
     flat = tmp_path / "flat"
     flat.mkdir()
     (flat / "a.jpg").write_bytes((data / "train/car/00.jpg").read_bytes())
+    several = tmp_path / "several.csv"
+    rows = [f"{data / 'train/car'}/{name}" for name in ("00.jpg,car", "00.jpg,bus", "01.jpg,bus")]
+    rows.append(f"{data / 'train/dog/00.jpg'},dog")
+    several.write_text("\n".join(["path,label", *rows]) + "\n")
     cases = [
         ({"val": other}, "--val .*no classes but those of --train, got 1 others, such as truck"),
         ({"tail": other}, "--tail .*truck"),
@@ -116,6 +126,9 @@ def test_what_does_not_fit_is_one_clear_error(run, data, tmp_path):
         ({"val": tmp_path / "gone"}, "--val: expected a folder .*got no folder"),
         ({"run": tmp_path}, "run folder: expected a .ckpt and args.json"),
         ({"run": run.parent}, "the runs in it are 0"),
+        ({"out": flat / "a.jpg"}, "--out: expected a folder that can be written, got .*a.jpg"),
+        ({"out": flat / "a.jpg/b"}, "--out: expected a folder that can be written"),
+        ({"train": several}, "--train .*expected images of one label each, got 1 of 3 with"),
     ]
     for given, message in cases:
         with pytest.raises(ValueError, match=message):
@@ -206,3 +219,133 @@ def test_the_command(run, data, tmp_path, capsys):
     assert re.search(r"k-NN, student +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+ +k = 20, T = 0.07", out)
     with pytest.raises(SystemExit, match="Error: --val: expected"):
         main(["evaluate", str(run), "--val", str(tmp_path / "gone")])
+
+
+def test_how_to_choose_a_network_is_said_as_each_program_takes_it(run, data, tmp_path):
+    """Only the specs of detect end in ``:teacher``."""
+    from solo_ood.cli import main
+
+    content = torch.load(next(run.glob("*.ckpt")), weights_only=True)
+    content["state_dict"] = {  # the student lacks a block
+        key: value
+        for key, value in content["state_dict"].items()
+        if "layer4" not in key or key.startswith("momentum_")
+    }
+    torch.save(content, tmp_path / "x.ckpt")
+    (tmp_path / "args.json").write_text((run / "args.json").read_text())
+    path, spec = str(tmp_path / "x.ckpt"), f"{tmp_path / 'x.ckpt'}:student"
+    student = ["--weights", "student"]
+    for command, how in (
+        (["evaluate", path, *student], "--weights teacher"),
+        (["export", path, str(tmp_path / "out"), *student], "--weights teacher"),
+        (["detect", str(data), "--embedder", spec, "--out", str(tmp_path / "out")], ":teacher"),
+    ):
+        with pytest.raises(SystemExit, match=f"Or choose the file's teacher with {how}\\."):
+            main(command)
+
+
+def test_figures_of_other_settings_data_and_checkpoints_stay(tmp_path):
+    from solo_ood.evaluation.figures import Figure, saved, write
+
+    def figure(all_, method="knn", weights="teacher", train="a", checkpoint="1.ckpt", **settings):
+        about = {name: {"path": train, "images": 9, "classes": 3} for name in ("train", "val")}
+        about |= {"checkpoint": checkpoint, "epoch": 1, "tail": None, "image_size": 32, **settings}
+        return Figure(method, weights, {"All": all_}, about)
+
+    def written(*new):
+        write(new, tmp_path, {})
+        assert len(list(csv.DictReader((tmp_path / "evaluation.csv").open()))) == len(found())
+        return found()
+
+    def found():
+        return [one.accuracy["All"] for one in saved(tmp_path / "evaluation.json")]
+
+    assert written(figure(1.0, k=5), figure(2.0, "linear", C=0.1)) == [1, 2]
+    assert written(figure(3.0, k=20)) == [3, 1, 2]
+    assert written(figure(4.0, "linear", C=10.0), figure(5.0, k=5)) == [4, 5, 3]  # measured again
+    assert written(figure(6.0, k=5, train="b", notes="too good")) == [6, 4, 5, 3]
+    assert written(figure(7.0, k=5, checkpoint="2.ckpt")) == [7, 6, 4, 5, 3]
+    text = (tmp_path / "evaluation.md").read_text()
+    assert text.count("- checkpoint: 1.ckpt") == 2 and text.count("- checkpoint: 2.ckpt") == 1
+    assert text.count("- note: too good") == 1
+    for damaged in ("", "[1]", '{"figures": [{"method": "knn", "All": "x"}]}', '{"figures": 3}'):
+        (tmp_path / "evaluation.json").write_text(damaged)
+        assert written(figure(8.0)) == [8]
+
+
+@pytest.mark.parametrize("command", ["report", "evaluate"])
+def test_damaged_files_of_a_run_are_one_clear_line(command, run, tmp_path):
+    from solo_ood.cli import main
+
+    content = torch.load(next(run.glob("*.ckpt")), weights_only=True)
+    args = json.loads((run / "args.json").read_text())
+    path = tmp_path / "run"
+    path.mkdir()
+
+    def told(changes, **config):
+        torch.save({**content, **changes}, path / "x.ckpt")
+        own = json.loads(json.dumps(args))
+        own.get("config", own).update(config)
+        (path / "args.json").write_text(json.dumps(own))
+        with pytest.raises(SystemExit) as caught:
+            main([command, str(path)])
+        return str(caught.value)
+
+    assert told({"epoch": "x"}).startswith("Error: checkpoint x.ckpt, epoch: expected a whole")
+    assert "global_step: expected a whole number, got [1]" in told({"global_step": [1]})
+    assert "args.json, checkpoint.dir: expected a path, got 5" in told({}, checkpoint={"dir": 5})
+    if command == "evaluate":
+        assert "x.ckpt: expected a state_dict, got a list" in told({"state_dict": [1]})
+        for given in (5, [5], [{}], [{"crop_size": "x"}]):
+            assert "augmentations: expected a list whose" in told({}, augmentations=given)
+
+
+@pytest.mark.parametrize("text", ["-1", str(2**32), "x", "1.5"])
+def test_a_seed_that_no_generator_takes_is_refused_before_any_work(text, capsys):
+    from solo_ood.cli import main
+
+    for command in (["evaluate", "run"], ["detect", "data", "--embedder", "resnet18:random"]):
+        with pytest.raises(SystemExit):
+            main([*command, f"--seed={text}"])
+        expected = f"--seed: expected a whole number from 0 to 4294967295, got {text}"
+        assert expected in capsys.readouterr().err
+
+
+def test_home_folders_in_the_options():
+    from solo_ood.cli import parser
+
+    given = ["evaluate", "~/run"]
+    for name in ("train", "val", "tail", "out", "cache"):
+        given += [f"--{name}", f"~/{name}"]
+    args = parser().parse_args(given)
+    for name in ("run", "train", "val", "tail", "out", "cache"):
+        assert getattr(args, name) == Path.home() / name
+
+
+def test_bad_arguments_of_main_knn_are_one_clear_line(run, data, tmp_path, monkeypatch, capsys):
+    from solo_ood import host
+
+    if host.generation() != "release":
+        pytest.skip("scripts/ is for solo-learn 1.0.2; a checkout has its own scripts")
+
+    def told(*arguments):
+        given = ["main_knn.py", "--pretrained_checkpoint_dir", str(run), *map(str, arguments)]
+        monkeypatch.setattr(sys, "argv", given)
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(REPOSITORY / "scripts/main_knn.py"), run_name="__main__")
+        return f"{caught.value} {capsys.readouterr().err}"
+
+    assert "--k: expected at least 1, got 0" in told("--k", 0)
+    assert "--batch_size: expected at least 1, got 0" in told("--batch_size", 0)
+    assert "--temperature: expected more than 0, got 0" in told("--temperature", 0)
+    assert "--distance_function: invalid choice: 'foo'" in told("--distance_function", "foo")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert f"got {tmp_path}/gone" in told("--val_data_path", "~/gone")
+    litter = pictures(tmp_path / "litter", COUNTS)
+    (litter / "empty").mkdir()
+    own = {name: data / name for name in ("train", "val")} | {"tail": data / "train"}
+    for name in own:
+        given = [(f"--{one}_data_path", path) for one, path in (own | {name: litter}).items()]
+        said = told(*[part for pair in given for part in pair])
+        assert re.match(f"Error: --{name}_data_path: expected .*empty", said), said
+    assert not (run / "knn.json").exists()

@@ -55,6 +55,23 @@ def test_everything_is_the_runs(checkpoint, tmp_path):
     ).data.train_path == "other"  # fmt: skip
 
 
+def test_the_batch_is_one_that_the_data_fill(checkpoint, tmp_path):
+    """The host drops the last batch if it is not full: 64 of 50 images would train nothing."""
+    from solo_ood.preflight import check
+
+    given = f"pretrained_feature_extractor='{checkpoint}'"
+    cfg = composed(given)
+    check(cfg)
+    assert cfg.optimizer.batch_size == 50
+    small = pictures(tmp_path / "small", {"bus": 3, "car": 4, "cyclist": 1, "dog": 1})
+    assert composed(given, f"data.train_path={small}").optimizer.batch_size == 9
+    assert composed(given, f"data.train_path={small}", "devices=2").optimizer.batch_size == 5
+    large = pictures(tmp_path / "large", {"bus": 80})
+    assert composed(given, f"data.train_path={large}").optimizer.batch_size == 64
+    with pytest.raises(ValueError, match="optimizer.batch_size: expected a batch that the 50"):
+        check(composed(given, "optimizer.batch_size=64"))  # what the user says stays
+
+
 def test_a_run_on_the_digits_has_their_balanced_reference(checkpoint, tmp_path, monkeypatch):
     from solo_ood.data.digits import digits_lt
 

@@ -210,3 +210,38 @@ def test_the_nearest_runs_are_named(trained):
     run = trained()
     with pytest.raises(ValueError, match=f"the runs in it are .*{run.name}"):
         report(run.parent)
+
+
+def test_an_export_never_replaces_the_settings_of_a_run(run, trained, tmp_path):
+    """Without its own ``args.json`` a run is lost."""
+    from solo_ood.cli import main
+
+    checkpoint, settings = next(run.glob("*.ckpt")), (run / "args.json").read_text()
+    other = shutil.copytree(run, tmp_path / "other")
+    (tmp_path / "link").symlink_to(run)
+    (tmp_path / "file").touch()
+    cases = [
+        (run, "the folder of the checkpoint. Name another folder."),
+        (tmp_path / "link", "the folder of the checkpoint. Name another folder."),
+        (other, "which holds the args.json of another run. Name another folder."),
+        (tmp_path / "file/out", "a folder that can be written"),
+    ]
+    for out, message in cases:
+        with pytest.raises(SystemExit, match=f"^Error: OUT: expected .*{message}"):
+            main(["export", str(checkpoint), str(out)])
+    for folder in (run, other):
+        assert (folder / "args.json").read_text() == settings
+        assert len([*folder.iterdir()]) == len([*trained().iterdir()])
+    for weights in ("teacher", "student"):  # of a run's folder, both into one
+        main(["export", str(run), str(tmp_path / "out"), "--weights", weights])
+    assert len([*(tmp_path / "out").glob("*.ckpt")]) == 2
+
+
+def test_a_folder_that_cannot_be_written_costs_the_pictures_not_the_summary(run, tmp_path):
+    (run / "report").touch()
+    text = unwrapped(report(run))
+    assert "DINO loss" in text and "queue" in text
+    assert f"none: {run / 'report'} cannot be written; name another folder: --out DIR" in text
+    with pytest.raises(ValueError, match="--out: expected a folder that can be written"):
+        report(run, run / "report")
+    assert "queue.png" in report(run, tmp_path / "there")

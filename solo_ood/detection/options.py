@@ -11,7 +11,7 @@ from solo_ood.cache import cache_folder
 from solo_ood.data.rare import POSTER_BASE_RATE
 from solo_ood.detection.detectors import DETECTORS
 from solo_ood.detection.plan import Plan
-from solo_ood.text import user_path
+from solo_ood.text import seed_of, user_path
 
 PROJECTIONS = ("pca", "tsne", "umap")
 # All but those that store every patch on the disk.
@@ -114,7 +114,7 @@ def add_arguments(command: ArgumentParser) -> None:
     add("--imbalance", type=float, help="make an ImageFolder long-tailed: largest / smallest class")
     add(
         "--class-order",
-        type=whole_number,
+        type=seed_of,
         default=0,
         metavar="SEED",
         help="which classes become rare",
@@ -157,7 +157,7 @@ def add_arguments(command: ArgumentParser) -> None:
         default=plan.block,
         help="neighbouring images (of a video) kept together in folds and bootstrap samples",
     )
-    add("--seed", type=whole_number, default=plan.seed)
+    add("--seed", type=seed_of, default=plan.seed)
 
     images = command.add_argument_group("embedding")
     add = images.add_argument

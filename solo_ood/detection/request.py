@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -16,18 +15,12 @@ from solo_ood.detection.pictures import check_projection
 from solo_ood.detection.regions import Box, Regions, read_boxes
 from solo_ood.errors import UserError
 from solo_ood.exemplars import rows_of
+from solo_ood.output import check_writable
 
 
 def check_output(options: DetectOptions) -> None:
     """Raise ``UserError`` for what would fail only after the work."""
-    folder = next(path for path in (options.out, *options.out.absolute().parents) if path.exists())
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
-        raise UserError(
-            "--out",
-            expected="a folder that can be written",
-            got=options.out,
-            remedy="Name a folder below one that you may write to, such as --out detect.",
-        )
+    check_writable(options.out, "--out")
     check_projection(options.projection)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from solo_ood.embedding.embedder import Embedder
-from solo_ood.embedding.weights import SAME_RUN, load_file
+from solo_ood.embedding.weights import CHOOSE, SAME_RUN, load_file
 from solo_ood.errors import UserError, unknown_name
 from solo_ood.host.backbones import read_args
 from solo_ood.text import user_path
@@ -38,6 +38,7 @@ def make_embedder(
     stage: str = "last",
     patches: bool = False,
     image_size: tuple[int, int] | None = None,
+    to_choose: str = CHOOSE,
 ) -> Embedder:
     """Build the network that ``spec`` names, with its weights.
 
@@ -61,6 +62,7 @@ def make_embedder(
             the mean of that map, negative ones count from the end.
         patches: also return the stage's map, pixel by pixel (``pooled``: the last map).
         image_size: height and width (pixels), for networks that are built for one size.
+        to_choose: see ``load_file``.
 
     Raises:
         UserError: for an unknown name, a missing or wrong file, or a stage that is not there.
@@ -71,7 +73,7 @@ def make_embedder(
             body, which = spec.removesuffix(f":{network}"), network
     common: dict[str, Any] = {"stage": stage, "patches": patches}
     if user_path(body).is_file():
-        return _from_checkpoint(user_path(body), which, image_size, common)
+        return _from_checkpoint(user_path(body), which, image_size, common, to_choose)
     name, _, source = body.partition(":")
     if not source and ("/" in name or Path(name).suffix in (".ckpt", ".pt", ".pth")):
         raise UserError(
@@ -97,7 +99,7 @@ def make_embedder(
         if source == "random":
             note = "random weights"
         else:
-            role, note = load_file(network, user_path(source), which, name)
+            role, note = load_file(network, user_path(source), which, name, to_choose=to_choose)
     from timm.data import resolve_model_data_config
 
     data = resolve_model_data_config(network)
@@ -208,11 +210,15 @@ def _build(
 
 
 def _from_checkpoint(
-    path: Path, which: str, image_size: tuple[int, int] | None, common: dict[str, Any]
+    path: Path,
+    which: str,
+    image_size: tuple[int, int] | None,
+    common: dict[str, Any],
+    to_choose: str,
 ) -> Embedder:
     trained = read_args(path)
     network, sizes = _build(trained.create, trained.built_for, image_size, trained.any_size)
-    role, note = load_file(network, path, which, trained.name, SAME_RUN)
+    role, note = load_file(network, path, which, trained.name, SAME_RUN, to_choose)
     return Embedder(
         network,
         name=":".join(filter(None, (path.stem, role))),

@@ -22,13 +22,19 @@ from solo_ood.errors import UserError, unknown_name
 from solo_ood.loading import Unreadable, read
 
 REMEDY = "Name the architecture that the file was saved from."
+CHOOSE = ":{}"  # of solo-ood detect, after the file
 SAME_RUN = "Give a checkpoint and the args.json of the same run."
 
 _LIGHTNING = "pytorch-lightning_version"
 
 
 def load_file(
-    network: nn.Module, path: Path, which: str, name: str, remedy: str = REMEDY
+    network: nn.Module,
+    path: Path,
+    which: str,
+    name: str,
+    remedy: str = REMEDY,
+    to_choose: str = CHOOSE,
 ) -> tuple[str, str]:
     """Fill ``network`` from a file, or raise; return the role of what was taken, and a note.
 
@@ -45,6 +51,7 @@ def load_file(
             MoCo's ``encoder_q``. A file of one network that is neither gives it whatever this says.
         name: of the network, for messages.
         remedy: what to do about weights of another network.
+        to_choose: how the user of this program asks for the network ``{}`` of a file.
 
     Returns:
         ``teacher``, ``student`` or ``""``, and how many tensors matched, how, and from where.
@@ -56,7 +63,7 @@ def load_file(
     if which not in WHICH:
         raise unknown_name("network of a checkpoint", which, WHICH)
     loaded = _load(path)
-    return fill(network, loaded, which, path.name, f"{name} in {path.name}", remedy)
+    return fill(network, loaded, which, path.name, f"{name} in {path.name}", remedy, to_choose)
 
 
 def fill(
@@ -66,6 +73,7 @@ def fill(
     file: str,
     name: str,
     remedy: str = REMEDY,
+    to_choose: str = CHOOSE,
 ) -> tuple[str, str]:
     """Do what ``load_file`` does, with the content of a file."""
     target = Target(network)
@@ -79,7 +87,9 @@ def fill(
     fit = found.fit
     others = {other: one.place for other, one in networks.items() if other != role}
     if fit.absent(target):
-        choices = "".join(f" Or choose the file's {other} with :{other}." for other in others)
+        choices = "".join(
+            f" Or choose the file's {other} with {to_choose.format(other)}." for other in others
+        )
         raise _mismatch(target, fit, name, remedy, choices)
     if fit.how == "by name":
         left = check_inside(fit.left, target.own, target.heads, name, remedy)
@@ -88,10 +98,12 @@ def fill(
         left = [f"{head} ({count}), a head" for head, count in heads.items()]
     left += check_beside(beside(found, everything), name)
     network.load_state_dict(fit.pairs, strict=False)
-    return role, _note(target, found, left, others)
+    return role, _note(target, found, left, others, to_choose)
 
 
-def _note(target: Target, found: Found, left: list[str], others: Mapping[str, str]) -> str:
+def _note(
+    target: Target, found: Found, left: list[str], others: Mapping[str, str], to_choose: str
+) -> str:
     counted, pairs = target.counted, found.fit.pairs
     taken = sum(key in pairs for key in counted)
     parts = [f"matched {taken} of {len(counted)} tensors {found.fit.how}"]
@@ -102,7 +114,7 @@ def _note(target: Target, found: Found, left: list[str], others: Mapping[str, st
     if taken < len(counted):
         parts.append(f"not in the file: {', '.join(k for k in counted if k not in pairs)}")
     parts += [
-        f"also in the file: a {role}, {place} (:{role} chooses it)"
+        f"also in the file: a {role}, {place} ({to_choose.format(role)} chooses it)"
         for role, place in others.items()
     ]
     if left:

@@ -59,7 +59,8 @@ def read(path: Path, what: str, classes: Sequence[str] | None = None) -> Labelle
             reference itself.
 
     Raises:
-        UserError: for data without labels, or with classes that the reference does not have.
+        UserError: for data without labels, images with several, or classes that the reference
+            does not have.
     """
     fit, test = read_splits(path)
     split = test if what == "val" and test is not None else fit
@@ -69,6 +70,13 @@ def read(path: Path, what: str, classes: Sequence[str] | None = None) -> Labelle
             expected="images of one label each: class folders, or a CSV of path,label",
             got=f"{path}, whose labels are masks",
             remedy="k-NN and linear evaluation are for classification.",
+        )
+    if split.several_labels.any():
+        raise UserError(
+            f"--{what} {path}",
+            expected="images of one label each",
+            got=f"{int(split.several_labels.sum())} of {len(split)} with several",
+            remedy="Leave out these images, or all of their labels but one.",
         )
     unknown = sorted(set(split.classes) - set(classes or split.classes))
     if unknown:

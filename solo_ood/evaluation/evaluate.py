@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from solo_ood.bars import counting_bar
+from solo_ood.data.labels import file_key
 from solo_ood.embedding.embedder import Embedder
 from solo_ood.embedding.extract import ExtractConfig, embed
 from solo_ood.embedding.networks import make_embedder
@@ -22,7 +23,9 @@ from solo_ood.evaluation.figures import Figure
 from solo_ood.evaluation.groups import grouped_accuracy
 from solo_ood.evaluation.options import WEIGHTS, EvaluateOptions
 from solo_ood.evaluation.probes import CS, knn_predictions, linear_probe
+from solo_ood.export import state_dict_of
 from solo_ood.loading import load
+from solo_ood.output import check_writable
 from solo_ood.run_files import RunFiles, find_run
 
 
@@ -40,6 +43,8 @@ class _Task:
 def evaluate(options: EvaluateOptions, show: Callable[[str], None] = print) -> list[Figure]:
     """Evaluate a run and write ``evaluation.json``, ``.csv`` and ``.md``.
 
+    Figures that are there of other settings, data or checkpoints stay.
+
     Everything that can be checked is checked before anything is embedded.
 
     Returns:
@@ -49,18 +54,24 @@ def evaluate(options: EvaluateOptions, show: Callable[[str], None] = print) -> l
         UserError: for a run, data or options that do not fit each other.
     """
     run = find_run(options.run)
+    check_writable(options.out or run.folder, "--out")
     task = _task(run, options)
     roles = _roles(run, options)
+    checkpoint = run.checkpoint_facts()
     embedders = {}
     size = options.image_size or run.crop_size
     for role in roles:
         spec = f"{run.checkpoint}:{role}" if role else str(run.checkpoint)
-        embedders[role or "student"] = make_embedder(spec, "pooled", image_size=(size, size))
+        embedders[role or "student"] = make_embedder(
+            spec, "pooled", image_size=(size, size), to_choose="--weights {}"
+        )
     for name, one in (("train", task.train), ("val", task.val), ("tail", task.tail)):
         show(f"{name:<6}{data.shown(one.facts()) if one else 'none: no groups'}")
     for note in task.notes:
         show(f"note: {note}")
-    about = {**run.checkpoint_facts(), "image_size": size}
+    about = {**checkpoint, "image_size": size}
+    if task.notes:
+        about["notes"] = "; ".join(task.notes)
     found: list[Figure] = []
     for role, embedder in embedders.items():
         train, val = (_embedded(one, embedder, options, size) for one in (task.train, task.val))
@@ -93,7 +104,7 @@ def _task(run: RunFiles, options: EvaluateOptions) -> _Task:
             remedy="Give the folder that holds the class folders.",
         )
     notes, tail, groups = [], None, {}
-    if set(train.split.paths) & set(val.split.paths):
+    if set(map(file_key, train.split.paths)) & set(map(file_key, val.split.paths)):
         notes.append("--train and --val share images: the figures are too good")
     if options.tail is not None:
         tail = data.read(options.tail, "tail", train.split.classes)
@@ -134,7 +145,8 @@ def _roles(run: RunFiles, options: EvaluateOptions) -> list[str]:
     """Return which networks of the checkpoint to evaluate; "" is one without a role."""
     if options.weights:
         return list(dict.fromkeys(options.weights))
-    state = load(run.checkpoint).get("state_dict") or {}
+    content = load(run.checkpoint, mmap=True)
+    state = state_dict_of(run.checkpoint, content) if "state_dict" in content else {}
     has_teacher = any(key.startswith(("momentum_backbone.", "momentum_encoder.")) for key in state)
     return list(WEIGHTS) if has_teacher else [""]
 

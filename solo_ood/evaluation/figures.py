@@ -12,6 +12,7 @@ from typing import Any
 from solo_ood.evaluation.data import shown
 
 GROUPS = ("All", "Many", "Medium", "Few")
+DATA = ("train", "val", "tail")
 LABELS = {"knn": "k-NN", "linear": "linear"}
 
 
@@ -39,6 +40,25 @@ class Figure:
         given = [(short, self.about.get(key)) for key, short in names.items()]
         return ", ".join(f"{short} = {_short(value)}" for short, value in given if value)
 
+    @property
+    def has_data(self) -> bool:
+        """Whether it says of which images it is."""
+        data = [self.about.get(name) for name in ("train", "val")]
+        whole = {"path", "images", "classes"}
+        return all(isinstance(one, dict) and whole <= set(one) for one in data)
+
+    @property
+    def subject(self) -> dict[str, Any]:
+        """Return which network and data it is of, without how much is in them now."""
+        data = {name: (self.about.get(name) or {}).get("path") for name in DATA}
+        return {**data, **{key: self.about.get(key) for key in ("checkpoint", "image_size")}}
+
+    @property
+    def key(self) -> str:
+        """Return what a second measurement of the same has, too: of a probe not its C."""
+        given = [self.about.get(key) for key in ("k", "temperature", "distance")]
+        return json.dumps([self.method, self.weights, given, self.subject])
+
 
 def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
@@ -58,23 +78,54 @@ def terminal(figures: Sequence[Figure]) -> str:
 
 
 def markdown(figures: Sequence[Figure]) -> str:
-    """Return the table, and below it the data and the checkpoint."""
+    """Return a table for each checkpoint and data, and below it what these are."""
+    tables: dict[str, list[Figure]] = {}
+    for one in figures:
+        tables.setdefault(json.dumps(one.subject), []).append(one)
+    return "\n".join(["Accuracy in %.\n", *map(_table, tables.values())])
+
+
+def _table(figures: Sequence[Figure]) -> str:
     names = _groups(figures)
     head = ["", "Weights", *names, "Settings"]
-    lines = ["Accuracy in %.", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for one in figures:
         numbers = [f"{one.accuracy[n]:.1f}" if n in one.accuracy else "–" for n in names]
         cells = [LABELS[one.method], one.weights, *numbers, one.settings]
         lines.append("| " + " | ".join(cells) + " |")
     about = figures[0].about
-    lines += ["", f"- checkpoint: {about['checkpoint']}, epoch {about['epoch']}"]
-    lines += [f"- {name}: {shown(about[name])}" for name in ("train", "val", "tail") if about[name]]
+    lines += ["", f"- checkpoint: {about.get('checkpoint')}, epoch {about.get('epoch')}"]
+    lines += [f"- {name}: {shown(about[name])}" for name in DATA if about.get(name)]
+    if about.get("notes"):
+        lines.append(f"- note: {about['notes']}")
     return "\n".join(lines) + "\n"
 
 
+def saved(path: Path, method: str | None = None) -> list[Figure]:
+    """Return the figures in a file, ``[]`` if it is missing or damaged.
+
+    Args:
+        path: an ``evaluation.json``.
+        method: of the file, where it is of one method alone.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        given = content["figures"] if method is None else [content]
+        found = [figure_of(one, method) for one in given]
+        return [one for one in found if one.method in LABELS and "All" in one.accuracy]
+    except (AttributeError, LookupError, OSError, TypeError, ValueError):
+        return []
+
+
 def write(figures: Sequence[Figure], folder: Path, facts: dict[str, Any]) -> list[Path]:
-    """Write ``evaluation.json``, ``.csv`` and ``.md``; return their paths."""
+    """Write ``evaluation.json``, ``.csv`` and ``.md``; return their paths.
+
+    What they hold of another method, setting, network, checkpoint or data stays, after the new.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    new = {one.key for one in figures}
+    old = [one for one in saved(folder / "evaluation.json") if one.has_data and one.key not in new]
+    figures = [*figures, *old]
     records = [record(one) for one in figures]
     paths = [folder / f"evaluation.{suffix}" for suffix in ("json", "csv", "md")]
     text = json.dumps({"about": facts, "figures": records}, indent=1)
@@ -103,7 +154,7 @@ def record(figure: Figure) -> dict[str, Any]:
 def figure_of(given: dict[str, Any], method: str | None = None) -> Figure:
     """Return what ``record`` wrote; ``method`` where the file is of one method alone."""
     accuracy = {name: float(given[name]) for name in GROUPS if name in given}
-    about = given.get("about") or {}
+    about = dict(given.get("about") or {})
     weights = given.get("weights") or about.get("weights") or "student"
     return Figure(method or given["method"], weights, accuracy, about)
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from solo_ood.errors import UserError
 from solo_ood.evaluation.data import read, shown
-from solo_ood.evaluation.figures import LABELS, Figure, figure_of
+from solo_ood.evaluation.figures import LABELS, Figure, saved
 from solo_ood.evaluation.groups import format_groups
 from solo_ood.run_files import RunFiles, same_folder
 
@@ -17,27 +16,32 @@ def evaluation_lines(run: RunFiles) -> list[str]:
     """Return what ``report`` says: ``evaluation.json`` goes before the release's two files."""
     lines: list[str] = []
     newest, known = run.checkpoint_facts(), _figures(run.folder)
-    about: dict[str, Any] | None = None
+    judged = [(one, refusal(one, run)) for one in known]
+    references = {one.subject["train"] for one, reason in judged if not reason}
+    data: dict[str, None] = {}
     for method, name in LABELS.items():
         head = f"{name}, %"
         figures, wrong = [one for one in known if one.method == method], ""
-        for figure in figures:
-            reason = refusal(figure, run)
+        for figure, reason in judged:
+            if figure.method != method:
+                continue
             if reason:
                 wrong = reason
                 continue
-            about = figure.about
+            for part in ("val", "train"):
+                data[f"{part}: {shown(figure.about[part])}"] = None
             alone = [one.weights for one in figures].count(figure.weights) == 1
-            text = f"{format_groups(figure.accuracy)}  ({_details(figure, newest, alone)})"
+            details = _details(figure, newest, alone)
+            if len(references) > 1:
+                details += f", train {figure.subject['train']}"
+            text = f"{format_groups(figure.accuracy)}  ({details})"
             lines.append(f"{head:<14}{text}")
             head = ""
         if head and not figures:
             lines.append(f"{head:<14}not evaluated")
         if wrong:
             lines.append(f"{head:<14}not shown: {wrong}")
-    if about:
-        lines.append(f"{'':<14}val: {shown(about['val'])}")
-        lines.append(f"{'':<14}train: {shown(about['train'])}")
+    lines += [f"{'':<14}{text}" for text in sorted(data, reverse=True)]
     return lines
 
 
@@ -47,11 +51,10 @@ def refusal(figure: Figure, run: RunFiles) -> str:
     A run with labelled validation images is judged by those. Where it has none, whatever the user
     named is shown, with its path.
     """
-    val = figure.about.get("val")
     again = f"evaluate again: solo-ood evaluate {run.folder}"
-    if not isinstance(val, dict) or not {"path", "images", "classes"} <= set(val):
+    if not figure.has_data:
         return f"a figure that does not say of which data; {again}"
-    own = run.image_folder("val_path")
+    val, own = figure.about["val"], run.image_folder("val_path")
     if own is None:
         return ""
     if not same_folder(val["path"], own):
@@ -71,22 +74,12 @@ def _details(figure: Figure, newest: dict[str, Any], alone: bool) -> str:
 
 def _figures(folder: Path) -> list[Figure]:
     """Return the figures of the files in ``folder``; a damaged file has none."""
-    whole = _read(folder / "evaluation.json")
-    given: list[tuple[dict[str, Any], str | None]]
-    given = [(one, None) for one in whole.get("figures", [])]
-    there = {one.get("method") for one, _ in given}
-    given += [
-        (_read(folder / f"{method}.json"), method) for method in LABELS if method not in there
-    ]
-    return [figure_of(one, method) for one, method in given if "All" in one]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    found = saved(folder / "evaluation.json")
+    there = {one.method for one in found}
+    for method in LABELS:
+        if method not in there:
+            found += saved(folder / f"{method}.json", method)
+    return found
 
 
 def _counts(folder: Path) -> list[int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from solo_ood.cache import cache_folder
+from solo_ood.text import seed_of, user_path
 
 METHODS = ("knn", "linear")
 WEIGHTS = ("teacher", "student")
@@ -70,27 +71,32 @@ def add_arguments(command: ArgumentParser) -> None:
     command.formatter_class = RawDescriptionHelpFormatter
     command.epilog = EPILOG
     add = command.add_argument
-    add("run", type=Path, help="folder with a .ckpt and args.json, or a .ckpt")
-    add("--train", type=Path, metavar="DIR", help="labelled reference; default: see below")
-    add("--val", type=Path, metavar="DIR", help="labelled images to classify; default: see below")
-    add("--tail", type=Path, metavar="DIR", help="what defines the groups; default: see below")
-    add("--out", type=Path, help="folder of evaluation.{json,csv,md}; default: RUN")
+    add("run", type=user_path, help="folder with a .ckpt and args.json, or a .ckpt")
+    add("--train", type=user_path, metavar="DIR", help="labelled reference; default: see below")
+    add(
+        "--val",
+        type=user_path,
+        metavar="DIR",
+        help="labelled images to classify; default: see below",
+    )
+    add("--tail", type=user_path, metavar="DIR", help="what defines the groups; default: see below")
+    add("--out", type=user_path, help="folder of evaluation.{json,csv,md}; default: RUN")
     add("--weights", nargs="+", choices=WEIGHTS, default=(), help="default: all that are there")
     add("--methods", nargs="+", choices=METHODS, default=METHODS, help="default: both")
-    add("--k", nargs="+", type=_count, default=default["k"], help="neighbours (default: 20)")
+    add("--k", nargs="+", type=count, default=default["k"], help="neighbours (default: 20)")
     add(
-        "--temperature", nargs="+", type=_positive, default=default["temperature"], metavar="T",
+        "--temperature", nargs="+", type=positive, default=default["temperature"], metavar="T",
         help="of the k-NN's weights exp(cosine / T) (default: 0.07)",
     )  # fmt: skip
-    add("--seed", type=int, default=default["seed"], help="of what the probe holds out")
-    add("--cache", type=Path, help="folder of the embeddings; default: below $SOLO_OOD_CACHE")
-    add("--image-size", type=_count, help="pixels; default: the run's crop size")
-    add("--batch-size", type=_count, default=default["batch_size"])
-    add("--num-workers", type=_natural, default=default["num_workers"])
+    add("--seed", type=seed_of, default=default["seed"], help="of what the probe holds out")
+    add("--cache", type=user_path, help="folder of the embeddings; default: below $SOLO_OOD_CACHE")
+    add("--image-size", type=count, help="pixels; default: the run's crop size")
+    add("--batch-size", type=count, default=default["batch_size"])
+    add("--num-workers", type=natural, default=default["num_workers"])
     add("--accelerator", default=default["accelerator"], help="as Lightning's")
-    add("--devices", type=_devices, default=default["devices"], help="as Lightning's")
+    add("--devices", type=devices, default=default["devices"], help="as Lightning's")
     add(
-        "--max-unreadable", type=_share, default=default["max_unreadable"], metavar="SHARE",
+        "--max-unreadable", type=share, default=default["max_unreadable"], metavar="SHARE",
         help="of the images that may be left out (default: %(default)s)",
     )  # fmt: skip
 
@@ -102,33 +108,34 @@ def options_of(args: Namespace, command: str) -> EvaluateOptions:
     return EvaluateOptions(**{**given, "command": command})
 
 
-def _natural(text: str) -> int:
+# argparse shows the names of these functions: "invalid count value: 'x'".
+def natural(text: str) -> int:
     value = int(text)
     if value < 0:
         raise ArgumentTypeError(f"expected 0 or more, got {text}")
     return value
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise ArgumentTypeError(f"expected at least 1, got {text}")
     return value
 
 
-def _positive(text: str) -> float:
+def positive(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
         raise ArgumentTypeError(f"expected more than 0, got {text}")
     return value
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         raise ArgumentTypeError(f"expected a share from 0 to 1, got {text}")
     return value
 
 
-def _devices(text: str) -> int | str:
-    return text if text == "auto" else _count(text)
+def devices(text: str) -> int | str:
+    return text if text == "auto" else count(text)

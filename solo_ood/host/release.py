@@ -25,6 +25,7 @@ from solo_ood import host
 from solo_ood.data.training_images import show_all_bits
 from solo_ood.errors import UserError, unknown_name
 from solo_ood.preflight.steps import num_processes
+from solo_ood.run_files import find_run
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.228, 0.224, 0.225)
 
@@ -233,3 +234,23 @@ def checkpointer(cfg: DictConfig) -> Checkpointer:
         frequency=cfg.checkpoint.get("frequency", 1),
         keep_previous_checkpoints=cfg.checkpoint.get("keep_prev", False),
     )
+
+
+def checkpoint_to_resume(cfg: DictConfig, folder: Path) -> str | None:
+    """Return the checkpoint below ``folder`` that a run goes on from; ``None`` = from scratch."""
+    """Return ``cfg.resume_from_checkpoint``, or the newest run of the same config."""
+    if cfg.get("resume_from_checkpoint"):
+        return cfg.resume_from_checkpoint
+    if not OmegaConf.select(cfg, "auto_resume.enabled"):
+        return None
+    wanted = OmegaConf.to_container(cfg, resolve=True)
+    found = []
+    for path in folder.glob("*/args.json"):
+        try:
+            found.append(find_run(path.parent))
+        except UserError:  # a run that ended before its first checkpoint
+            continue
+    for run in sorted(found, key=lambda one: one.checkpoint.stat().st_mtime, reverse=True):
+        if run.args.get("config") == wanted:
+            return str(run.checkpoint)
+    return None

@@ -33,6 +33,8 @@ from solo_ood.host.backbones import read_args as read_trained
 from solo_ood.linear_config import run_setting
 from solo_ood.loading import load
 from solo_ood.loggers import logger_names, with_loggers
+from solo_ood.output import check_writable
+from solo_ood.preflight.data import check_labelled_folder
 from solo_ood.preflight.steps import num_processes
 from solo_ood.run_files import RunFiles, find_run
 
@@ -61,7 +63,7 @@ def pretrain(cfg: DictConfig) -> Path:
     loggers = with_loggers([logger], logger_names(cfg), logs)
     callbacks = [release.checkpointer(cfg)] if cfg.checkpoint.enabled else []
     trainer = _trainer(cfg, loggers, callbacks)
-    resumed = _checkpoint_to_resume(cfg, logs)
+    resumed = release.checkpoint_to_resume(cfg, logs)
     if resumed is not None:
         # Lightning before 2.6 unpickles whatever a checkpoint holds: see first that it is harmless.
         load(existing(Path(resumed)), mmap=True)
@@ -80,6 +82,9 @@ def linear(cfg: DictConfig) -> dict[str, float]:
     seed_everything(cfg.get("seed", 5))
     release.require(cfg, "data.dataset", "custom", "imagenet", "imagenet100")  # ImageFolders
     run = find_run(Path(cfg.pretrained_feature_extractor))
+    check_writable(run.folder, "the run's folder")
+    if cfg.data.get("tail_path") is not None:
+        check_labelled_folder(cfg.data.tail_path, "data.tail_path")
     weights = cfg.get("weights", "student")
     network, crop_size = load_network(run.checkpoint, weights)
     groups = groups_of(cfg.data.get("tail_path"), cfg.data.train_path)
@@ -129,13 +134,13 @@ def linear(cfg: DictConfig) -> dict[str, float]:
 
 def knn(
     checkpoint: Path,
-    train_path: str | None = None,
-    val_path: str | None = None,
+    train_path: str | Path | None = None,
+    val_path: str | Path | None = None,
     weights: str = "student",
     k: int = 20,
     temperature: float = 0.07,
     distance: str = "cosine",
-    tail_path: str | None = None,
+    tail_path: str | Path | None = None,
     batch_size: int = 64,
     num_workers: int = 1,
 ) -> dict[str, float]:
@@ -149,12 +154,17 @@ def knn(
             training folder, where its data are evaluated.
     """
     run = find_run(checkpoint)
-    network, crop_size = load_network(run.checkpoint, weights)
-    network.eval()
+    check_writable(run.folder, "the run's folder")
     if tail_path is None and train_path is None:
         tail_path = run_setting(checkpoint, "tail_path")
-    train_path = train_path or run_setting(checkpoint, "train_path")
-    val_path = val_path or run_setting(checkpoint, "val_path")
+    train_path = str(train_path or run_setting(checkpoint, "train_path"))
+    val_path = str(val_path or run_setting(checkpoint, "val_path"))
+    tail_path = None if tail_path is None else str(tail_path)
+    for option, path in (("train", train_path), ("val", val_path), ("tail", tail_path)):
+        if path is not None:
+            check_labelled_folder(path, f"--{option}_data_path")
+    network, crop_size = load_network(run.checkpoint, weights, "--weights {}")
+    network.eval()
     groups = groups_of(tail_path, train_path)
     normalise = read_trained(run.checkpoint).normalisation
     loaders = release.eval_loaders(
@@ -186,8 +196,15 @@ def knn(
     return result
 
 
-def load_network(checkpoint: Path, weights: str = "student") -> tuple[torch.nn.Module, int]:
+def load_network(
+    checkpoint: Path, weights: str = "student", to_choose: str = "weights={}"
+) -> tuple[torch.nn.Module, int]:
     """Return the student or teacher network of a checkpoint and its training crop size (pixels).
+
+    Args:
+        checkpoint: its ``args.json`` beside it.
+        weights: ``student`` or ``teacher``.
+        to_choose: see ``load_file``.
 
     Raises:
         UserError: if the file or the ``args.json`` beside it is missing, for other ``weights``, or
@@ -212,7 +229,8 @@ def load_network(checkpoint: Path, weights: str = "student") -> tuple[torch.nn.M
             got=f"{type(error).__name__}: {(str(error).splitlines() or [''])[-1].strip()}",
             remedy=SAME_RUN,
         ) from error
-    _, note = load_file(network, checkpoint, weights, str(args.get("encoder")), SAME_RUN)
+    name = str(args.get("encoder"))
+    _, note = load_file(network, checkpoint, weights, name, SAME_RUN, to_choose)
     print(f"{checkpoint.name}: {note}", file=sys.stderr)
     return network, crop_size
 
@@ -268,25 +286,6 @@ def _trainer(cfg: DictConfig, logger: Any, callbacks: list[Any]) -> Trainer:
     if kwargs.get("strategy") == "ddp":
         kwargs["strategy"] = DDPStrategy(find_unused_parameters=False)
     return Trainer(**kwargs)
-
-
-def _checkpoint_to_resume(cfg: DictConfig, folder: Path) -> str | None:
-    """Return ``cfg.resume_from_checkpoint``, or the newest run of the same config."""
-    if cfg.get("resume_from_checkpoint"):
-        return cfg.resume_from_checkpoint
-    if not OmegaConf.select(cfg, "auto_resume.enabled"):
-        return None
-    wanted = OmegaConf.to_container(cfg, resolve=True)
-    found = []
-    for path in folder.glob("*/args.json"):
-        try:
-            found.append(find_run(path.parent))
-        except UserError:  # a run that ended before its first checkpoint
-            continue
-    for run in sorted(found, key=lambda one: one.checkpoint.stat().st_mtime, reverse=True):
-        if run.args.get("config") == wanted:
-            return str(run.checkpoint)
-    return None
 
 
 def _write_json(path: Path, result: dict[str, Any]) -> None:

@@ -50,12 +50,7 @@ def check_data(cfg: DictConfig) -> None:
             continue  # no validation
         is_file = path is not None and OmegaConf.select(cfg, "data.format") == "h5"
         if path is None or not (Path(path).is_dir() or (is_file and Path(path).is_file())):
-            raise UserError(
-                key,
-                expected="an existing folder",
-                got=path,
-                remedy=f"Set it: {key}=PATH (an ImageFolder for data.dataset=custom).",
-            )
+            raise _no_folder(key, path, f"{key}=PATH (an ImageFolder for data.dataset=custom)")
         if OmegaConf.select(cfg, "data.format") == "h5":
             continue
         no_labels = bool(OmegaConf.select(cfg, "data.no_labels"))
@@ -65,6 +60,24 @@ def check_data(cfg: DictConfig) -> None:
             check_training_folder(Path(path), key, no_labels)
         if not no_labels:
             _check_classes(key, Path(path))
+
+
+def check_labelled_folder(path: str, option: str) -> None:
+    """Raise ``UserError`` unless ``path`` is a folder of class folders as the host reads them.
+
+    Args:
+        path: an ImageFolder.
+        option: what names it, of a program without a config or beside the host's own keys.
+    """
+    if not Path(path).is_dir():
+        mark = " " if option.startswith("-") else "="
+        raise _no_folder(option, path, f"{option}{mark}PATH (an ImageFolder)")
+    check_training_folder(Path(path), option)
+    _check_classes(option, Path(path))
+
+
+def _no_folder(key: str, path: str | None, how: str) -> UserError:
+    return UserError(key, expected="an existing folder", got=path, remedy=f"Set it: {how}.")
 
 
 def take_flat_folder(cfg: DictConfig) -> None:
