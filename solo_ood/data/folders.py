@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from solo_ood.data.labels import Labelled, join
-from solo_ood.data.names import clean, is_litter, layout_parts, split_of
+from solo_ood.data.names import clean, is_litter, layout_parts, split_of, splits_among
 from solo_ood.data.order import natural_key
 from solo_ood.data.tree import Tree, walk
 from solo_ood.errors import UserError
@@ -90,7 +90,7 @@ def splits_of(tree: Tree) -> tuple[str, str, list[str]] | None:
     Raises:
         UserError: for splits beside classes, without class folders, or without their counterpart.
     """
-    splits = {name: kind for name in tree.folders if (kind := split_of(name)) is not None}
+    splits = splits_among(tree.folders)
     if not splits or (split_of(tree.root.resolve().name) and not _has_splits(tree)):
         return None  # in a split, `train` is a vehicle
     held = {name: tree.below(name) for name in tree.folders}
@@ -186,12 +186,34 @@ def _labelled(tree: Tree) -> list[tuple[Path, str]]:
             got=f"no images in {_some(empty)}",
             remedy="Remove the empty class folder, or put its images there.",
         )
+    _refuse_splits(tree)
     ordered = sorted(names, key=clean)  # as the numbers of the classes
     return [
         (tree.root.joinpath(*one), name)
         for name in ordered
         for one in sorted(rows[name], key=_order)
     ]
+
+
+def _refuse_splits(tree: Tree) -> None:
+    """Raise ``UserError`` for folders that hold the same folders and so look like splits."""
+    inner: dict[str, set[str]] = {name: set() for name in tree.folders}
+    for parts in tree.images:
+        if len(parts) == 2:
+            return  # a picture of the class itself
+        if len(parts) > 2:
+            inner[parts[0]].add(parts[1])
+    first, *others = inner.values()
+    same = all({*map(clean, one)} == {*map(clean, first)} for one in others)
+    if others and same and len(first) > 1 and not any(map(split_of, first)):
+        raise UserError(
+            f"data {tree.root}",
+            expected="a folder for every class",
+            got=f"{_some(list(inner))}, which hold the same folders ({_some(sorted(first))}): are "
+            "those the classes?",
+            remedy="If so, call the folders around them train and val, or give one of them; "
+            f"if not, {_CSV[3:]}.",
+        )
 
 
 def _order(parts: tuple[str, ...]) -> tuple[Any, ...]:
@@ -239,7 +261,7 @@ def _remedy(tree: Tree, wrong: Sequence[str]) -> str:
         below = tree.below(name)
         classes = below
         if _has_splits(below):
-            classes = below.below(next(one for one in below.folders if split_of(one)))
+            classes = below.below(next(iter(splits_among(below.folders))))
         if classes.folders:
             return f"If the classes are the folders in {name}, give {below.root}; {_CSV[3:]}."
     return (
@@ -249,7 +271,7 @@ def _remedy(tree: Tree, wrong: Sequence[str]) -> str:
 
 
 def _has_splits(tree: Tree) -> bool:
-    kinds = {kind[0] for name in tree.folders if (kind := split_of(name)) is not None}
+    kinds = {kind for kind, _ in splits_among(tree.folders).values()}
     return kinds == {"fit", "test"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 # By rank: of several folders of a kind the first is taken.
 FIT_NAMES = ("train", "training", "trainval", "fit", "trn")
@@ -52,6 +53,26 @@ def split_of(name: str) -> tuple[str, int] | None:
         if word in known:
             return kind, known.index(word)
     return None
+
+
+def splits_among(names: Iterable[str]) -> dict[str, tuple[str, int]]:
+    """Return which names of folders that lie side by side are splits', see ``split_of``.
+
+    Also ``seg_train`` and ``train.v1``, where all folders have a split's name as a word of theirs
+    and there are some to fit and some to test on: beside ``bus``, a ``train_station`` is a class.
+    """
+    names = list(names)
+    plain = {name: kind for name in names if (kind := split_of(name)) is not None}
+    loose = {name: plain.get(name) or _split_in(name) for name in names}
+    if all(loose.values()) and {kind[0] for kind in loose.values() if kind} == {"fit", "test"}:
+        return {name: kind for name, kind in loose.items() if kind}
+    return plain
+
+
+def _split_in(name: str) -> tuple[str, int] | None:
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", clean(name))
+    found = [kind for word in words if (kind := split_of(word)) is not None]
+    return found[0] if len(found) == 1 else None
 
 
 def is_litter(name: str) -> bool:
