@@ -307,3 +307,18 @@ def test_a_config_of_ones_own_gets_the_block(tmp_path):
         [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, capture_output=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_work_goes_on_where_nobody_reads_its_words(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from solo_ood.text import show; sys.stdin.read(1); "
+        "[show(word) for word in 'abc']; Path(sys.argv[1]).touch()"
+    )
+    arguments = [sys.executable, "-c", code, str(tmp_path / "done")]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as process:  # fmt: skip
+        process.stdout.close()
+        process.stdin.write(b"x")
+        process.stdin.close()
+        assert (process.wait(60), process.stderr.read()) == (0, b"")
+    assert (tmp_path / "done").exists()
