@@ -123,6 +123,18 @@ def test_what_is_hidden_or_made_by_systems_is_skipped_and_said(tmp_path):
         assert name in said
 
 
+def test_images_of_other_formats_are_said(tmp_path):
+    classes(tmp_path, "train", "val")
+    for number, name in enumerate(("a.gif", "b.GIF", "c.avif", "d", "notes.txt")):
+        write(tmp_path / ("train/car", "val/rider")[number % 2] / name)
+    note = "not read: 2 .gif, 1 .avif, 1 without a suffix (image folders take .jpg, "
+    assert [one[: len(note)] for one in read_splits(tmp_path)[0].notes] == [note]
+    write(tmp_path / "train/van/a.gif")
+    write(tmp_path / "train/van/list.txt")
+    with pytest.raises(UserError, match=r"no images in van, but 1 .gif, 1 .txt. Convert them"):
+        read_splits(tmp_path)
+
+
 def test_the_order_is_that_of_an_image_folder(tmp_path):
     fill(tmp_path, "car/2", "car/3", "rider", "car", n=3)
     fit, _ = read_splits(tmp_path)

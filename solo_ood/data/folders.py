@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from solo_ood.data.labels import Labelled, join
 from solo_ood.data.names import clean, is_litter, layout_parts, split_of, splits_among
 from solo_ood.data.order import natural_key
-from solo_ood.data.tree import Tree, walk
+from solo_ood.data.tree import Tree, counted, walk
 from solo_ood.errors import UserError
 
 _CSV = "or write a CSV of path,label[,split]"
@@ -180,11 +181,14 @@ def _labelled(tree: Tree) -> list[tuple[Path, str]]:
             rows[one[0]].append(one)
     empty = [name for name, files in rows.items() if not files]
     if empty:
+        others = counted(sum((tree.below(name).suffixes() for name in empty), Counter()))
         raise UserError(
             f"image folder {tree.root}",
             expected="a folder with images for every class",
-            got=f"no images in {_some(empty)}",
-            remedy="Remove the empty class folder, or put its images there.",
+            got=f"no images in {_some(empty)}" + f", but {others}" * bool(others),
+            remedy="Convert them to .jpg or .png, or remove the folder."
+            if others
+            else "Remove the empty class folder, or put its images there.",
         )
     _refuse_splits(tree)
     ordered = sorted(names, key=clean)  # as the numbers of the classes
