@@ -163,6 +163,8 @@ def test_broken_files_are_named_counted_and_left_out(streets, tmp_path, capsys):
         ),
         (["--rare", "person", "--boxes", "no.csv", "--exemplars", "5"], "got 1 and 1 exemplars"),
         (["--rare", "person", "sky", "--boxes", "no.csv", "--min-share", ".1"], "sky, fit split"),
+        (["--accelerator", "foo"], "--accelerator, --devices: expected what there is .* got foo"),
+        (["--accelerator", "tpu"], "--accelerator, --devices: expected what there is .* got tpu"),
         (["--rare", "tail"], "--rare tail: expected images of one label"),
         (["--rare", "person", "--imbalance", "10"], "--imbalance: expected images of one label"),
     ],

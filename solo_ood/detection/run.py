@@ -33,6 +33,7 @@ from solo_ood.detection.request import (
     read_data,
 )
 from solo_ood.embedding.copies import equal_note
+from solo_ood.embedding.devices import check_devices
 from solo_ood.embedding.extract import Embedded, ExtractConfig, common_size, embed
 from solo_ood.embedding.networks import make_embedder
 from solo_ood.errors import UserError
@@ -53,6 +54,17 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     """
     check_output(options)
     check_data(options)
+    extract = ExtractConfig(
+        options.cache,
+        options.image_size or DEFAULT_SIZES[layout_of(options.data)],
+        options.batch_size,
+        options.num_workers,
+        options.accelerator,
+        options.devices,
+        options.num_nodes,
+        options.max_unreadable,
+    )
+    check_devices(extract)
     with_patches = needs_patches(options.detectors)
     # Names and files of the networks before the images are looked at, which may take minutes.
     embedders = [make_embedder(spec, options.stage, with_patches) for spec in options.embedders]
@@ -73,16 +85,6 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     empty = Feats(np.zeros((len(fit), 1), dtype=np.float32))
     rare = _rare(definitions, fit, test)
     check(Task(empty, None if test is None else empty, rare), plan, detectors)
-    extract = ExtractConfig(
-        options.cache,
-        options.image_size or DEFAULT_SIZES[layout_of(options.data)],
-        options.batch_size,
-        options.num_workers,
-        options.accelerator,
-        options.devices,
-        options.num_nodes,
-        options.max_unreadable,
-    )
     root = options.data if options.data.is_dir() else options.data.parent
     kinds = survey(*(split.paths for split in (fit, test) if split is not None))
     notes += kinds.notes
