@@ -275,6 +275,23 @@ def test_a_value_of_the_wrong_kind_is_named_in_words(capsys):
     assert "argument --base-rate: invalid share value: 'much'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ("--seed 5000000000", "expected less than 2**32"),
+        ("--seed -1", "expected 0 or more"),
+        ("--class-order 4294967296", "expected less than 2**32"),
+        ("--imbalance nan", "expected 1 or more, got nan"),
+        ("--imbalance inf", "expected 1 or more, got inf"),
+        ("--imbalance 0.5", "expected 1 or more, got 0.5"),
+    ],
+)
+def test_numbers_that_no_run_could_use_are_refused_by_name(arguments, error, capsys):
+    with pytest.raises(SystemExit):
+        main(["detect", ".", "--embedder", "x", *arguments.split()])
+    assert f"argument {arguments.split()[0]}: {error}" in capsys.readouterr().err
+
+
 def test_no_remedy_says_nothing():
     texts = [path.read_text() for path in (REPOSITORY / "solo_ood").rglob("*.py")]
     remedies = [match for text in texts for match in re.findall(r'remedy=f?"([^"]*)', text)]

@@ -111,10 +111,10 @@ def add_arguments(command: ArgumentParser) -> None:
         default="fit",
         help="each: on the test split the pixel share comes from its own labels",
     )
-    add("--imbalance", type=float, help="make an ImageFolder long-tailed: largest / smallest class")
+    add("--imbalance", type=ratio, help="make an ImageFolder long-tailed: largest / smallest class")
     add(
         "--class-order",
-        type=whole_number,
+        type=seed,
         default=0,
         metavar="SEED",
         help="which classes become rare",
@@ -157,7 +157,7 @@ def add_arguments(command: ArgumentParser) -> None:
         default=plan.block,
         help="neighbouring images (of a video) kept together in folds and bootstrap samples",
     )
-    add("--seed", type=whole_number, default=plan.seed)
+    add("--seed", type=seed, default=plan.seed)
 
     images = command.add_argument_group("embedding")
     add = images.add_argument
@@ -218,6 +218,20 @@ def whole_number(text: str) -> int:
     value = int(text)
     if value < 0:
         raise ArgumentTypeError(f"expected 0 or more, got {text}")
+    return value
+
+
+def seed(text: str) -> int:
+    value = whole_number(text)
+    if value >= 2**32:  # of NumPy's older generators, which scikit-learn uses
+        raise ArgumentTypeError(f"expected less than 2**32, got {text}")
+    return value
+
+
+def ratio(text: str) -> float:
+    value = float(text)
+    if not 1 <= value < float("inf"):
+        raise ArgumentTypeError(f"expected 1 or more, got {text}")
     return value
 
 
