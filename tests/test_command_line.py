@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from warm_host import warm_host
 
-from solo_ood.cli import main
+from solo_ood.cli import main, parser
 from solo_ood.config import OODConfig, parse
 from solo_ood.errors import unknown_name
 from solo_ood.host.quiet import SILENT, silence
@@ -290,6 +290,16 @@ def test_numbers_that_no_run_could_use_are_refused_by_name(arguments, error, cap
     with pytest.raises(SystemExit):
         main(["detect", ".", "--embedder", "x", *arguments.split()])
     assert f"argument {arguments.split()[0]}: {error}" in capsys.readouterr().err
+
+
+def test_options_given_twice_are_joined_and_replace_the_default():
+    command = ["detect", ".", "--embedder", "a", "b", "--embedder", "c", "--detectors", "knn"]
+    for _ in range(2):  # a default that grew would show the second time
+        args = parser().parse_args([*command, "--rare", "a", "b", "--rare", "c", "--sizes", "9"])
+        assert (args.rare, args.embedder) == (["a", "b", "c"], ["a", "b", "c"])
+        assert (args.detectors, args.sizes) == (["knn"], [9])
+    args = parser().parse_args(["detect", ".", "--embedder", "a"])
+    assert (tuple(args.sizes), tuple(args.rare)) == ((256, 1024, None), ())
 
 
 def test_no_remedy_says_nothing():
