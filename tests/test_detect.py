@@ -176,6 +176,17 @@ def test_bad_arguments_are_one_line_before_any_work(streets, tmp_path, arguments
     assert not any(tmp_path.iterdir())
 
 
+def test_a_definition_without_rare_images_that_can_be_read_is_an_error(tmp_path):
+    for name, n in (("car", 9), ("rider", 1)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(n):
+            Image.new("RGB", (32, 32), (number, 9, 9)).save(tmp_path / f"data/{name}/{number}.png")
+    (tmp_path / "data/rider/0.png").write_bytes(b"no image")
+    with pytest.raises(SystemExit, match="--rare tail, fit split: .* got 0% of 9 rare"):
+        run(tmp_path / "data", tmp_path / "out", "--detectors", "knn", "--sizes", "all",
+            "--folds", "2", "--max-unreadable", "0.2")  # fmt: skip
+
+
 def test_a_file_of_foreign_weights_is_an_error(streets, tmp_path):
     torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "weights.pth")
     with pytest.raises(SystemExit, match=r"expected all \d+ tensors .*got 0 "):

@@ -11,7 +11,7 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from solo_ood.data.images import Split, layout_of
-from solo_ood.data.rare import RareDefinition, tail_note
+from solo_ood.data.rare import RareDefinition, check_rates, tail_note
 from solo_ood.data.survey import cut_note, survey
 from solo_ood.detection import table
 from solo_ood.detection.detectors import Detector
@@ -32,7 +32,7 @@ from solo_ood.detection.request import (
     needs_patches,
     read_data,
 )
-from solo_ood.embedding.copies import equal_note
+from solo_ood.embedding.copies import copies_note, equal_note
 from solo_ood.embedding.devices import check_devices
 from solo_ood.embedding.extract import Embedded, ExtractConfig, common_size, embed
 from solo_ood.embedding.networks import make_embedder
@@ -106,6 +106,8 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     for one, size in zip(embedders, sizes):
         fit_feats = embed(fit, one, extract, root, "fit", size)
         test_feats = None if test is None else embed(test, one, extract, root, "test", size)
+        for definition in definitions:  # what could not be read may have been all that is rare
+            check_rates(definition, fit_feats.split, test_feats.split if test_feats else None)
         embedded.append((fit_feats, test_feats))
     if not first:
         return []
@@ -121,6 +123,9 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
         notes += [f"{name}: {one.note}", *_left_out(result.fit, f"fit, {name}")]
         notes += _left_out(result.test, f"test, {name}") if test_feats else []
         notes += [f"fit, {name}: {note}" for note in equal_note(result.task.fit.pooled)]
+        if test_feats:
+            copies = copies_note(result.task.fit.pooled, test_feats.pooled)
+            notes += [f"test, {name}: {note}" for note in copies]
         skipped = [n for n in plan.sizes if n is not None and n > len(result.fit)]
         notes += [f"N = {n} left out: the fit split has {len(result.fit)}" for n in skipped]
     notes = list(dict.fromkeys(notes))
