@@ -9,7 +9,8 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from solo_ood.data.labels import Labelled, join
-from solo_ood.data.names import clean, is_litter, layout_parts, split_of, splits_among
+from solo_ood.data.layouts import layout_parts, layout_remedy, looks_like
+from solo_ood.data.names import clean, is_litter, split_of, splits_among
 from solo_ood.data.order import natural_key
 from solo_ood.data.tree import Tree, counted, walk
 from solo_ood.errors import UserError
@@ -33,6 +34,13 @@ def read_folders(root: Path) -> tuple[Labelled, Labelled | None, list[str]]:
     else:
         fit_name, test_name, more = found
         fit_tree, test_tree = _unwrapped(tree.below(fit_name)), _unwrapped(tree.below(test_name))
+        if fit_tree[0].folders and not test_tree[0].folders:  # Kaggle's: its labels are secret
+            raise UserError(
+                f"image folder {tree.root}",
+                expected=f"class folders in {fit_name} and {test_name}",
+                got=f"{len(test_tree[0].loose)} images and no folders in {test_name}",
+                remedy=f"Give {tree.root / fit_name}, {_CSV}.",
+            )
         fit, test = _labelled(fit_tree[0]), _labelled(test_tree[0])
         notes += more
         _same_classes(fit_name, fit, test_name, test)
@@ -172,7 +180,7 @@ def _labelled(tree: Tree) -> list[tuple[Path, str]]:
             f"data {tree.root}",
             expected="a folder for every class",
             got=f"{_some(parts or splits)}, by name a part of another layout"
-            f"{_looks_like(names) if parts else ''}",
+            f"{looks_like(names) if parts else ''}",
             remedy=_remedy(tree, parts or splits),
         )
     rows: dict[str, list[tuple[str, ...]]] = {name: [] for name in names}
@@ -248,27 +256,15 @@ def _linked(fit: Sequence[tuple[Path, str]], test: Sequence[tuple[Path, str]] | 
     return [f"{len(rows)} files are links to {pictures} pictures; their labels were joined"]
 
 
-def _looks_like(names: Sequence[str]) -> str:
-    folded = {clean(name).casefold() for name in names}
-    for known, layout in (
-        ({"jpegimages", "annotations"}, "Pascal VOC's"),
-        ({"leftimg8bit", "gtfine"}, "Cityscapes'"),
-        ({"images", "labels"}, "that of detection or segmentation, such as YOLO's or BDD100K's"),
-    ):
-        if known <= folded:
-            return f" (it looks like {layout})"
-    return ""
-
-
 def _remedy(tree: Tree, wrong: Sequence[str]) -> str:
-    for name in wrong:
+    for name in () if layout_remedy(tree.folders) else wrong:
         below = tree.below(name)
         classes = below
         if _has_splits(below):
             classes = below.below(next(iter(splits_among(below.folders))))
         if classes.folders:
             return f"If the classes are the folders in {name}, give {below.root}; {_CSV[3:]}."
-    return (
+    return layout_remedy(tree.folders) or (
         f"Make a folder for every class, {_CSV}; for masks, use images/10k/{{train,val}} and "
         "labels/sem_seg/masks/{train,val} (BDD100K's layout)."
     )

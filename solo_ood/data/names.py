@@ -1,4 +1,4 @@
-"""What names say: of labels, of splits, of other programs' litter, of the parts of a layout."""
+"""What names say: of labels, of splits, of other programs' litter."""
 
 from __future__ import annotations
 
@@ -19,18 +19,6 @@ _LITTER = {
     *("__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "lost+found"),
     *("system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
 }
-
-# Parts of layouts for detection and segmentation: they hold images or labels, but are no classes.
-_IMAGES = {
-    *("images", "image", "img", "imgs", "jpegimages", "leftimg8bit", "10k", "100k"),
-}
-_LABELS = {
-    *("labels", "annotations", "annotation", "masks", "bboxes", "imagesets", "gtfine", "gtcoarse"),
-    *("sem_seg", "color_labels", "colormaps", "ground_truth", "groundtruth", "label_images"),
-    *("segmentationclass", "segmentationobject", "segmentations"),
-}
-# As classes they make sense, unless images lie beside them.
-_MAYBE_LABELS = {"label", "mask", "seg", "segmentation", "gt", "boxes"}
 
 
 def clean(name: str) -> str:
@@ -78,12 +66,3 @@ def _split_in(name: str) -> tuple[str, int] | None:
 def is_litter(name: str) -> bool:
     """Return whether a file or folder is hidden, or made by a system rather than by a person."""
     return name.startswith(".") or name.casefold() in _LITTER
-
-
-def layout_parts(names: list[str]) -> list[str]:
-    """Return those of the names of folders that are parts of a layout and not classes."""
-    folded = {name: clean(name).casefold() for name in names}
-    known = _IMAGES | _LABELS
-    if any(name in _IMAGES for name in folded.values()):
-        known = known | _MAYBE_LABELS
-    return [name for name in names if folded[name] in known]
