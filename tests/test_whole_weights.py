@@ -196,7 +196,13 @@ def test_a_family_may_call_its_classifier_what_it_likes():
     assert fill(network, state, "auto", "w.pth", "x")[1].endswith("classif (1), a head")
 
 
-@pytest.mark.parametrize("key", ["adapter.0.weight", "stem.weight", "backbone2.conv1.weight"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("adapter.0.weight", "stem.weight", "backbone2.conv1.weight"),
+        *("norm_input.weight", "input_norm.weight", "pre_norm.weight", "stem_bn.bias"),
+    ],
+)
 def test_a_module_beside_the_network_that_may_come_before_it_is_an_error(key):
     state = {f"backbone.{k}": v for k, v in state_of(num_classes=0).items()}
     with pytest.raises(UserError, match=rf"got also {key.partition('.')[0]}: a part"):
