@@ -134,7 +134,7 @@ def test_broken_files_are_named_counted_and_left_out(streets, tmp_path, capsys):
     rows = run(data, tmp_path / "out", *arguments, "--max-unreadable", "0.1")
     assert {(row["n_fit"], row["n_test"]) for row in rows} == {("58", "29")}
     said = capsys.readouterr().out
-    for name in ("image not readable (007.jpg", "mask not readable (008.png", "(001.jpg"):
+    for name in ("image not readable (007.jpg", "mask not readable (008.png)", "(001.jpg)"):
         assert name in said
 
 

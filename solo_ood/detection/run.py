@@ -198,10 +198,11 @@ def _feats(embedded: Embedded) -> Feats:
 
 
 def _left_out(split: Split, what: str) -> list[str]:
-    return [
-        f"{what}: {len(names)} left out, {reason} ({', '.join(names[:3])}, …)"
-        for reason, names in split.left_out.items()
-    ]
+    notes = []
+    for reason, names in split.left_out.items():
+        shown = [*names[:3], "…"] if len(names) > 3 else names
+        notes.append(f"{what}: {len(names)} left out, {reason} ({', '.join(shown)})")
+    return notes
 
 
 def _distinct(names: Sequence[str]) -> list[str]:
