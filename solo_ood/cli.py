@@ -15,7 +15,7 @@ from io import TextIOWrapper
 from solo_ood.detection.options import add_arguments
 from solo_ood.errors import UserError
 from solo_ood.evaluation.options import add_arguments as add_evaluate_arguments
-from solo_ood.text import user_path
+from solo_ood.text import show, user_path
 
 
 @contextmanager
@@ -30,27 +30,27 @@ def user_errors() -> Iterator[None]:
 def _export(args: Namespace) -> None:
     from solo_ood.export import export
 
-    print(f"wrote {export(args.checkpoint, args.out, args.weights)}")
+    show(f"wrote {export(args.checkpoint, args.out, args.weights)}")
 
 
 def _report(args: Namespace) -> None:
     from solo_ood.report import report
 
-    print(report(args.run, args.out, args.metrics))
+    show(report(args.run, args.out, args.metrics))
 
 
 def _evaluate(args: Namespace) -> None:
     from solo_ood.evaluation.evaluate import evaluate
     from solo_ood.evaluation.options import options_of
 
-    evaluate(options_of(args, shlex.join(["solo-ood", *sys.argv[1:]])))
+    evaluate(options_of(args, shlex.join(["solo-ood", *sys.argv[1:]])), show)
 
 
 def _detect(args: Namespace) -> None:
     from solo_ood.detection.options import options_of
     from solo_ood.detection.run import detect
 
-    detect(options_of(args, shlex.join(["solo-ood", *sys.argv[1:]])))
+    detect(options_of(args, shlex.join(["solo-ood", *sys.argv[1:]])), show)
 
 
 def parser() -> ArgumentParser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from argparse import ArgumentTypeError
 from pathlib import Path
 
@@ -22,6 +23,14 @@ def _escaped(match: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte, as `os.fsdecode` keeps it
         return f"\\x{code - 0xDC00:02x}"
     return match[0].encode("unicode_escape").decode()
+
+
+def show(text: str) -> None:
+    """Print a text; where nobody reads any more, as after ``| head``, the work goes on."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def user_path(text: str) -> Path:

@@ -93,6 +93,12 @@ def test_a_missing_folder_is_named(tmp_path, missing):
         pair(tmp_path, "train")
 
 
+def test_masks_of_colours_are_said_by_their_names(tmp_path):
+    fill(tmp_path, ["a.jpg", "b.jpg"], ["a_train_color.png", "b_train_color.png"])
+    with pytest.raises(ValueError, match="none of them a pair. Give the masks of train ids"):
+        pair(tmp_path, "train")
+
+
 @pytest.mark.parametrize(("images", "masks"), [(["a.jpg"], ["b.png"]), ([], ["b.png"]), ([], [])])
 def test_a_split_without_any_pair_is_an_error_that_counts(tmp_path, images, masks):
     fill(tmp_path, images, masks)

@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from warm_host import warm_host
 
-from solo_ood.cli import main
+from solo_ood.cli import main, parser
 from solo_ood.config import OODConfig, parse
 from solo_ood.errors import unknown_name
 from solo_ood.host.quiet import SILENT, silence
@@ -275,6 +275,33 @@ def test_a_value_of_the_wrong_kind_is_named_in_words(capsys):
     assert "argument --base-rate: invalid share value: 'much'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ("--seed 5000000000", "expected less than 2**32"),
+        ("--seed -1", "expected 0 or more"),
+        ("--class-order 4294967296", "expected less than 2**32"),
+        ("--imbalance nan", "expected 1 or more, got nan"),
+        ("--imbalance inf", "expected 1 or more, got inf"),
+        ("--imbalance 0.5", "expected 1 or more, got 0.5"),
+    ],
+)
+def test_numbers_that_no_run_could_use_are_refused_by_name(arguments, error, capsys):
+    with pytest.raises(SystemExit):
+        main(["detect", ".", "--embedder", "x", *arguments.split()])
+    assert f"argument {arguments.split()[0]}: {error}" in capsys.readouterr().err
+
+
+def test_options_given_twice_are_joined_and_replace_the_default():
+    command = ["detect", ".", "--embedder", "a", "b", "--embedder", "c", "--detectors", "knn"]
+    for _ in range(2):  # a default that grew would show the second time
+        args = parser().parse_args([*command, "--rare", "a", "b", "--rare", "c", "--sizes", "9"])
+        assert (args.rare, args.embedder) == (["a", "b", "c"], ["a", "b", "c"])
+        assert (args.detectors, args.sizes) == (["knn"], [9])
+    args = parser().parse_args(["detect", ".", "--embedder", "a"])
+    assert (tuple(args.sizes), tuple(args.rare)) == ((256, 1024, None), ())
+
+
 def test_no_remedy_says_nothing():
     texts = [path.read_text() for path in (REPOSITORY / "solo_ood").rglob("*.py")]
     remedies = [match for text in texts for match in re.findall(r'remedy=f?"([^"]*)', text)]
@@ -307,3 +334,18 @@ def test_a_config_of_ones_own_gets_the_block(tmp_path):
         [sys.executable, "-W", "ignore", "-c", code], cwd=tmp_path, capture_output=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_work_goes_on_where_nobody_reads_its_words(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from solo_ood.text import show; sys.stdin.read(1); "
+        "[show(word) for word in 'abc']; Path(sys.argv[1]).touch()"
+    )
+    arguments = [sys.executable, "-c", code, str(tmp_path / "done")]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE) as process:  # fmt: skip
+        process.stdout.close()
+        process.stdin.write(b"x")
+        process.stdin.close()
+        assert (process.wait(60), process.stderr.read()) == (0, b"")
+    assert (tmp_path / "done").exists()

@@ -48,7 +48,7 @@ def test_a_profile_falls_from_the_largest_and_leaves_no_class_empty(largest, cla
     assert profile[-1] == max(1, round(largest / imbalance))
 
 
-@pytest.mark.parametrize(("classes", "imbalance"), [(1, 10), (10, 0.5)])
+@pytest.mark.parametrize(("classes", "imbalance"), [(1, 10), (10, 0.5), (10, float("nan"))])
 def test_a_profile_needs_classes_and_an_imbalance(classes, imbalance):
     with pytest.raises(UserError, match=f"got {classes} and {imbalance}"):
         exponential_counts(100, classes, imbalance)

@@ -134,7 +134,7 @@ def test_broken_files_are_named_counted_and_left_out(streets, tmp_path, capsys):
     rows = run(data, tmp_path / "out", *arguments, "--max-unreadable", "0.1")
     assert {(row["n_fit"], row["n_test"]) for row in rows} == {("58", "29")}
     said = capsys.readouterr().out
-    for name in ("image not readable (007.jpg", "mask not readable (008.png", "(001.jpg"):
+    for name in ("image not readable (007.jpg", "mask not readable (008.png)", "(001.jpg)"):
         assert name in said
 
 
@@ -163,6 +163,8 @@ def test_broken_files_are_named_counted_and_left_out(streets, tmp_path, capsys):
         ),
         (["--rare", "person", "--boxes", "no.csv", "--exemplars", "5"], "got 1 and 1 exemplars"),
         (["--rare", "person", "sky", "--boxes", "no.csv", "--min-share", ".1"], "sky, fit split"),
+        (["--accelerator", "foo"], "--accelerator, --devices: expected what there is .* got foo"),
+        (["--accelerator", "tpu"], "--accelerator, --devices: expected what there is .* got tpu"),
         (["--rare", "tail"], "--rare tail: expected images of one label"),
         (["--rare", "person", "--imbalance", "10"], "--imbalance: expected images of one label"),
     ],
@@ -172,6 +174,17 @@ def test_bad_arguments_are_one_line_before_any_work(streets, tmp_path, arguments
         run(streets, tmp_path / "out", *arguments)
     assert "\n" not in str(caught.value)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_definition_without_rare_images_that_can_be_read_is_an_error(tmp_path):
+    for name, n in (("car", 9), ("rider", 1)):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(n):
+            Image.new("RGB", (32, 32), (number, 9, 9)).save(tmp_path / f"data/{name}/{number}.png")
+    (tmp_path / "data/rider/0.png").write_bytes(b"no image")
+    with pytest.raises(SystemExit, match="--rare tail, fit split: .* got 0% of 9 rare"):
+        run(tmp_path / "data", tmp_path / "out", "--detectors", "knn", "--sizes", "all",
+            "--folds", "2", "--max-unreadable", "0.2")  # fmt: skip
 
 
 def test_a_file_of_foreign_weights_is_an_error(streets, tmp_path):

@@ -14,7 +14,7 @@ from torchvision.datasets import ImageFolder
 from solo_ood import preflight
 from solo_ood.cli import main
 from solo_ood.data.images import layout_of, read_splits
-from solo_ood.data.names import split_of
+from solo_ood.data.names import split_of, splits_among
 from solo_ood.errors import UserError
 
 SMALL = ("ood=off", "optimizer.batch_size=1")  # so that a picture is enough
@@ -51,6 +51,10 @@ SPLITS = [
     ("train2017", "val2017"),
     ("train_images", "val_images"),
     ("traindata", "testdata"),
+    ("seg_train", "seg_test"),
+    ("train.v1", "valid.v1"),
+    ("train_set_clean", "test_set_clean"),
+    ("oursTrain", "oursTest"),
 ]
 
 
@@ -119,6 +123,18 @@ def test_what_is_hidden_or_made_by_systems_is_skipped_and_said(tmp_path):
         assert name in said
 
 
+def test_images_of_other_formats_are_said(tmp_path):
+    classes(tmp_path, "train", "val")
+    for number, name in enumerate(("a.gif", "b.GIF", "c.avif", "d", "notes.txt")):
+        write(tmp_path / ("train/car", "val/rider")[number % 2] / name)
+    note = "not read: 2 .gif, 1 .avif, 1 without a suffix (image folders take .jpg, "
+    assert [one[: len(note)] for one in read_splits(tmp_path)[0].notes] == [note]
+    write(tmp_path / "train/van/a.gif")
+    write(tmp_path / "train/van/list.txt")
+    with pytest.raises(UserError, match=r"no images in van, but 1 .gif, 1 .txt. Convert them"):
+        read_splits(tmp_path)
+
+
 def test_the_order_is_that_of_an_image_folder(tmp_path):
     fill(tmp_path, "car/2", "car/3", "rider", "car", n=3)
     fit, _ = read_splits(tmp_path)
@@ -145,8 +161,11 @@ def test_a_folder_above_the_splits_is_read_below_and_says_so(tmp_path):
         (["images", "labels"], "images, labels, by name a part of another layout .it looks like"),
         (["Images", "masks"], "Images, masks, by name"),
         (["img", "mask"], "img, mask, by name"),
-        (["leftImg8bit", "gtFine"], "it looks like Cityscapes'"),
-        (["JPEGImages", "Annotations"], "it looks like Pascal VOC's"),
+        (["leftImg8bit", "gtFine"], "it looks like Cityscapes'.* Link .*labelTrainIds"),
+        (["leftImg8bit/train/bonn", "leftImg8bit/val/ulm", "gtFine/train/bonn"], "Link the images"),
+        (["JPEGImages", "Annotations"], "it looks like Pascal VOC's.* from the lists in Im"),
+        (["JPEGImages", "Annotations/x"], "from the lists in ImageSets/Main"),
+        (["train/car", "train/rider", "test"], "2 images and no folders in test. Give .*/train, "),
         (["images/car", "annotations"], "classes are the folders in images, give .*images"),
         (["car", "rider", "annotations"], "annotations, by name"),
         (["train/images", "train/labels", "val/images", "val/labels"], "images, labels, by name"),
@@ -165,6 +184,33 @@ def test_folders_that_are_no_classes_are_an_error_with_a_remedy(tmp_path, folder
     with pytest.raises(UserError, match=error) as caught:
         read_splits(tmp_path)
     assert "\n" not in str(caught.value) and caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("names", "splits"),
+    [
+        (["x_train", "x_test", "x_val"], ["x_train", "x_test", "x_val"]),
+        (["train_station", "bus"], []),
+        (["train_station", "test_tube", "bus"], []),
+        (["train_station", "train_track"], []),
+        (["train", "val", "bus_train"], ["train", "val", "bus_train"]),
+        (["train", "bus"], ["train"]),
+        (["train_test", "val_test"], []),
+    ],
+)
+def test_a_word_of_a_name_is_a_split_only_among_splits(names, splits):
+    assert list(splits_among(names)) == splits
+
+
+@pytest.mark.parametrize("names", [("tr", "te"), ("trainA", "trainB"), ("one", "two", "three")])
+def test_folders_that_hold_the_same_folders_are_an_error(tmp_path, compose, names):
+    classes(tmp_path, *names)
+    with pytest.raises(UserError, match=r"the same folders \(car, rider\): are those the classes"):
+        read_splits(tmp_path)
+    with pytest.raises(UserError, match=r"data.train_path: .*\(car, rider\): are those the cla"):
+        preflight.check(compose(f"data.train_path={tmp_path}", *SMALL))
+    fill(tmp_path, *names)  # pictures of their own make them classes
+    assert len(read_splits(tmp_path)[0].classes) == len(names)
 
 
 def test_masks_may_be_a_class_and_a_train_is_one_in_a_split(tmp_path):
@@ -248,6 +294,7 @@ def test_a_second_run_does_not_see_the_first_and_both_say_what_the_tail_is(tmp_p
     ("train", "remedy"),
     [
         (["train/car", "train/rider", "val/car", "val/rider"], "Set data.train_path={}/train."),
+        (["s_train/car", "s_test/car"], "Set data.train_path={}/s_train."),
         (["Training/car", "Test/car"], "Set data.train_path={}/Training."),
         (["train/car", "train/rider"], "Set data.train_path={}/train."),
         (["train", "val"], "Set data.train_path={}/train data.no_labels=True."),

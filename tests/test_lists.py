@@ -127,6 +127,28 @@ def test_an_unquoted_separator_is_an_error_and_not_cut_off(data):
         read(data, "pictures/a.jpg,car", "pictures/b.jpg,car, red")
 
 
+@pytest.mark.parametrize("start", ["\n", "\n  \n", "sep=;\n\n", "\nsep=;\n"])
+def test_blank_lines_before_the_header_hide_no_separator(data, start):
+    text = "path;label\npictures/a.jpg;car, red\npictures/b.jpg;car"
+    (data / "list.csv").write_text(start + text)
+    assert read_splits(data / "list.csv")[0].classes == ("car", "car, red")
+
+
+@pytest.mark.parametrize(
+    ("head", "row", "error"),
+    [
+        ("path,label", "pictures/a\0.jpg,car", "NUL.*Save it as UTF-8"),
+        ("path,label,Label", "pictures/a.jpg,car,van", "each column once .* got 2 columns label"),
+        ("path,label,split,split", "pictures/a.jpg,car,train,val", "got 2 columns split"),
+        ("path,label", f'pictures/a.jpg,"{"x" * 140_000}', "field limit .*Close all quotes"),
+    ],
+)
+def test_lists_that_cannot_be_meant_are_one_line(data, head, row, error):
+    with pytest.raises(UserError, match=f"list.csv: expected .*{error}") as one:
+        read(data, row, head=head)
+    assert "\n" not in str(one.value)
+
+
 def test_labels_that_differ_in_case_are_different_and_said(data):
     fit, _ = read(data, "pictures/a.jpg,Car", "pictures/b.jpg,car")
     assert fit.notes == ("Car and car are taken for different classes",)

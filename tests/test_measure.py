@@ -257,11 +257,11 @@ def test_sizes_that_the_fit_split_cannot_give_are_left_out():
 @pytest.mark.parametrize(
     ("n", "changed", "error"),
     [
-        (60, {"sizes": (1024, 256)}, "fit split: expected at least 256 images, got 60"),
-        (9, {}, "fit split: expected at least 10 images, got 9"),
+        (60, {"sizes": (1024, 256)}, "fit split: expected at least 256 images, got 60. .*--sizes"),
+        (9, {}, "at least 10 images, got 9. .* lower --folds or --block"),
         (60, {"sizes": (9, None)}, "--folds: .* got 5 folds of 9 images"),
         (60, {"folds": 1}, "--folds: expected at least 2,.* got 1 folds of 60"),
-        (60, {"block": 13}, "fit split: expected at least 65 images, got 60"),
+        (60, {"block": 13}, "at least 65 images, got 60. .* lower --folds or --block"),
         (60, {"block": 9, "sizes": (44, 60)}, "at least 9 fit images .* got 5 folds of 44"),
         (60, {"exemplars": (3, 60)}, "exemplars: expected indexes .* 0 to 59, got 60"),
         (60, {"exemplars": (-1,)}, "exemplars: expected indexes .* 0 to 59, got -1"),

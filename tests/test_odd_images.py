@@ -19,7 +19,7 @@ from solo_ood import plots
 from solo_ood.cli import main
 from solo_ood.data.bdd import pair
 from solo_ood.data.images import read_splits
-from solo_ood.embedding.copies import has_equal
+from solo_ood.embedding.copies import copies_note, has_equal
 from solo_ood.embedding.embedder import Embedder
 from solo_ood.embedding.extract import ExtractConfig, covered, embed
 from solo_ood.embedding.networks import make_embedder
@@ -152,6 +152,14 @@ def test_rows_that_are_equal_but_for_rounding_are_found():
     feats[20] = 2 * feats[21]
     assert np.flatnonzero(has_equal(feats)).tolist() == [3, 9, 20, 21, 77, 400]
     assert has_equal(feats[:1]).tolist() == [False] and has_equal(feats[:0]).tolist() == []
+
+
+def test_copies_in_both_splits_are_counted_and_others_are_not():
+    fit, test = np.random.default_rng(0).normal(size=(2, 200, 64)).astype(np.float32)
+    test[[1, 2]] = test[0]  # copies of each other, not of a picture that was fitted on
+    assert copies_note(fit, test) == [] == copies_note(fit, test[:0])
+    test[[5, 6, 90]] = fit[[9, 9, 11]] * 2
+    assert copies_note(fit, test)[0].startswith("3 of 200 test embeddings are equal to one of the")
 
 
 @pytest.mark.parametrize("values", [[], [5.0] * 9, [0.0] * 9, [1.0, 1 + 1e-16], [np.inf, np.nan]])

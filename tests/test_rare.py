@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from solo_ood.data.images import Split, one_hot
 from solo_ood.data.rare import POSTER_BASE_RATE, define, tail_note
+from solo_ood.errors import UserError
 
 CLASSES = ("road", "person", "bicycle", "train")
 
@@ -170,5 +171,6 @@ def test_a_definition_that_makes_none_or_all_images_rare_is_an_error(name, share
 
 
 def test_one_class_alone_has_no_tail():
-    with pytest.raises(ValueError, match="--rare tail, fit split: .* got 0% of 3"):
+    with pytest.raises(UserError, match="--rare tail, fit split: .* got 0% of 3 rare. Name") as one:
         define("tail", labelled([2, 2, 2]))
+    assert "share" not in str(one.value)  # labels have none

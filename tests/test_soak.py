@@ -113,7 +113,7 @@ def sizes(selector: RareSelector) -> dict[str, Any]:
 # One queue entry is a list and some ints; the queue fills and empties between two looks at it.
 SLACK = {
     "objects": 3 * CAPACITY,
-    "tensors": 0,
+    "tensors": 2 * 1024 // (B - B // RATIO) + 2,  # chunks of the block that waits
     "blocks": 10 * CAPACITY,
     "python": 64_000,
     "resident": 16_000_000,

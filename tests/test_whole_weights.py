@@ -50,6 +50,39 @@ def same(network, state):
     return all(torch.equal(v, state[k]) for k, v in own.items() if "num_batches" not in k)
 
 
+# -- values that are no weights --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        (lambda w: w.to(torch.int8), "values of the type int8"),
+        (lambda w: w.to(torch.int64), "values of the type int64"),
+        (lambda w: w.to(torch.complex64), "values of the type complex64"),
+        (lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8), "the type qint8"),
+        (lambda w: w.to_sparse(), "the layout sparse_coo"),
+        (lambda w: w.to("meta"), r"no values \(meta\)"),
+        (lambda w: w.fill_(float("nan")), "values that are not finite"),
+        (lambda w: w.double() * 1e300, "values that are not finite"),
+    ],
+)
+def test_values_that_are_no_weights_are_an_error_that_names_the_tensor(change, got):
+    state = state_of()
+    state["bn1.running_var"] = change(state["bn1.running_var"].clone())
+    with pytest.raises(UserError, match=f"floating point.*got bn1.running_var with .*{got}") as one:
+        load(state)
+    assert "\n" not in str(one.value)
+    with pytest.raises(UserError, match="got bn1.running_var|expected one network, got 2"):
+        load({"a": state, "b": {k: v.clone() for k, v in state.items()}})
+
+
+def test_a_flaw_in_the_network_that_is_not_taken_and_float8_do_no_harm():
+    state = state_of()
+    student = {**state, "conv1.weight": state["conv1.weight"] * float("nan")}
+    assert same(load({"teacher": state, "student": student})[0], state)
+    load({**state, "conv1.weight": state["conv1.weight"].to(torch.float8_e4m3fn)})
+
+
 # -- what is left over in the file -----------------------------------------------------------------
 
 
@@ -163,7 +196,13 @@ def test_a_family_may_call_its_classifier_what_it_likes():
     assert fill(network, state, "auto", "w.pth", "x")[1].endswith("classif (1), a head")
 
 
-@pytest.mark.parametrize("key", ["adapter.0.weight", "stem.weight", "backbone2.conv1.weight"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("adapter.0.weight", "stem.weight", "backbone2.conv1.weight"),
+        *("norm_input.weight", "input_norm.weight", "pre_norm.weight", "stem_bn.bias"),
+    ],
+)
 def test_a_module_beside_the_network_that_may_come_before_it_is_an_error(key):
     state = {f"backbone.{k}": v for k, v in state_of(num_classes=0).items()}
     with pytest.raises(UserError, match=rf"got also {key.partition('.')[0]}: a part"):

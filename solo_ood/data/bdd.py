@@ -25,7 +25,7 @@ LABEL_IDS = "with ids up to 33: these look like label ids, not train ids"
 # What to do about a mask that cannot be used.
 REMEDIES = {
     COLOURED: "Give the masks of train ids (labels/sem_seg/masks, seg/labels), not those of "
-    "colours (colormaps, color_labels).",
+    "colours (colormaps, color_labels, ..._train_color.png).",
     LABEL_IDS: "Give the masks of train ids: BDD100K's own, or Cityscapes' after its script "
     "createTrainIdLabelImgs (..._labelTrainIds.png).",
 }
@@ -123,11 +123,14 @@ def pair(root: Path, split: str) -> tuple[list[Path], list[Path], dict[str, list
         "mask without an image": [path.name for stem, path in masks.items() if stem not in stems],
     }
     if not paired:
+        coloured = bool(masks) and all(stem.endswith("_train_color") for stem in masks)
         raise UserError(
             f"split {split}",
             expected="images with masks of the same name",
             got=f"{len(images)} images and {len(masks)} masks, none of them a pair",
-            remedy="Name the masks after their images, with _train_id before .png or without; "
+            remedy=REMEDIES[COLOURED]
+            if coloured
+            else "Name the masks after their images, with _train_id before .png or without; "
             "BDD100K has masks for the images of 10k, not for those of 100k.",
         )
     return paired, [masks[p.stem] for p in paired], {k: v for k, v in left_out.items() if v}

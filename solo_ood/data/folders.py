@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 from solo_ood.data.labels import Labelled, join
-from solo_ood.data.names import clean, is_litter, layout_parts, split_of
+from solo_ood.data.layouts import layout_parts, layout_remedy, looks_like
+from solo_ood.data.names import clean, is_litter, split_of, splits_among
 from solo_ood.data.order import natural_key
-from solo_ood.data.tree import Tree, walk
+from solo_ood.data.tree import Tree, counted, walk
 from solo_ood.errors import UserError
 
 _CSV = "or write a CSV of path,label[,split]"
@@ -32,6 +34,13 @@ def read_folders(root: Path) -> tuple[Labelled, Labelled | None, list[str]]:
     else:
         fit_name, test_name, more = found
         fit_tree, test_tree = _unwrapped(tree.below(fit_name)), _unwrapped(tree.below(test_name))
+        if fit_tree[0].folders and not test_tree[0].folders:  # Kaggle's: its labels are secret
+            raise UserError(
+                f"image folder {tree.root}",
+                expected=f"class folders in {fit_name} and {test_name}",
+                got=f"{len(test_tree[0].loose)} images and no folders in {test_name}",
+                remedy=f"Give {tree.root / fit_name}, {_CSV}.",
+            )
         fit, test = _labelled(fit_tree[0]), _labelled(test_tree[0])
         notes += more
         _same_classes(fit_name, fit, test_name, test)
@@ -90,7 +99,7 @@ def splits_of(tree: Tree) -> tuple[str, str, list[str]] | None:
     Raises:
         UserError: for splits beside classes, without class folders, or without their counterpart.
     """
-    splits = {name: kind for name in tree.folders if (kind := split_of(name)) is not None}
+    splits = splits_among(tree.folders)
     if not splits or (split_of(tree.root.resolve().name) and not _has_splits(tree)):
         return None  # in a split, `train` is a vehicle
     held = {name: tree.below(name) for name in tree.folders}
@@ -171,7 +180,7 @@ def _labelled(tree: Tree) -> list[tuple[Path, str]]:
             f"data {tree.root}",
             expected="a folder for every class",
             got=f"{_some(parts or splits)}, by name a part of another layout"
-            f"{_looks_like(names) if parts else ''}",
+            f"{looks_like(names) if parts else ''}",
             remedy=_remedy(tree, parts or splits),
         )
     rows: dict[str, list[tuple[str, ...]]] = {name: [] for name in names}
@@ -180,18 +189,43 @@ def _labelled(tree: Tree) -> list[tuple[Path, str]]:
             rows[one[0]].append(one)
     empty = [name for name, files in rows.items() if not files]
     if empty:
+        others = counted(sum((tree.below(name).suffixes() for name in empty), Counter()))
         raise UserError(
             f"image folder {tree.root}",
             expected="a folder with images for every class",
-            got=f"no images in {_some(empty)}",
-            remedy="Remove the empty class folder, or put its images there.",
+            got=f"no images in {_some(empty)}" + f", but {others}" * bool(others),
+            remedy="Convert them to .jpg or .png, or remove the folder."
+            if others
+            else "Remove the empty class folder, or put its images there.",
         )
+    _refuse_splits(tree)
     ordered = sorted(names, key=clean)  # as the numbers of the classes
     return [
         (tree.root.joinpath(*one), name)
         for name in ordered
         for one in sorted(rows[name], key=_order)
     ]
+
+
+def _refuse_splits(tree: Tree) -> None:
+    """Raise ``UserError`` for folders that hold the same folders and so look like splits."""
+    inner: dict[str, set[str]] = {name: set() for name in tree.folders}
+    for parts in tree.images:
+        if len(parts) == 2:
+            return  # a picture of the class itself
+        if len(parts) > 2:
+            inner[parts[0]].add(parts[1])
+    first, *others = inner.values()
+    same = all({*map(clean, one)} == {*map(clean, first)} for one in others)
+    if others and same and len(first) > 1 and not any(map(split_of, first)):
+        raise UserError(
+            f"data {tree.root}",
+            expected="a folder for every class",
+            got=f"{_some(list(inner))}, which hold the same folders ({_some(sorted(first))}): are "
+            "those the classes?",
+            remedy="If so, call the folders around them train and val, or give one of them; "
+            f"if not, {_CSV[3:]}.",
+        )
 
 
 def _order(parts: tuple[str, ...]) -> tuple[Any, ...]:
@@ -222,34 +256,22 @@ def _linked(fit: Sequence[tuple[Path, str]], test: Sequence[tuple[Path, str]] | 
     return [f"{len(rows)} files are links to {pictures} pictures; their labels were joined"]
 
 
-def _looks_like(names: Sequence[str]) -> str:
-    folded = {clean(name).casefold() for name in names}
-    for known, layout in (
-        ({"jpegimages", "annotations"}, "Pascal VOC's"),
-        ({"leftimg8bit", "gtfine"}, "Cityscapes'"),
-        ({"images", "labels"}, "that of detection or segmentation, such as YOLO's or BDD100K's"),
-    ):
-        if known <= folded:
-            return f" (it looks like {layout})"
-    return ""
-
-
 def _remedy(tree: Tree, wrong: Sequence[str]) -> str:
-    for name in wrong:
+    for name in () if layout_remedy(tree.folders) else wrong:
         below = tree.below(name)
         classes = below
         if _has_splits(below):
-            classes = below.below(next(one for one in below.folders if split_of(one)))
+            classes = below.below(next(iter(splits_among(below.folders))))
         if classes.folders:
             return f"If the classes are the folders in {name}, give {below.root}; {_CSV[3:]}."
-    return (
+    return layout_remedy(tree.folders) or (
         f"Make a folder for every class, {_CSV}; for masks, use images/10k/{{train,val}} and "
         "labels/sem_seg/masks/{train,val} (BDD100K's layout)."
     )
 
 
 def _has_splits(tree: Tree) -> bool:
-    kinds = {kind[0] for name in tree.folders if (kind := split_of(name)) is not None}
+    kinds = {kind for kind, _ in splits_among(tree.folders).values()}
     return kinds == {"fit", "test"}
 
 

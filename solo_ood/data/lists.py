@@ -21,18 +21,22 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, st
     around values, and rows without any value, are left out.
 
     Raises:
-        UserError: for a file that is no CSV in UTF-8, has no rows, lacks a column or a value, or
-            has more values in a row than columns.
+        UserError: for a file that is no CSV in UTF-8, has no rows, lacks a column or a value, has a
+            column twice, or more values in a row than columns.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark
-            first = file.readline()
+            written = (line for line in file if line.strip())
+            first = next(written, "")
             skipped = int(first.lower().startswith("sep="))  # of Excel, too
             if skipped:
-                first = file.readline()
-            reader = csv.reader(file, delimiter=_delimiter(first, columns))
+                first = next(written, "")
+            delimiter = _delimiter(first, columns)
             file.seek(0)
+            reader = csv.reader(file, delimiter=delimiter)
             lines = [(reader.line_num, [one.strip() for one in line]) for line in reader]
+        if any("\0" in one for _, line in lines for one in line):  # no system has them in paths
+            raise csv.Error("NUL characters: another encoding, such as UTF-16?")
     except OSError as error:
         raise UserError(
             str(path),
@@ -41,11 +45,22 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, st
             remedy="Check its spelling, and that you may read the file.",
         ) from error
     except (UnicodeDecodeError, csv.Error) as error:
+        long = "field limit" in str(error)
+        remedy = "Close all quotes that are opened." if long else "Save it as UTF-8."
         raise UserError(
-            path.name, expected="a CSV in UTF-8", got=str(error), remedy="Save it as UTF-8."
+            path.name, expected="a CSV in UTF-8", got=str(error), remedy=remedy
         ) from error
-    head, *body = [(number, line) for number, line in lines[skipped:] if any(line)] or [(0, [])]
+    filled = [(number, line) for number, line in lines if any(line)]
+    head, *body = filled[skipped:] or [(0, [])]
     names = [name.lower() for name in head[1]]
+    twice = [name for name in (*columns, "split") if names.count(name) > 1]
+    if twice:
+        raise UserError(
+            path.name,
+            expected="each column once in the header",
+            got=f"{names.count(twice[0])} columns {twice[0]}",
+            remedy="Give the others another name, or leave them out.",
+        )
     if not set(names).issuperset(columns) or not body:
         raise UserError(
             f"{path.name}",

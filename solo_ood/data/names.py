@@ -1,9 +1,10 @@
-"""What names say: of labels, of splits, of other programs' litter, of the parts of a layout."""
+"""What names say: of labels, of splits, of other programs' litter."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 # By rank: of several folders of a kind the first is taken.
 FIT_NAMES = ("train", "training", "trainval", "fit", "trn")
@@ -18,18 +19,6 @@ _LITTER = {
     *("__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "lost+found"),
     *("system volume information", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
 }
-
-# Parts of layouts for detection and segmentation: they hold images or labels, but are no classes.
-_IMAGES = {
-    *("images", "image", "img", "imgs", "jpegimages", "leftimg8bit", "10k", "100k"),
-}
-_LABELS = {
-    *("labels", "annotations", "annotation", "masks", "bboxes", "imagesets", "gtfine", "gtcoarse"),
-    *("sem_seg", "color_labels", "colormaps", "ground_truth", "groundtruth", "label_images"),
-    *("segmentationclass", "segmentationobject", "segmentations"),
-}
-# As classes they make sense, unless images lie beside them.
-_MAYBE_LABELS = {"label", "mask", "seg", "segmentation", "gt", "boxes"}
 
 
 def clean(name: str) -> str:
@@ -54,15 +43,26 @@ def split_of(name: str) -> tuple[str, int] | None:
     return None
 
 
+def splits_among(names: Iterable[str]) -> dict[str, tuple[str, int]]:
+    """Return which names of folders that lie side by side are splits', see ``split_of``.
+
+    Also ``seg_train`` and ``train.v1``, where all folders have a split's name as a word of theirs
+    and there are some to fit and some to test on: beside ``bus``, a ``train_station`` is a class.
+    """
+    names = list(names)
+    plain = {name: kind for name in names if (kind := split_of(name)) is not None}
+    loose = {name: plain.get(name) or _split_in(name) for name in names}
+    if all(loose.values()) and {kind[0] for kind in loose.values() if kind} == {"fit", "test"}:
+        return {name: kind for name, kind in loose.items() if kind}
+    return plain
+
+
+def _split_in(name: str) -> tuple[str, int] | None:
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", clean(name))
+    found = [kind for word in words if (kind := split_of(word)) is not None]
+    return found[0] if len(found) == 1 else None
+
+
 def is_litter(name: str) -> bool:
     """Return whether a file or folder is hidden, or made by a system rather than by a person."""
     return name.startswith(".") or name.casefold() in _LITTER
-
-
-def layout_parts(names: list[str]) -> list[str]:
-    """Return those of the names of folders that are parts of a layout and not classes."""
-    folded = {name: clean(name).casefold() for name in names}
-    known = _IMAGES | _LABELS
-    if any(name in _IMAGES for name in folded.values()):
-        known = known | _MAYBE_LABELS
-    return [name for name in names if folded[name] in known]

@@ -81,19 +81,32 @@ def define(
         splits = [fit, test if each_split and test is not None else fit]
         limits = [_limit(split, ids, min_share, base_rate) for split in splits]
     definition = RareDefinition(name, ids, *limits)
+    check_rates(definition, fit, test)
+    return definition
+
+
+def check_rates(definition: RareDefinition, fit: Split, test: Split | None = None) -> None:
+    """Raise ``UserError`` if none or all images of a split are rare."""
     for what, split, is_test in (("fit", fit, False), ("test", test, True)):
         if split is None:
             continue
         rate = definition.of(split, is_test).mean()
         if rate in (0, 1):
+            got = f"{rate:.0%} of {len(split)} rare"
+            remedy = "Name other classes, or give images with and without these."
+            if split.by_pixels:
+                limit = definition.test_min_share if is_test else definition.min_share
+                got += f" at a pixel share above {limit:.4f}"
+                remedy = (
+                    "Use another class or --min-share, or --base-rate-of each, which takes "
+                    "the share of each split from its own labels."
+                )
             raise UserError(
-                f"--rare {name}, {what} split",
+                f"--rare {definition.name}, {what} split",
                 expected="some rare images and some others",
-                got=f"{rate:.0%} of {len(split)} rare at a pixel share above {limits[is_test]:.4f}",
-                remedy="Use another class or --min-share, or --base-rate-of each, which takes "
-                "the share of each split from its own labels.",
+                got=got,
+                remedy=remedy,
             )
-    return definition
 
 
 def tail_note(definition: RareDefinition, fit: Split, test: Split | None = None) -> str:

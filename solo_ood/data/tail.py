@@ -16,7 +16,7 @@ def exponential_counts(largest: int, num_classes: int, imbalance: float) -> list
 
     The profile of CIFAR-LT (Cui et al., 2019, arXiv:1901.05555).
     """
-    if num_classes < 2 or imbalance < 1:
+    if num_classes < 2 or not 1 <= imbalance < float("inf"):
         raise UserError(
             "long-tail profile",
             expected="at least 2 classes and an imbalance of at least 1",

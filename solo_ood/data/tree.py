@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,11 @@ Parts = tuple[str, ...]  # of a path below the folder
 HIDDEN = "hidden, or made by another program"
 OURS = "written by solo-ood"
 LOOP = "a link to a folder above"
+# Other formats, which the host does not read either; files without a suffix may be images, too.
+_OTHER_IMAGES = set(
+    ".gif .avif .jfif .jpe .jif .heic .heif .jp2 .j2k .jxl .pbm .pnm .pfm .tga .pcx .dds .ico .svg "
+    ".raw .dng .cr2 .nef .arw .exr .hdr".split()
+)
 # Files by which a folder is known as our own: of `detect`, of a run, and of its cache.
 _OWN = (
     {"report.html", "table.json"},
@@ -30,12 +36,14 @@ class Tree:
         images: their paths below ``root``, folder by folder.
         dirs: all folders below ``root`` that are not skipped.
         skipped: files and folders below ``root``, by reason.
+        others: paths of other files in the folders.
     """
 
     root: Path
     images: tuple[Parts, ...]
     dirs: tuple[Parts, ...]
     skipped: dict[str, list[Parts]] = field(default_factory=dict)
+    others: tuple[Parts, ...] = ()
 
     @property
     def folders(self) -> list[str]:
@@ -52,15 +60,26 @@ class Tree:
     def below(self, name: str) -> Tree:
         """Return the tree of a folder in ``root``."""
         skipped = {reason: list(_below(name, paths)) for reason, paths in self.skipped.items()}
-        return Tree(self.root / name, _below(name, self.images), _below(name, self.dirs), skipped)
+        images, dirs, others = (
+            _below(name, paths) for paths in (self.images, self.dirs, self.others)
+        )
+        return Tree(self.root / name, images, dirs, skipped, others)
+
+    def suffixes(self) -> Counter[str]:
+        """Count the other files by their suffixes."""
+        return Counter(os.path.splitext(parts[-1])[1].lower() for parts in self.others)
 
     def notes(self) -> list[str]:
-        """Return what was skipped, one line a reason."""
+        """Return what was skipped, one line a reason, and which images cannot be read."""
         lines = []
         for reason, paths in self.skipped.items():
             names = ", ".join("/".join(parts) for parts in paths[:3])
             more = f" and {len(paths) - 3} more" * (len(paths) > 3)
             lines.append(f"skipped {names}{more}: {reason}")
+        counts = self.suffixes()
+        unread = Counter({one: counts[one] for one in counts if one in {*_OTHER_IMAGES, ""}})
+        if unread:
+            lines.append(f"not read: {counted(unread)} (image folders take {', '.join(_taken())})")
         return lines
 
 
@@ -72,6 +91,7 @@ def walk(root: Path) -> Tree:
     images: list[Parts] = []
     dirs: list[Parts] = []
     skipped: dict[str, list[Parts]] = {}
+    others: list[Parts] = []
     for folder, names, files in sorted_walk(root):
         here = Path(folder).relative_to(root).parts
         if here and written_by_us(files):
@@ -87,12 +107,19 @@ def walk(root: Path) -> Tree:
             names.remove(name)
             if not here or reason == LOOP or _has_images(Path(folder, name)):
                 skipped.setdefault(reason, []).append((*here, name))
-        for name in filter(is_image, files):
-            if is_litter(name):
+        for name in files:
+            if not is_image(name):
+                others += [(*here, name)] * bool(here and not is_litter(name))
+            elif is_litter(name):
                 skipped.setdefault(HIDDEN, []).append((*here, name))
             else:
                 images.append((*here, name))
-    return Tree(root, tuple(images), tuple(dirs), skipped)
+    return Tree(root, tuple(images), tuple(dirs), skipped, tuple(others))
+
+
+def counted(suffixes: Counter[str]) -> str:
+    """Return how many files have which suffix, in words."""
+    return ", ".join(f"{n} {one or 'without a suffix'}" for one, n in suffixes.most_common(5))
 
 
 def sorted_walk(root: Path) -> Iterable[tuple[str, list[str], list[str]]]:
@@ -111,9 +138,13 @@ def written_by_us(files: Iterable[str]) -> bool:
 
 def is_image(name: str) -> bool:
     """Return whether an ImageFolder takes a file of this name for an image."""
+    return name.lower().endswith(_taken())
+
+
+def _taken() -> tuple[str, ...]:
     from torchvision.datasets.folder import IMG_EXTENSIONS  # seconds to import
 
-    return name.lower().endswith(IMG_EXTENSIONS)
+    return IMG_EXTENSIONS
 
 
 def _why_skipped(folder: str, name: str) -> str | None:

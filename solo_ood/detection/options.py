@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from argparse import (
+    Action,
+    ArgumentParser,
+    ArgumentTypeError,
+    Namespace,
+    RawDescriptionHelpFormatter,
+)
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from solo_ood.cache import cache_folder
 from solo_ood.data.rare import POSTER_BASE_RATE
@@ -68,6 +75,18 @@ examples:
 """
 
 
+class Extend(Action):
+    """Join the values of an option that is given several times, which replace the default.
+
+    argparse's own ``extend`` adds to the default, and to nothing but lists.
+    """
+
+    def __call__(self, parser: Any, namespace: Namespace, values: Any, option: Any = None) -> None:
+        before = getattr(namespace, self.dest)
+        joined = values if before is self.default else [*before, *values]
+        setattr(namespace, self.dest, joined)
+
+
 def add_arguments(command: ArgumentParser) -> None:
     """Add the options of ``detect`` to its parser."""
     defaults, plan = {f.name: f.default for f in fields(DetectOptions)}, Plan()
@@ -79,7 +98,14 @@ def add_arguments(command: ArgumentParser) -> None:
         type=user_path,
         help="BDD100K's layout, an ImageFolder, or a .csv of path,label[,split]",
     )
-    add("--embedder", nargs="+", required=True, metavar="SPEC", help="networks, see below")
+    add(
+        "--embedder",
+        nargs="+",
+        action=Extend,
+        required=True,
+        metavar="SPEC",
+        help="networks, see below",
+    )
     add(
         "--out",
         type=user_path,
@@ -93,6 +119,7 @@ def add_arguments(command: ArgumentParser) -> None:
     add(
         "--rare",
         nargs="+",
+        action=Extend,
         default=(),
         metavar="CLASS[+CLASS]",
         help="definitions; tail = by count",
@@ -111,7 +138,7 @@ def add_arguments(command: ArgumentParser) -> None:
         default="fit",
         help="each: on the test split the pixel share comes from its own labels",
     )
-    add("--imbalance", type=float, help="make an ImageFolder long-tailed: largest / smallest class")
+    add("--imbalance", type=ratio, help="make an ImageFolder long-tailed: largest / smallest class")
     add(
         "--class-order",
         type=seed_of,
@@ -126,13 +153,19 @@ def add_arguments(command: ArgumentParser) -> None:
     add(
         "--detectors",
         nargs="+",
+        action=Extend,
         default=list(DEFAULT_DETECTORS),
         choices=[*DETECTORS, "all"],
         metavar="NAME",
         help=f"{', '.join(DETECTORS)}, or all (default: those that need no patches)",
     )
     add(
-        "--exemplars", nargs="+", default=(), metavar="IMAGE", help="paths or indexes: what matters"
+        "--exemplars",
+        nargs="+",
+        action=Extend,
+        default=(),
+        metavar="IMAGE",
+        help="paths or indexes: what matters",
     )
     add(
         "--boxes",
@@ -143,10 +176,18 @@ def add_arguments(command: ArgumentParser) -> None:
     )
     add("--n-exemplars", type=count, default=plan.n_exemplars, help="drawn if none are named")
     add("--draws", type=count, default=plan.draws, help="of exemplars (default: %(default)s)")
-    add("--sizes", nargs="+", type=size, default=list(plan.sizes), metavar="N", help="or all")
     add(
-        "--percentiles", nargs="+", type=share, default=list(plan.percentiles), metavar="P",
-        help="share that is not flagged (default: .99 .95 .9 .8)",
+        "--sizes",
+        nargs="+",
+        action=Extend,
+        type=size,
+        default=list(plan.sizes),
+        metavar="N",
+        help="or all",
+    )
+    add(
+        "--percentiles", nargs="+", action=Extend, type=share, default=list(plan.percentiles),
+        metavar="P", help="share that is not flagged (default: .99 .95 .9 .8)",
     )  # fmt: skip
     add("--repeats", type=count, default=plan.repeats, help="subsets of a size, and seeds")
     add("--folds", type=count, default=plan.folds, help="of the scores that set the thresholds")
@@ -218,6 +259,13 @@ def whole_number(text: str) -> int:
     value = int(text)
     if value < 0:
         raise ArgumentTypeError(f"expected 0 or more, got {text}")
+    return value
+
+
+def ratio(text: str) -> float:
+    value = float(text)
+    if not 1 <= value < float("inf"):
+        raise ArgumentTypeError(f"expected 1 or more, got {text}")
     return value
 
 

@@ -73,7 +73,9 @@ def check(task: Task, plan: Plan, detectors: Sequence[Detector]) -> Plan:
             "fit split",
             expected=f"at least {needed} images",
             got=n,
-            remedy="Give more images, or smaller --sizes (`all` always fits).",
+            remedy="Give more images, or lower --folds or --block."
+            if n < for_folds
+            else "Give more images, or smaller --sizes (`all` always fits).",
         )
     smallest = min([n, *filter(None, sizes)])
     if plan.folds < 2 or smallest < for_folds:

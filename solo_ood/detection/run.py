@@ -11,7 +11,7 @@ import numpy as np
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from solo_ood.data.images import Split, layout_of
-from solo_ood.data.rare import RareDefinition, tail_note
+from solo_ood.data.rare import RareDefinition, check_rates, tail_note
 from solo_ood.data.survey import cut_note, survey
 from solo_ood.detection import table
 from solo_ood.detection.detectors import Detector
@@ -32,7 +32,8 @@ from solo_ood.detection.request import (
     needs_patches,
     read_data,
 )
-from solo_ood.embedding.copies import equal_note
+from solo_ood.embedding.copies import copies_note, equal_note
+from solo_ood.embedding.devices import check_devices
 from solo_ood.embedding.extract import Embedded, ExtractConfig, common_size, embed
 from solo_ood.embedding.networks import make_embedder
 from solo_ood.errors import UserError
@@ -53,6 +54,17 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     """
     check_output(options)
     check_data(options)
+    extract = ExtractConfig(
+        options.cache,
+        options.image_size or DEFAULT_SIZES[layout_of(options.data)],
+        options.batch_size,
+        options.num_workers,
+        options.accelerator,
+        options.devices,
+        options.num_nodes,
+        options.max_unreadable,
+    )
+    check_devices(extract)
     with_patches = needs_patches(options.detectors)
     # Names and files of the networks before the images are looked at, which may take minutes.
     embedders = [make_embedder(spec, options.stage, with_patches) for spec in options.embedders]
@@ -73,16 +85,6 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     empty = Feats(np.zeros((len(fit), 1), dtype=np.float32))
     rare = _rare(definitions, fit, test)
     check(Task(empty, None if test is None else empty, rare), plan, detectors)
-    extract = ExtractConfig(
-        options.cache,
-        options.image_size or DEFAULT_SIZES[layout_of(options.data)],
-        options.batch_size,
-        options.num_workers,
-        options.accelerator,
-        options.devices,
-        options.num_nodes,
-        options.max_unreadable,
-    )
     root = options.data if options.data.is_dir() else options.data.parent
     kinds = survey(*(split.paths for split in (fit, test) if split is not None))
     notes += kinds.notes
@@ -104,6 +106,8 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
     for one, size in zip(embedders, sizes):
         fit_feats = embed(fit, one, extract, root, "fit", size)
         test_feats = None if test is None else embed(test, one, extract, root, "test", size)
+        for definition in definitions:  # what could not be read may have been all that is rare
+            check_rates(definition, fit_feats.split, test_feats.split if test_feats else None)
         embedded.append((fit_feats, test_feats))
     if not first:
         return []
@@ -119,6 +123,9 @@ def detect(options: DetectOptions, show: Callable[[str], None] = print) -> list[
         notes += [f"{name}: {one.note}", *_left_out(result.fit, f"fit, {name}")]
         notes += _left_out(result.test, f"test, {name}") if test_feats else []
         notes += [f"fit, {name}: {note}" for note in equal_note(result.task.fit.pooled)]
+        if test_feats:
+            copies = copies_note(result.task.fit.pooled, test_feats.pooled)
+            notes += [f"test, {name}: {note}" for note in copies]
         skipped = [n for n in plan.sizes if n is not None and n > len(result.fit)]
         notes += [f"N = {n} left out: the fit split has {len(result.fit)}" for n in skipped]
     notes = list(dict.fromkeys(notes))
@@ -191,10 +198,11 @@ def _feats(embedded: Embedded) -> Feats:
 
 
 def _left_out(split: Split, what: str) -> list[str]:
-    return [
-        f"{what}: {len(names)} left out, {reason} ({', '.join(names[:3])}, …)"
-        for reason, names in split.left_out.items()
-    ]
+    notes = []
+    for reason, names in split.left_out.items():
+        shown = [*names[:3], "…"] if len(names) > 3 else names
+        notes.append(f"{what}: {len(names)} left out, {reason} ({', '.join(shown)})")
+    return notes
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""How many embeddings are equal to another: copies of a picture, or pictures that look alike."""
+"""How many embeddings are equal to another, of one split or both: copies of a picture?"""
 
 from __future__ import annotations
 
@@ -19,16 +19,31 @@ def equal_note(feats: np.ndarray) -> list[str]:
     ]
 
 
+def copies_note(fit: np.ndarray, test: np.ndarray) -> list[str]:
+    """Return what it means that many of ``test`` (N, D) are equal to one of ``fit`` (M, D)."""
+    groups = _groups(np.concatenate([fit, test]))
+    many = int(np.isin(groups[len(fit) :], groups[: len(fit)]).sum())
+    if many <= MANY * len(test):
+        return []
+    return [
+        f"{many} of {len(test)} test embeddings are equal to one of the fit split: copies of its "
+        "pictures? The detectors have seen these"
+    ]
+
+
 def has_equal(feats: np.ndarray) -> np.ndarray:
     """Return (N,) bool: which rows of ``feats`` (N, D) have another in the same direction."""
+    groups = _groups(feats)
+    equal: np.ndarray = np.bincount(groups)[groups] > 1
+    return equal
+
+
+def _groups(feats: np.ndarray) -> np.ndarray:
+    """Return (N,) int: the same number for rows of ``feats`` (N, D) in the same direction."""
     unit = feats / np.maximum(np.linalg.norm(feats, axis=1, keepdims=True), 1e-12)
     # Equal rows lie side by side along any direction; so few others do that one is enough.
     order = np.argsort(unit @ np.random.default_rng(0).normal(size=unit.shape[1]), kind="stable")
-    unit = unit[order]
-    equal = np.zeros(len(unit), dtype=bool)
-    near = np.abs(np.diff(unit, axis=0)).max(axis=1, initial=0) < EQUAL
-    equal[:-1] |= near
-    equal[1:] |= near
-    found = np.empty_like(equal)
-    found[order] = equal
+    other = np.abs(np.diff(unit[order], axis=0)).max(axis=1, initial=0) >= EQUAL
+    found = np.zeros(len(unit), dtype=np.int64)
+    found[order[1:]] = np.cumsum(other)
     return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
@@ -13,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
@@ -22,6 +20,7 @@ from solo_ood.bars import counting_bar
 from solo_ood.data.images import Split
 from solo_ood.data.pixels import Unreadable, load, reading
 from solo_ood.data.survey import most_frequent, survey
+from solo_ood.embedding.devices import predicting
 from solo_ood.embedding.networks import Embedder
 from solo_ood.embedding.store import MISSING, UNREADABLE, EmbeddingStore, describe, store_key
 from solo_ood.errors import UserError
@@ -100,7 +99,7 @@ def embed(
         todo += todo[:1] * (processes - len(todo))
         images = Subset(_Images(split, embedder, size, cfg.as_host), todo)
         loader = DataLoader(images, cfg.batch_size, num_workers=cfg.num_workers)
-        trainer = _trainer(cfg, _Progress(f"{embedder.name}: {what}", len(todo)))
+        trainer = predicting(cfg, _Progress(f"{embedder.name}: {what}", len(todo)))
         trainer.predict(_Writer(embedder, store), loader, return_predictions=False)
         trainer.strategy.barrier()  # the other processes may still be writing
     kept, rows = _checked(split, store, cfg.max_unreadable, what)
@@ -210,22 +209,6 @@ class _Progress(Callback):
     def on_predict_end(self, trainer: Any, pl_module: Any) -> None:
         if self.bar is not None:
             self.bar.close()
-
-
-def _trainer(cfg: ExtractConfig, progress: Callback) -> Trainer:
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*predict returned None.*|.*srun.*|.*LeafSpec.*")
-    return Trainer(
-        accelerator=cfg.accelerator,
-        devices=cfg.devices,
-        num_nodes=cfg.num_nodes,
-        callbacks=[progress],
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-    )
 
 
 def common_size(sizes: np.ndarray, embedder: Embedder, side: int) -> tuple[int, int]:

@@ -36,6 +36,8 @@ _BESIDE = {
 }
 # With one of these a name is no head's: `conv_head` of EfficientNet, `fc_norm`, `patch_proj`.
 _NO_HEAD = frozenset("conv norm patch in input pos embed".split())
+# With one of these a module comes before the network, and changes its features.
+_BEFORE = frozenset("pre in input inputs stem patch embed image".split())
 _WRAPPERS = ("model", "module", "net", "network")
 
 
@@ -109,6 +111,8 @@ def _kind(part: str, kinds: dict[str, str]) -> str:
     words = part.lower().strip("_").split("_")
     for kind, pattern in kinds.items():
         if kind == "a head" and not _NO_HEAD.isdisjoint(words):
+            continue
+        if kind == "a module after it" and not _BEFORE.isdisjoint(words):
             continue
         if any(re.fullmatch(pattern, word) for word in words):
             return kind

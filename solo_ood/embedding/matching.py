@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 State = Mapping[str, Tensor]
@@ -86,6 +87,19 @@ def match(target: Target, state: State) -> Match:
     known = (key for key in best.pairs if key in plain)
     best.converted = [key for key in known if best.pairs[key].numel() != plain[key].numel()]
     return best
+
+
+def flaw(tensor: Tensor) -> str:
+    """Return why a tensor cannot be a weight, in a few words; "" if it can."""
+    if tensor.is_meta:
+        return "no values (meta)"
+    if tensor.layout != torch.strided:
+        return f"the layout {str(tensor.layout).removeprefix('torch.')}"
+    if not tensor.is_floating_point():
+        return f"values of the type {str(tensor.dtype).removeprefix('torch.')}"
+    if not tensor.float().isfinite().all():  # as the network takes it: float8 knows no `isfinite`
+        return "values that are not finite"
+    return ""
 
 
 def _by_name(target: Target, state: State) -> Match:

@@ -16,7 +16,7 @@ from solo_ood.embedding.leftovers import (
     check_inside,
     has_registers,
 )
-from solo_ood.embedding.matching import Match, Target
+from solo_ood.embedding.matching import Match, Target, flaw
 from solo_ood.embedding.places import WHICH, Found, beside, by_role, choose, find, tables
 from solo_ood.errors import UserError, unknown_name
 from solo_ood.loading import Unreadable, read
@@ -97,6 +97,7 @@ def fill(
         heads = Counter(key.rpartition(".")[0] for key in fit.left)
         left = [f"{head} ({count}), a head" for head, count in heads.items()]
     left += check_beside(beside(found, everything), name)
+    _check_values(target, fit, name)
     network.load_state_dict(fit.pairs, strict=False)
     return role, _note(target, found, left, others, to_choose)
 
@@ -171,6 +172,20 @@ def _mismatch(target: Target, fit: Match, name: str, remedy: str, choices: str) 
         got=got,
         remedy=remedy + choices,
     )
+
+
+def _check_values(target: Target, fit: Match, name: str) -> None:
+    """Raise ``UserError`` for what ``load_state_dict`` would round, or could not copy."""
+    real = (key for key, tensor in target.own.items() if tensor.is_floating_point())
+    wrong = {key: why for key in real if key in fit.pairs and (why := flaw(fit.pairs[key]))}
+    if wrong:
+        key = next(iter(wrong))
+        raise UserError(
+            f"weights for {name}",
+            expected="finite numbers with a floating point in all tensors",
+            got=f"{key} with {wrong[key]}" + f" and {len(wrong) - 1} more" * (len(wrong) > 1),
+            remedy="Save the weights again, in float32 and before any quantization.",
+        )
 
 
 def _shape(tensor: Tensor) -> str:

@@ -1,0 +1,46 @@
+"""The Trainer that embeds, on devices that are there."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from typing import TYPE_CHECKING
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from solo_ood.errors import UserError
+
+if TYPE_CHECKING:
+    from solo_ood.embedding.extract import ExtractConfig
+
+
+def check_devices(cfg: ExtractConfig) -> None:
+    """Raise ``UserError`` for an accelerator or devices that are not there."""
+    predicting(cfg)
+
+
+def predicting(cfg: ExtractConfig, *callbacks: Callback) -> Trainer:
+    """Return a Trainer that predicts and writes nothing of its own, see ``check_devices``."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*predict returned None.*|.*srun.*|.*LeafSpec.*")
+    try:
+        return Trainer(
+            accelerator=cfg.accelerator,
+            devices=cfg.devices,
+            num_nodes=cfg.num_nodes,
+            callbacks=list(callbacks),
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+    except (MisconfigurationException, ImportError, ValueError) as error:
+        reason = " ".join(str(error).split()).rstrip("!. ")
+        raise UserError(
+            "--accelerator, --devices",
+            expected="what there is on this machine",
+            got=f"{cfg.accelerator} and {cfg.devices}: {reason}",
+            remedy="Leave them out: the default takes what there is.",
+        ) from error
