@@ -279,7 +279,7 @@ def test_a_value_of_the_wrong_kind_is_named_in_words(capsys):
     ("arguments", "error"),
     [
         ("--seed 5000000000", "expected a whole number from 0 to 4294967295"),
-        ("--seed -1", "expected 0 or more"),
+        ("--seed -1", "expected a whole number from 0 to 4294967295"),
         ("--class-order 4294967296", "expected a whole number from 0 to 4294967295"),
         ("--imbalance nan", "expected 1 or more, got nan"),
         ("--imbalance inf", "expected 1 or more, got inf"),
