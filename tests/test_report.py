@@ -102,6 +102,15 @@ def test_evaluation_json_goes_before_the_older_files(run, data):
     both[0]["about"]["checkpoint"], both[0]["about"]["epoch"] = "older.ckpt", 3
     (run / "evaluation.json").write_text(json.dumps({"figures": both}))
     assert "(teacher, of epoch 3)" in report(run)
+    both[0]["about"]["train"] = facts(data / "train", 50, 4)  # what differs stands at each figure
+    (run / "evaluation.json").write_text(json.dumps({"figures": both}))
+    text = unwrapped(report(run))
+    assert re.search(f"teacher, .*train {data / 'train'}\\)", text), text
+    assert re.search(f"student, train {data / 'val'}\\)", text), text
+    assert f"train: 50 images of 4 classes in {data / 'train'}" in text
+    both[0]["about"]["val"] = 3
+    (run / "evaluation.json").write_text(json.dumps({"figures": both}))
+    assert "does not say of which data" in report(run)
 
 
 def test_a_run_that_is_off(trained, tmp_path):

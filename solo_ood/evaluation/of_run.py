@@ -17,7 +17,8 @@ def evaluation_lines(run: RunFiles) -> list[str]:
     lines: list[str] = []
     newest, known = run.checkpoint_facts(), _figures(run.folder)
     judged = [(one, refusal(one, run)) for one in known]
-    references = {one.subject["train"] for one, reason in judged if not reason}
+    subjects = [one.subject for one, reason in judged if not reason]
+    differ = [key for key in ("train", "image_size") if len({one[key] for one in subjects}) > 1]
     data: dict[str, None] = {}
     for method, name in LABELS.items():
         head = f"{name}, %"
@@ -32,8 +33,7 @@ def evaluation_lines(run: RunFiles) -> list[str]:
                 data[f"{part}: {shown(figure.about[part])}"] = None
             alone = [one.weights for one in figures].count(figure.weights) == 1
             details = _details(figure, newest, alone)
-            if len(references) > 1:
-                details += f", train {figure.subject['train']}"
+            details += "".join(f", {key} {figure.subject[key]}" for key in differ)
             text = f"{format_groups(figure.accuracy)}  ({details})"
             lines.append(f"{head:<14}{text}")
             head = ""
