@@ -204,10 +204,11 @@ def test_features_that_are_not_finite_are_an_error_that_counts_them(streets, tmp
     import timm
 
     network = timm.create_model("resnet18", num_classes=0)
-    network.layer4[1].bn2.weight.data[0] = float("nan")
-    torch.save(network.state_dict(), tmp_path / "nan.pth")
+    for norm in (network.layer4[1].bn1, network.layer4[1].bn2):  # finite, but their product is not
+        norm.weight.data[:] = 3e38
+    torch.save(network.state_dict(), tmp_path / "huge.pth")
     with pytest.raises(SystemExit, match="features not finite: expected at most .* got 60"):
-        run(streets, tmp_path / "out", "--rare", "person", network=f"resnet18:{tmp_path}/nan.pth")
+        run(streets, tmp_path / "out", "--rare", "person", network=f"resnet18:{tmp_path}/huge.pth")
 
 
 def test_class_folders_by_cross_fitting(tmp_path):

@@ -147,6 +147,12 @@ def test_pictures_beside_the_class_folders_are_said(tmp_path):
     assert len(fit) == 4 and "no class folder holds them: 0.jpg, 1.jpg" in fit.notes[0]
 
 
+def test_pictures_beside_the_class_folders_of_a_split_are_said(tmp_path):
+    fill(classes(tmp_path, "train", "val"), "train")
+    note = "train: not used, as no class folder holds them: 0.jpg, 1.jpg"
+    assert read_splits(tmp_path)[0].notes == (note,)
+
+
 def test_a_folder_above_the_splits_is_read_below_and_says_so(tmp_path):
     classes(tmp_path / "data" / "robo", "Train", "Valid")
     fill(tmp_path, ".cache")

@@ -24,7 +24,9 @@ def read_folders(root: Path) -> tuple[Labelled, Labelled | None, list[str]]:
     Raises:
         UserError: for folders that are no classes, or classes that differ between the splits.
     """
-    tree, notes = _unwrapped(walk(root))
+    whole = walk(root)
+    tree, notes = _unwrapped(whole)
+    notes = whole.notes() + notes
     found = splits_of(tree)
     if found is None:
         fit, test = _labelled(tree), None
@@ -33,16 +35,18 @@ def read_folders(root: Path) -> tuple[Labelled, Labelled | None, list[str]]:
             notes.append(f"read together, whatever their class: {_some(sorted(inner))}")
     else:
         fit_name, test_name, more = found
-        fit_tree, test_tree = _unwrapped(tree.below(fit_name)), _unwrapped(tree.below(test_name))
-        if fit_tree[0].folders and not test_tree[0].folders:  # Kaggle's: its labels are secret
+        fit_tree, fit_notes = _unwrapped(tree.below(fit_name))
+        test_tree, test_notes = _unwrapped(tree.below(test_name))
+        if fit_tree.folders and not test_tree.folders:  # Kaggle's: its labels are secret
             raise UserError(
                 f"image folder {tree.root}",
                 expected=f"class folders in {fit_name} and {test_name}",
-                got=f"{len(test_tree[0].loose)} images and no folders in {test_name}",
+                got=f"{len(test_tree.loose)} images and no folders in {test_name}",
                 remedy=f"Give {tree.root / fit_name}, {_CSV}.",
             )
-        fit, test = _labelled(fit_tree[0]), _labelled(test_tree[0])
-        notes += more
+        fit, test = _labelled(fit_tree), _labelled(test_tree)
+        notes += more + [f"{fit_name}: {note}" for note in fit_notes]
+        notes += [f"{test_name}: {note}" for note in test_notes]
         _same_classes(fit_name, fit, test_name, test)
     return join(fit), None if test is None else join(test), notes + _linked(fit, test)
 
@@ -144,7 +148,7 @@ def splits_of(tree: Tree) -> tuple[str, str, list[str]] | None:
 
 def _unwrapped(tree: Tree) -> tuple[Tree, list[str]]:
     """Return the tree below a folder that lies alone around all others, and notes."""
-    notes = tree.notes()
+    notes = []
     inner = tree
     while len(inner.folders) == 1 and not inner.loose:
         deeper = inner.below(inner.folders[0])
