@@ -63,8 +63,9 @@ class Threshold(ABC):
             whether each is flagged, (M,) bool.
         """
         finite = scores.isfinite()
-        self._chunks.append((scores[finite].float(), items[finite]))
-        self.n_waiting += len(self._chunks[-1][0])
+        if finite.any():
+            self._chunks.append((scores[finite].float(), items[finite]))
+            self.n_waiting += len(self._chunks[-1][0])
         if self.n_waiting < self._enough:
             return items[:0], torch.zeros(0, dtype=torch.bool)
         scores, items = self._joined()
