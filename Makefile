@@ -33,9 +33,10 @@ benchmark: install
 	$(BIN)/python -m pip install -q '.[benchmark]'
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -W ignore scripts/benchmark_scorers.py
 
+# Several files at a time: each process holds about 3 GB.
 test: install
 	$(BIN)/python -m pip install -q '.[test]'
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 	if [ -d .host/$(RELEASE) ] && [ '$(SOLO_LEARN)' = '$(subst learn-,learn==,$(RELEASE))' ]; then \
 		cd .host/$(RELEASE) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -W ignore \
 			-p no:cacheprovider $(addprefix tests/,$(SHIPPED)); fi

@@ -250,7 +250,8 @@ class RareReplay(FreshRowsEvaluated, FollowsLoader):
         super().on_load_checkpoint(checkpoint)
         state = checkpoint.get(STATE_KEY, {})  # a plain DINO checkpoint has none
         version = state.get("version", 1)  # the first ones did not say it
-        if "selector" in state and version != STATE_VERSION:
+        # Without a detector the first layout is that of today.
+        if version != STATE_VERSION and (version != 1 or "selector" in state):
             raise UserError(
                 f"checkpoint, {STATE_KEY!r}",
                 expected=f"layout version {STATE_VERSION}",
