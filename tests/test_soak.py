@@ -20,7 +20,7 @@ from solo_ood.config import parse
 from solo_ood.scorers import ExemplarScorer
 from solo_ood.selection import RareSelector
 
-B, D, CAPACITY, RATIO = 16, 32, 64, 4
+B, D, CAPACITY, RATIO, BLOCK = 16, 32, 64, 4, 64
 WARM_UP = 200  # steps until the reference, the window and the queue are full
 STATM = Path("/proc/self/statm")
 
@@ -30,7 +30,7 @@ def selector_of(name: str) -> RareSelector:
     cfg = parse(
         {
             "scorer": {"name": name, "n_reference": 1024, "min_samples": 64, **exemplar},
-            "threshold": {"n": 1024, "percentile": 0.9},
+            "threshold": {"n": BLOCK, "percentile": 0.9},
             "queue": {"capacity": CAPACITY},
             "mix": {"ratio": 1 / RATIO},
         },
@@ -113,11 +113,11 @@ def sizes(selector: RareSelector) -> dict[str, Any]:
 # One queue entry is a list and some ints; the queue fills and empties between two looks at it.
 SLACK = {
     "objects": 3 * CAPACITY,
-    "tensors": 2 * 1024 // (B - B // RATIO) + 2,  # chunks of the block that waits
+    "tensors": 2 * BLOCK // (B - B // RATIO) + 2,  # of the block that waits, as they came
     "blocks": 10 * CAPACITY,
     "python": 64_000,
     "resident": 16_000_000,
-    "pickled": 40 * CAPACITY,
+    "pickled": 40 * CAPACITY + 200 * BLOCK,
 }
 
 
