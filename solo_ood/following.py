@@ -112,6 +112,7 @@ class FollowsLoader(Base):
         sizes = [getattr(x, "batch_size", None) for x in (loader, sampler)] + [self.batch_size]
         most = last = int(next(filter(None, sizes)))
         if isinstance(sampler, BatchSampler) and not sampler.drop_last:
+            # torch's annotations give samplers no length.
             last = len(sampler.sampler) % most or most  # type: ignore[arg-type]
         sizes = self.all_gather(torch.tensor([most, -last], device=self.device))
         most, last = sizes.reshape(-1, 2).amax(dim=0).tolist()  # waits, before the first step only

@@ -198,6 +198,7 @@ def choices() -> dict[str, list[str]]:
     return {
         "method": list(METHODS),
         "backbone.name": list(
+            # Each generation has one of the two; the type checker sees the one that is installed.
             BaseMethod._SUPPORTED_ENCODERS if release else BaseMethod._BACKBONES  # type: ignore
         ),
         "optimizer.name": ["sgd", "lars", "adam", "adamw"],
