@@ -16,7 +16,7 @@ SHIPPED = losses/test_dino.py methods/test_dino.py methods/test_linear.py utils/
 # Networks this small are trained several times slower by two threads than by one.
 THREADS ?= 1
 
-.PHONY: demo controls bench benchmark test test-long test-upstream compatibility check install clean
+.PHONY: demo controls bench benchmark gpu-kit test test-long test-upstream compatibility check install clean
 
 demo: install
 	OMP_NUM_THREADS=$(THREADS) PYTHONWARNINGS=ignore sh scripts/demo.sh $(BIN) $(RUNS)
@@ -32,6 +32,10 @@ bench: install
 benchmark: install
 	$(BIN)/python -m pip install -q '.[benchmark]'
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -W ignore scripts/benchmark_scorers.py
+
+# A folder for a machine with a GPU and no network: see tools/gpu/build.py.
+gpu-kit: install
+	$(BIN)/python -W ignore tools/gpu/build.py $(if $(DATA),--data '$(DATA)')
 
 # Several files at a time: each process holds about 3 GB.
 test: install

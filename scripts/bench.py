@@ -28,7 +28,7 @@ with user_errors():
 
 from speed import growth, memory, parts, processes, steps
 from speed.report import Progress, Report, Row, load, machine
-from speed.setups import ARMS, SETUPS, STOCK, Setup, write_pictures
+from speed.setups import ARMS, DEFAULT, SETUPS, STOCK, Setup, write_pictures
 
 from solo_ood.plugin import register
 
@@ -51,8 +51,11 @@ class Bench:
         about = {"machine": machine(), "load at the start": load(), "device": self.device}
         self.report = Report(args.out, about)
         print(f"{about['machine']}; load {about['load at the start']}", flush=True)
-        wanted = ["tiny"] if args.quick else [name for name in SETUPS if name != "tiny"]
+        wanted = ["tiny"] if args.quick else DEFAULT
+        self.arms = list(ARMS)
         self.few = [STOCK, "stock again", "off", "knn"]
+        if args.quick or args.arms:
+            self.arms = self.few = list(dict.fromkeys([STOCK, *(args.arms or self.few)]))
         self.setups = [SETUPS[name] for name in args.setups or wanted]
 
     def rounds(self, setup: Setup) -> int:
@@ -65,7 +68,7 @@ class Bench:
         rows: list[Row] = []
         for setup in self.setups:
             rows += steps.compare(
-                setup, self.few if self.args.quick else list(ARMS), self.pictures, self.device,
+                setup, self.arms, self.pictures, self.device,
                 self.rounds(setup), self.warm(setup), None, self.progress,
             )  # fmt: skip
         title = "Step time, loader excluded (batches made beforehand)"
@@ -110,22 +113,27 @@ class Bench:
     def memory(self) -> None:
         rows: list[Row] = []
         for setup in self.setups:
-            arms = [STOCK, "off", "knn"]
+            arms = [arm for arm in self.few if arm != "stock again"]
             count = 2 if self.args.quick else 4
             found = memory.peaks(setup.name, arms, self.device, self.pictures, count)
             rows += [
                 {
                     "setup": setup.name,
                     "arm": arm,
-                    "peak": f"{found[arm] / 2**20:.0f} MB",
-                    "/ stock": f"{found[arm] / found[STOCK]:.3f}",
-                    "_bytes": found[arm],
-                    "_ratio": found[arm] / found[STOCK],
+                    "peak": f"{found[arm][0] / 2**20:.0f} MB",
+                    "/ stock": f"{found[arm][0] / found[STOCK][0]:.3f}",
+                    "waits of a step": f"{found[arm][1]:.1f}" if self.device == "cuda" else "–",
+                    "_bytes": found[arm][0],
+                    "_ratio": found[arm][0] / found[STOCK][0],
+                    "_waits": found[arm][1],
                 }
                 for arm in arms
             ]
             self.progress.say(f"memory of {setup.name}")
-        title = "Peak memory, each arm in a process of its own, beyond that with the data alone"
+        title = (
+            "Peak memory, each arm in a process of its own, beyond that with the data alone; "
+            "how often a step makes the host wait for the GPU"
+        )
         self.report.add("memory", title, rows)
 
     def growth(self) -> None:
@@ -143,6 +151,7 @@ def main() -> None:
     }
     parser.add_argument("--sections", nargs="+", choices=sections, default=list(sections))
     parser.add_argument("--setups", nargs="+", choices=SETUPS)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, help="besides stock DINO")
     parser.add_argument("--rounds", type=int, default=24, help="of the fastest setup")
     parser.add_argument("--out", type=Path, help="a folder for bench.json and a CSV a table")
     parser.add_argument("--quick", action="store_true", help="tiny, for its test")

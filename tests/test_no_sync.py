@@ -17,9 +17,7 @@ SCORERS = ["knn", "mahalanobis", "exemplar", "random", "random-fresh", "oracle"]
 BATCH, RARE, DIM, STEPS = 16, 4, 8, 25
 # `_send` is where scores go to (pinned) host memory; nothing else may copy there.
 ALLOWED = ("_send",)
-needs_gpu = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="needs a GPU: torch's own check is of CUDA"
-)
+needs_gpu = pytest.mark.gpu  # torch's own check is of CUDA
 
 
 def selector_of(scorer: str, threshold: str = "quota") -> RareSelector:

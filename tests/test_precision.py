@@ -151,7 +151,7 @@ def test_float16_features_that_overflowed_are_left_out(scorer):
     assert all(value.isfinite().all() for value in learnt) or scorer == "knn"  # its free slots
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="float16 with a GradScaler needs CUDA")
+@pytest.mark.gpu  # a GradScaler of float16
 def test_skipped_steps_of_the_grad_scaler_leave_the_detector_alone(compose, build, loader, trainer):
     from lightning.pytorch.plugins.precision import MixedPrecision
 

@@ -1,26 +1,33 @@
-"""Peak memory of every arm, each in a process of its own.
+"""Peak memory of every arm, and how often a step waits for the GPU, in a process of its own.
 
-Run as ``python -m speed.memory SETUP ARM DEVICE PICTURES STEPS``, it prints the bytes.
+Run as ``python -m speed.memory SETUP ARM DEVICE PICTURES STEPS``, it prints the bytes and, of one
+step, the synchronisations that torch reports (0 without a GPU).
 """
 
 from __future__ import annotations
 
 import resource
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from speed.children import printed_by
 
 
 def peaks(
     setup: str, arms: Sequence[str], device: str, pictures: Path, steps: int
-) -> dict[str, int]:
-    """Return the bytes that each arm adds at its peak to a process that has the data and torch."""
-    return {
-        arm: int(printed_by("speed.memory", setup, arm, device, pictures, steps).split()[-1])
-        for arm in arms
-    }
+) -> dict[str, tuple[int, float]]:
+    """Return of each arm the bytes that it adds, and the synchronisations of a step.
+
+    The bytes are those at the peak, beyond those of a process that has the data and torch.
+    """
+    found = {}
+    for arm in arms:
+        printed = printed_by("speed.memory", setup, arm, device, pictures, steps).split()
+        found[arm] = int(printed[-2]), float(printed[-1])
+    return found
 
 
 def _peak(device: str) -> int:
@@ -34,6 +41,18 @@ def _peak(device: str) -> int:
         return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _synchronisations(run: Any, steps: int) -> float:
+    """Return how often torch made the host wait in a step; Lightning's own are among them."""
+    import torch
+
+    torch.cuda.set_sync_debug_mode("warn")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run.take(steps)
+    torch.cuda.set_sync_debug_mode("default")
+    return sum("synchronizing" in str(one.message) for one in caught) / steps
 
 
 def main() -> None:
@@ -51,9 +70,10 @@ def main() -> None:
     cfg = config(setup, arm, Path(pictures), setup.batch_size(device), 0, extra)
     loader = decoded_loader(cfg, 2, device)
     before = _peak(device)
-    run = Turns(build_model(cfg), loader, device, int(steps))
+    run = Turns(build_model(cfg), loader, device, 2 * int(steps), precision=setup.precision)
     run.take(int(steps))
-    print(_peak(device) - before)
+    peak = _peak(device) - before
+    print(peak, _synchronisations(run, int(steps)) if device == "cuda" else 0.0)
     run.close()
 
 

@@ -61,6 +61,7 @@ class Setup:
     batch: int = 4
     cuda_batch: int = 64
     large_head: bool = True  # solo-learn's defaults; else that of the demo
+    precision: str = "32-true"  # Lightning's
 
     def batch_size(self, device: str) -> int:
         """Samples per step: a CPU has no time for batches that fill a GPU."""
@@ -79,12 +80,28 @@ class Setup:
         ]
 
 
+# What `make bench` times on a CPU in minutes; those that need a GPU are named by `--setups`.
+DEFAULT = ("resnet18 at 32", "resnet18 at 224", "vit_tiny at 224, 4 x 96")
 SETUPS = {
     setup.name: setup
     for setup in (
         Setup("resnet18 at 32", "resnet18", 32, 24, batch=32, cuda_batch=256, large_head=False),
         Setup("resnet18 at 224", "resnet18", 224),
         Setup("vit_tiny at 224, 4 x 96", "vit_tiny", 224, n_local=4),
+        # What a GPU is for: DINO's 2 + 6 crops at the sizes of its paper.
+        *(
+            Setup(
+                f"{name} at 224, 6 x 96, batch {batch}, bf16",
+                name,
+                224,
+                n_local=6,
+                batch=2,
+                cuda_batch=batch,
+                precision="bf16-mixed",
+            )
+            for name in ("resnet50", "vit_small")
+            for batch in (64, 256)
+        ),
         # For the test of this program: one step in a few hundredths of a second.
         Setup("tiny", "resnet18", 32, 24, batch=8, cuda_batch=8, large_head=False),
     )
@@ -182,11 +199,14 @@ def build_model(cfg: Any) -> Any:
     return MultiCropDINO(**host.prepare((), kwargs).kwargs)
 
 
-def decoded_loader(cfg: Any, batches: int, device: str) -> DecodedLoader:
-    """Return the loader whose batches are made beforehand, ``batches`` different ones."""
+def decoded_loader(cfg: Any, batches: int, device: str, most: int = 256) -> DecodedLoader:
+    """Return the loader whose batches are made beforehand, ``batches`` different ones.
+
+    At most ``most`` images are decoded: of larger batches the rows repeat.
+    """
     batch = cfg.optimizer.batch_size
     dataset = release.train_loader(cfg).dataset
-    return DecodedLoader(InMemory(dataset, batches * batch), batch, device)
+    return DecodedLoader(InMemory(dataset, min(batches * batch, most)), batch, device)
 
 
 def synchronise(device: str) -> None:

@@ -51,7 +51,7 @@ def compare(
         if decoded:
             shared = shared or decoded_loader(cfg, BATCHES, device)
         loader = shared if decoded else release.train_loader(cfg)
-        running[arm] = Turns(build_model(cfg), loader, device, steps)
+        running[arm] = Turns(build_model(cfg), loader, device, steps, precision=setup.precision)
         running[arm].take(warm)
         progress.say(f"{setup.name}, {arm}: {warm} steps to warm up")
     rng = np.random.default_rng(0)

@@ -63,7 +63,8 @@ def method_kwargs(cfg: DictConfig) -> dict[str, Any]:
     lars = optimizer.name == "lars"
     large, small = crops(cfg)
     backbone = dict(cfg.backbone.get("kwargs") or {})
-    backbone["cifar"] = cfg.data.dataset in ("cifar10", "cifar100")
+    # The stem for images of 32 pixels; backbone.kwargs.cifar chooses it for other data.
+    backbone.setdefault("cifar", cfg.data.dataset in ("cifar10", "cifar100"))
     if not cfg.backbone.name.startswith("resnet"):
         backbone.setdefault("img_size", cfg.augmentations[0].crop_size)
     scale = optimizer.batch_size * num_processes(cfg) / 256  # as both generations scale it

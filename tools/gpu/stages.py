@@ -1,0 +1,105 @@
+"""The stages of the kit: tests, memory, bench, pilot, study.
+
+    tests    every test that needs a CUDA device
+    memory   peak memory, and how often a step waits for the GPU: stock DINO, off, knn
+    bench    time of a step of resnet50 and vit_small at 224 pixels with 2 + 6 crops, arms in turns
+    pilot    a few epochs of stock DINO by each recipe: how fast, how good
+    study    the arms on CIFAR-10-LT, side by side
+
+Stages with a comma between them run at the same time (``tests,memory,pilot bench``): for those
+whose time is not measured. Each writes its log, and its tables as JSON, to ``--out``; the last
+lines name what failed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+NETWORKS = ("resnet50", "vit_small")
+SETUPS = [f"{name} at 224, 6 x 96, batch {batch}, bf16" for name in NETWORKS for batch in (64, 256)]
+
+
+def commands(out: Path, data: Path, limit: float, quick: bool) -> dict[str, list[object]]:
+    """Return the command of each stage."""
+    bench = [PROJECT / "scripts" / "bench.py", "--out"]
+    arms = ["--arms", "stock again", "off", "knn", "exemplar"]
+    small: list[object] = ["--quick"] if quick else []
+    networks = ["--setups", "tiny"] if quick else ["--setups", *SETUPS]
+    study: list[object] = [Path(__file__).with_name("study.py"), "--data", data, *small, "--limit"]
+    few = ["--epochs", 2, "--imbalance", 2] if quick else []
+    return {
+        "tests": [
+            "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--durations=10",
+            f"--junitxml={out / 'tests.xml'}", "tests/test_cuda.py", "tests/test_no_sync.py",
+            "tests/test_precision.py",
+        ],
+        "memory": [*bench, out / "memory", "--sections", "memory", *small, *networks],
+        "bench": [
+            *bench, out / "bench", "--sections", "steps", "--rounds", 40, *small, *networks, *arms,
+        ],
+        "pilot": [
+            *study, limit, "--out", out / "pilot", "--arms", "off", "--recipes", "adamw", "lars",
+            *(few or ["--epochs", 8]),
+        ],
+        "study": [*study, limit, "--out", out / "study", *few],
+    }  # fmt: skip
+
+
+def run(name: str, command: list[object], out: Path, limit: float) -> str:
+    """Run one stage and return a line of what became of it; its output goes to a log."""
+    log, started = out / f"{name}.log", time.monotonic()
+    path = os.pathsep.join([str(PROJECT / "scripts"), os.environ.get("PYTHONPATH", "")])
+    with log.open("w") as file:
+        try:
+            code = subprocess.run(
+                [sys.executable, *map(str, command)],
+                cwd=PROJECT,
+                env={**os.environ, "PYTHONPATH": path},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                timeout=limit,
+            ).returncode
+            state = "ok" if code == 0 else f"failed ({code})"
+        except subprocess.TimeoutExpired:
+            state = "stopped at the limit"
+    print(f"\n===== {name}\n{log.read_text()[-2500:]}", flush=True)
+    return f"{name}: {state}, {time.monotonic() - started:.0f} s"
+
+
+def main() -> None:
+    parser = ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("stages", nargs="+", help="names, with commas what runs at the same time")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="a tar of an ImageFolder")
+    parser.add_argument("--limit", type=float, default=600, help="seconds for everything")
+    parser.add_argument("--quick", action="store_true", help="tiny, for a try without a GPU")
+    parser.add_argument("--more", nargs="*", default=[], help="options of the last stage's program")
+    args = parser.parse_args()
+    args.out = args.out.resolve()
+    args.out.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + args.limit
+    known = commands(args.out, args.data.resolve(), args.limit - 10, args.quick)
+    groups = [group.split(",") for group in args.stages]
+    unknown = sorted({name for group in groups for name in group} - known.keys())
+    if unknown:
+        parser.error(f"no stage {', '.join(unknown)}; there are {', '.join(known)}")
+    known[groups[-1][-1]] += args.more
+    lines: list[str] = []
+    for group in groups:
+        left = end - time.monotonic()
+        with ThreadPoolExecutor(len(group)) as pool:
+            jobs = [pool.submit(run, name, known[name], args.out, left) for name in group]
+            lines += [job.result() for job in jobs]
+    print("\n".join(["", *lines]))
+    sys.exit(any(": ok" not in line for line in lines))
+
+
+if __name__ == "__main__":
+    main()
