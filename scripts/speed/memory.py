@@ -73,8 +73,9 @@ def main() -> None:
     run = Turns(build_model(cfg), loader, device, 2 * int(steps), precision=setup.precision)
     run.take(int(steps))
     peak = _peak(device) - before
-    print(peak, _synchronisations(run, int(steps)) if device == "cuda" else 0.0)
-    run.close()
+    waits = _synchronisations(run, int(steps)) if device == "cuda" else 0.0
+    run.close()  # ends with a summary
+    print(peak, waits)
 
 
 if __name__ == "__main__":

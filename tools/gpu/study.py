@@ -139,8 +139,8 @@ class Study:
             f"checkpoint.frequency={max(1, run.epochs - 1)}",  # the first epoch and the last
             f"data.train_path={folder / 'train'}", "data.val_path=null",
             f"data.num_workers={workers}", f"max_epochs={run.epochs}",
-            f"scheduler.warmup_epochs={run.epochs / 10}",
-            f"method_kwargs.warmup_teacher_temperature_epochs={round(run.epochs * 0.3)}",
+            f"scheduler.warmup_epochs={max(1, run.epochs // 10)}",
+            f"++method_kwargs.warmup_teacher_temperature_epochs={round(run.epochs * 0.3)}",
             f"accelerator={'gpu' if self.cuda else 'cpu'}",
             f"precision={'bf16-mixed' if self.cuda else 32}", "+enable_progress_bar=False",
         ]  # fmt: skip
