@@ -114,7 +114,7 @@ def test_off_is_stock_dino_on_the_device(compose, build, loader, trainer):
 
 
 def test_a_run_goes_on_on_a_cpu_and_back(compose, build, loader, trainer, tmp_path):
-    cfg = compose(*SOON)
+    cfg = compose(*SOON, "max_epochs=10")  # so many teacher temperatures
     model, losses, fitter = run(cfg, build, loader, trainer)
     fitter.save_checkpoint(tmp_path / "gpu.ckpt")
     queue = list(model.selector.queue)

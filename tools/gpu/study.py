@@ -6,7 +6,8 @@
 (which are frequent, which rare), the images of the long-tailed training set, and all that is random
 in training; the arms of a seed share them, so that arms are compared in pairs. Features are probed
 with balanced images that no arm was trained on. A result that is there already is not made again;
-what does not end within ``--limit`` is stopped and named.
+where training does not end within ``--limit``, less what evaluation takes, the newest checkpoint is
+evaluated, and the result says of which epoch it is.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ NETWORK = [
     "augmentations.0.color_jitter.saturation=0.2", "augmentations.0.color_jitter.hue=0.1",
     "augmentations.0.grayscale.prob=0.2", "augmentations.0.gaussian_blur.prob=0.0",
     "augmentations.0.solarization.prob=0.1", "augmentations.0.horizontal_flip.prob=0.5",
-    "augmentations.1.num_crops=0", "optimizer.batch_size=256",
+    "augmentations.1.num_crops=0",
 ]  # fmt: skip
 RECIPES = {
     "adamw": ["optimizer.lr=1e-3", "optimizer.weight_decay=1e-4", "momentum.base_tau=0.99"],
@@ -60,9 +61,11 @@ ARMS = {
     "oracle": ["ood=oracle"],
 }
 N_EXEMPLARS = 10
+EVALUATION = 80  # seconds that are kept for it
+CONSOLE = "from solo_ood.cli import main; main()"
 LOGGED = ("flag_rate", "lift", "precision", "distinct_replayed", "replays_per_sample")
 TINY = [
-    "optimizer.batch_size=8", "method_kwargs.proj_hidden_dim=32",
+    "method_kwargs.proj_hidden_dim=32",
     "method_kwargs.proj_output_dim=16", "method_kwargs.num_prototypes=32",
     f"{OOD}start=0", f"{OOD}scorer.min_samples=16", f"{OOD}scorer.n_reference=32",
     f"{OOD}threshold.n=16", f"{OOD}threshold.percentile=0.8",
@@ -136,8 +139,9 @@ class Study:
         ]
         settings += [
             f"+seed={run.seed}", f"name={run.arm}", f"checkpoint.dir={out}",
-            f"checkpoint.frequency={max(1, run.epochs - 1)}",  # the first epoch and the last
+            f"checkpoint.frequency={max(1, (run.epochs - 1) // 11)}",  # at 100 epochs the last too
             f"data.train_path={folder / 'train'}", "data.val_path=null",
+            f"optimizer.batch_size={8 if self.args.quick else self.args.batch_size}",
             f"data.num_workers={workers}", f"max_epochs={run.epochs}",
             f"scheduler.warmup_epochs={max(1, run.epochs // 10)}",
             f"++method_kwargs.warmup_teacher_temperature_epochs={round(run.epochs * 0.3)}",
@@ -161,20 +165,21 @@ class Study:
         """Return the seconds that are left."""
         return self.args.limit - (time.monotonic() - self.start)
 
-    def call(self, log: Path, *command: object) -> None:
+    def call(self, log: Path, seconds: float, *command: object, threads: int = 1) -> None:
         """Run a program, its output in ``log``.
 
         Raises:
-            subprocess.SubprocessError: if it fails, or does not end in time.
+            subprocess.CalledProcessError: if it fails.
+            subprocess.TimeoutExpired: if it does not end in time.
         """
         with log.open("a") as file:
             subprocess.run(
                 [sys.executable, "-W", "ignore", *map(str, command)],
-                env={**os.environ, "OMP_NUM_THREADS": "1" if len(self.runs) > 1 else "4"},
+                env={**os.environ, "OMP_NUM_THREADS": str(threads)},
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 check=True,
-                timeout=max(1.0, self.left()),
+                timeout=max(1.0, seconds),
             )
 
     def make(self, run: Run) -> str:
@@ -185,17 +190,25 @@ class Study:
         folder, order = self.longtailed(run.seed)
         out, log = self.work / run.name, self.out / f"{run.name}.log"
         started = time.monotonic()
+        program = SCRIPTS / "main_pretrain.py"
+        overrides = self.overrides_of(run, folder, out)
         try:
-            overrides = self.overrides_of(run, folder, out)
-            program = SCRIPTS / "main_pretrain.py"
-            self.call(log, program, "--config-name", "dino_ood", *overrides)
+            try:
+                seconds = self.left() - EVALUATION
+                self.call(log, seconds, program, "--config-name", "dino_ood", *overrides)
+            except subprocess.TimeoutExpired:
+                print(f"{run.name}: training stopped at the limit", flush=True)
             trained = time.monotonic() - started
-            (newest,) = {path.parent for path in out.glob("dino_ood/*/*.ckpt")}
+            checkpoints = out.glob("dino_ood/*/*.ckpt")
+            newest = max(checkpoints, key=lambda path: path.stat().st_mtime, default=None)
+            if newest is None:
+                return f"{run.name}: no checkpoint"
             self.call(
-                log, "-m", "solo_ood", "evaluate", newest, "--train", folder / "reference",
-                "--val", self.source / "test", "--tail", folder / "train",
-                "--cache", self.work / "cache" / run.name, "--batch-size", 512,
-                "--accelerator", "gpu" if self.cuda else "cpu", "--num-workers", 2,
+                log, self.left(), "-c", CONSOLE, "evaluate", newest, "--weights", "teacher",
+                "--train", folder / "reference", "--val", self.source / "test",
+                "--tail", folder / "train", "--cache", self.work / "cache" / run.name,
+                "--batch-size", 512, "--accelerator", "gpu" if self.cuda else "cpu",
+                "--num-workers", 2, "--out", out / "evaluation", threads=4,
             )  # fmt: skip
         except subprocess.SubprocessError as error:
             last = log.read_text().strip().splitlines()[-1:]
@@ -206,8 +219,9 @@ class Study:
             "images": sum(1 for _ in (folder / "train").glob("*/*")),
             "seconds": {"train": trained, "all": time.monotonic() - started},
             "device": torch.cuda.get_device_name() if self.cuda else "cpu",
-            "logged": last_logged(newest / "metrics.csv"),
-            "figures": json.loads((newest / "evaluation.json").read_text())["figures"],
+            "checkpoint": newest.name,
+            "logged": last_logged(newest.parent / "metrics.csv"),
+            "figures": json.loads((out / "evaluation" / "evaluation.json").read_text())["figures"],
         }
         result.write_text(json.dumps(found, indent=1))
         return f"{run.name}: {found['seconds']['all']:.0f} s"
@@ -245,8 +259,11 @@ def table(results: Path) -> str:
         for figure in row["figures"]:
             if figure["weights"] == "teacher":
                 cells = [f"{figure.get(c, float('nan')):.1f}" for c in columns]
+                ended = row["checkpoint"].rsplit("=", 1)[-1].removesuffix(".ckpt")
                 name = f"{row['recipe']}-{row['epochs']}-{row['arm']}-{row['seed']}"
-                lines.append(f"| {name} | {figure['method']} | " + " | ".join(cells) + " |")
+                lines.append(
+                    f"| {name}, epoch {ended} | {figure['method']} | " + " | ".join(cells) + " |"
+                )
     return "\n".join(lines)
 
 
@@ -266,6 +283,7 @@ def main() -> None:
     add("--largest", type=int, default=0, help="images of the largest class; default: all others")
     add("--jobs", type=int, default=0, help="runs side by side; default: all")
     add("--limit", type=float, default=3600, help="seconds for everything")
+    add("--batch-size", type=int, default=256)
     add("--quick", action="store_true", help="tiny networks and batches, for its test")
     sys.exit(Study(parser.parse_args()).run())
 
