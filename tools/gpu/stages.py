@@ -17,7 +17,7 @@ import os
 import subprocess
 import sys
 import time
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import REMAINDER, ArgumentParser, RawDescriptionHelpFormatter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a tar of an ImageFolder")
     parser.add_argument("--limit", type=float, default=600, help="seconds for everything")
     parser.add_argument("--quick", action="store_true", help="tiny, for a try without a GPU")
-    parser.add_argument("--more", nargs="*", default=[], help="options of the last stage's program")
+    parser.add_argument("--more", nargs=REMAINDER, default=[], help="options of the last stage's program")
     args = parser.parse_args()
     args.out = args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
