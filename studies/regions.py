@@ -12,21 +12,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from detectors import (
-    PHASES,
-    Numbers,
-    Stream,
-    camvid_tasks,
-    draws_of,
-    quality,
-    read_camvid,
-    resumed,
-    ridge,
-    table,
-)
+from camvid import PHASES, camvid_tasks, read_camvid
 from PIL import Image
+from results import Numbers, draws_of, quality, resumed, table
 from scipy import ndimage
+from stream import Stream
 from tqdm import tqdm
+from with_exemplars import ridge
 
 from solo_ood.data.images import Split
 from solo_ood.data.rare import RareDefinition
