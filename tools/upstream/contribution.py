@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = "solo/utils/ood"
 MODULES = (
+    "choices",
     "config",
     "config_checks",
     "crop_store",
@@ -41,6 +42,7 @@ MODULES = (
     "scorers/mahalanobis",
     "scorers/moments",
     "selection",
+    "setting",
     "teacher",
     "threshold",
 )
