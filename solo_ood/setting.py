@@ -62,7 +62,8 @@ def is_in_range(f: Field[Any], section: Any) -> bool:
         return True
     if isinstance(value, list):  # OmegaConf lets lists pass as elements
         return all(isinstance(one, int) and _holds(one, bounds, section) for one in value)
-    return _holds(value, bounds, section)
+    # A text is no list: OmegaConf lets that of an interpolation pass as one.
+    return not isinstance(value, str) and _holds(value, bounds, section)
 
 
 def _holds(value: Any, bounds: Mapping[str, Any], section: Any) -> bool:

@@ -78,7 +78,7 @@ class ExemplarScorer(MomentsScorer):
                 )
             self.mean_exemplar.copy_(finite.mean(dim=0))
             self.n_exemplars = len(finite)
-            self._factorised()
+            self._on_new_factor()
         return self
 
     def ood_score(
@@ -103,7 +103,7 @@ class ExemplarScorer(MomentsScorer):
         self.direction.fill_(float("nan"))
         return self
 
-    def _factorised(self) -> None:
+    def _on_new_factor(self) -> None:
         offset = (self.mean_exemplar - self.center)[:, None]
         self.direction.copy_(torch.cholesky_solve(offset, self.factor).squeeze(1))
 

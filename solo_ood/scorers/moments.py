@@ -120,9 +120,9 @@ class MomentsScorer(Scorer):
             # Without a factor (singular: no ridge, few samples) the scores must be NaN.
             self.factor.copy_(torch.where(info == 0, factor, float("nan")))
             self.center.copy_(self.moments.mean)
-            self._factorised()
+            self._on_new_factor()
 
-    def _factorised(self) -> None:
+    def _on_new_factor(self) -> None:
         """Take a new ``factor`` and ``center`` into account."""
 
     def get_extra_state(self) -> dict[str, Any]:

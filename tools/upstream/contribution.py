@@ -31,6 +31,8 @@ MODULES = (
     "rare_replay",
     "reading",
     "replay",
+    "replay_setup",
+    "replay_state",
     "resume",
     "ring",
     "rng",
@@ -44,6 +46,7 @@ MODULES = (
     "selection",
     "setting",
     "teacher",
+    "teacher_feats",
     "threshold",
 )
 INIT = '"""Find the rare samples of a stream of embeddings, queue them and replay them."""\n'
