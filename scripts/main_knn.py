@@ -17,7 +17,7 @@ with user_errors():
     from solo_ood import host
 
     host.require_release()
-    from solo_ood.host.runs import knn
+    from solo_ood.host.knn_run import knn
     from solo_ood.plugin import register
 
 

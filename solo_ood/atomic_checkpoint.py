@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import io
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
 from lightning.pytorch.plugins import TorchCheckpointIO
 
+from solo_ood import atomic
 from solo_ood.errors import UserError
 from solo_ood.loading import load
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # a module, for the type checker
-
-SUFFIX = ".partial"
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -53,7 +44,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         torch.save(checkpoint, content)
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            write(content.getbuffer(), Path(path))
+            atomic.write(content.getbuffer(), Path(path))
         except OSError as error:
             raise UserError(
                 f"checkpoint {path}",
@@ -75,7 +66,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """
         if kwargs.get("weights_only") is False or not Path(path).is_file():
             return super().load_checkpoint(path, *args, **kwargs)
-        remove_leftovers(Path(path).parent)
+        atomic.remove_leftovers(Path(path).parent)
         return dict(load(Path(path)))
 
 
@@ -84,51 +75,5 @@ def protect(strategy: Any) -> None:
 
     On Windows Lightning's way stays: there an open, that is locked, file cannot be renamed.
     """
-    if fcntl is not None and type(strategy.checkpoint_io) is TorchCheckpointIO:
+    if atomic.CAN_LOCK and type(strategy.checkpoint_io) is TorchCheckpointIO:
         strategy.checkpoint_io = AtomicCheckpointIO()
-
-
-def write(content: memoryview, path: Path) -> None:
-    """Put a file with ``content`` at ``path``, in one step and on the disk.
-
-    Raises:
-        OSError: if that fails; nothing has changed then.
-    """
-    # No `.ckpt` at the end and no `ckpt_` in it: the hosts and Lightning look for these.
-    temporary = path.parent / f".{uuid4().hex}{SUFFIX}"
-    try:
-        with open(temporary, "wb") as file:
-            _lock(file.fileno(), wait=True)
-            if not temporary.exists():  # taken for a leftover before it was locked
-                return write(content, path)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # otherwise a power cut may leave the name without the content
-            os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-    with suppress(OSError):  # not every system can flush a folder
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove temporary files whose process has died; where locks do not work they stay."""
-    for path in folder.glob(f".{'[0-9a-f]' * 32}{SUFFIX}"):
-        with suppress(OSError), open(path, "rb+") as file:
-            if _lock(file.fileno(), wait=False):
-                path.unlink()
-
-
-def _lock(file: int, wait: bool) -> bool:
-    """Lock an open file until it is closed, which the system does for a process that dies."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held by another process, or a file system without locks
-        return False
-    return True

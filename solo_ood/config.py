@@ -10,99 +10,146 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from solo_ood.choices import SCORERS, THRESHOLDS
 from solo_ood.config_checks import check_keys, check_values, misfit, plain
 from solo_ood.errors import UserError
+from solo_ood.setting import setting
 
-SCORERS = ("knn", "mahalanobis", "exemplar", "random", "random-fresh", "oracle")
-THRESHOLDS = ("quota", "fixed")
-CHOICES = {
-    "scorer.name": SCORERS,
-    "scorer.feats": ("train", "eval"),
-    "threshold.name": THRESHOLDS,
-    "queue.store": ("indexes", "crops"),
-    "mix.mode": ("replace", "append"),
-}
 PATH = "method_kwargs.ood"
+# Limits far above what is of use: a typo must end in an error, not in swap or a fork bomb.
+MOST_KEPT = 2**20  # rows, scores, indexes
+MOST_WORKERS = 256
+LARGEST_RIDGE = 1e6  # the scores are those of an infinite one; float32 still holds it
+_END = 2**63  # of what fits into an int64 tensor
 
 
 @dataclass
 class ScorerConfig:
     """How rare a teacher embedding is; higher score = more out-of-distribution."""
 
-    # knn | mahalanobis | exemplar (towards given samples) | and the controls: random (a number of
-    # each sample's own, so that its picks persist as a detector's do) | random-fresh (new noise at
-    # each look) | oracle (needs labels)
-    name: str = "knn"
-    # stream samples remembered, 2 to 2^20 (knn: rows; others: effective number)
-    n_reference: int = 1024
-    min_samples: int = 256  # stream samples learnt before the first score is given
-    # knn: which neighbour, a sample's own earlier embeddings left out; null = max(2, 1 % of the
-    # reference)
-    k: int | None = None
-    shrinkage: float = 0.1  # mahalanobis: weight in [0, 1] of the scaled identity
-    # exemplar: 5 to 20 samples (at most 1000) of the training data that show what matters, each a
-    # dataset index (int) or the end of an image's path (str)
-    exemplars: list[Any] | None = None
-    ridge: float = 0.02  # exemplar: in (0, 1e6], added to the covariance, relative to its trace
-    exemplar_every: int = 50  # exemplar: batches between two embeddings of the exemplars
-    normalize: bool = True  # L2-normalise features first
-    # teacher mode of the scored features: train (free) | eval (+1 forward, if the teacher has
-    # BatchNorm or dropout)
-    feats: str = "train"
+    name: str = setting("knn", choices=SCORERS)
+    n_reference: int = setting(
+        1024,
+        "stream samples remembered (knn: rows, others: effective number)",
+        ge=2,
+        le=MOST_KEPT,
+    )
+    min_samples: int = setting(
+        256, "stream samples learnt before the first score is given", ge=2, le="n_reference"
+    )
+    k: int | None = setting(
+        None,
+        "knn: which neighbour, a sample's own earlier embeddings left out; null = max(2, 1 % of "
+        "the reference)",
+        ge=1,
+        le="min_samples",
+    )
+    shrinkage: float = setting(0.1, "mahalanobis: weight of the scaled identity", ge=0, le=1)
+    exemplars: list[Any] | None = setting(
+        None,
+        "exemplar: 5 to 20 samples (at most 1000) of the training data that show what matters, "
+        "each a dataset index (int) or the end of an image's path (str)",
+    )
+    ridge: float = setting(
+        0.02,
+        "exemplar: added to the covariance, relative to its trace",
+        gt=0,
+        le=LARGEST_RIDGE,
+    )
+    exemplar_every: int = setting(
+        50, "exemplar: batches between two embeddings of the exemplars", ge=1
+    )
+    normalize: bool = setting(True, "L2-normalise features first")
+    feats: str = setting(
+        "train",
+        "teacher mode of the scored features:",
+        {"train": "free", "eval": "+1 forward, if the teacher has BatchNorm or dropout"},
+    )
 
 
 @dataclass
 class ThresholdConfig:
     """Which scores are out-of-distribution: the highest of every block of samples."""
 
-    # quota (exactly the top 1 - percentile of every n samples) | fixed (percentile of the first n)
-    name: str = "quota"
-    percentile: float = 0.95  # in (0, 1): share of the stream that is *not* flagged
-    # fresh samples of a block, at most 2^20; they are judged, and may be replayed, once it is full.
-    # null = as many as hold 100 flags, 100 / (1 - percentile)
-    n: int | None = None
+    name: str = setting("quota", choices=THRESHOLDS)
+    percentile: float = setting(0.95, "share of the stream that is *not* flagged", gt=0, lt=1)
+    n: int | None = setting(
+        None,
+        "fresh samples of a block; they are judged, and may be replayed, once it is full; null = "
+        "as many as hold 100 flags, 100 / (1 - percentile)",
+        ge=2,
+        le=MOST_KEPT,
+    )
 
 
 @dataclass
 class QueueConfig:
     """The FIFO of flagged dataset indexes."""
 
-    capacity: int = 1024  # indexes held, 1 to 2^20; the oldest leaves first
-    max_replays: int | None = 16  # replays after which an index leaves; null = no limit
-    min_age: int = 0  # batches an index waits before its first replay
-    # A re-scored replay leaves the queue when its score is not above this quantile of the stream,
-    # in [0, 1): 0 = never for its score, threshold.percentile = about as soon as it is not flagged.
-    # null = the strictest level that sustains mix.ratio, see `release_level`.
-    release: float | None = None
-    # indexes: fresh augmentations; crops: the pixels, kept on the CPU, for data without indexes.
-    store: str = "indexes"
+    capacity: int = setting(1024, "indexes held; the oldest leaves first", ge=1, le=MOST_KEPT)
+    max_replays: int | None = setting(
+        16, "replays after which an index leaves; null = no limit", ge=1
+    )
+    min_age: int = setting(0, "batches an index waits before its first replay", ge=0)
+    release: float | None = setting(
+        None,
+        "a re-scored replay leaves the queue when its score is not above this quantile of the "
+        "stream; 0 = never for its score, threshold.percentile = about as soon as it is not "
+        "flagged, null = the strictest level that sustains mix.ratio, see `release_level`",
+        ge=0,
+        lt=1,
+    )
+    store: str = setting(
+        "indexes",
+        "what is kept:",
+        {
+            "indexes": "fresh augmentations",
+            "crops": "the pixels, kept on the CPU, for data without indexes",
+        },
+    )
 
 
 @dataclass
 class MixConfig:
     """How replayed samples enter the batch."""
 
-    # replace (batch keeps its size; the fresh rows that leave it are drawn at each step) | append
-    # (batch grows)
-    mode: str = "replace"
-    ratio: float = 0.25  # replayed rows / batch size, in [0, 1)
-    # workers of the replay loader, at most 256; null = ratio x the train loader's
-    num_workers: int | None = None
+    mode: str = setting(
+        "replace",
+        choices={
+            "replace": "batch keeps its size; the fresh rows that leave it are drawn at each step",
+            "append": "batch grows",
+        },
+    )
+    ratio: float = setting(0.25, "replayed rows / batch size", ge=0, lt=1)
+    num_workers: int | None = setting(
+        None,
+        "workers of the replay loader; null = ratio x the train loader's",
+        ge=0,
+        le=MOST_WORKERS,
+    )
 
 
 @dataclass
 class OODConfig:
     """``method_kwargs.ood``: everything that ``dino_ood`` adds to DINO."""
 
-    enabled: bool = True  # false = stock DINO, bit for bit (but local crops count)
-    start: float = 0.2  # share of all optimizer steps before scoring starts, in [0, 1)
-    # of the replay draws, their augmentations, the rows that they replace and the random control,
-    # in [0, 2^63); null = the run's own `seed` (what Lightning's seed_everything was called with
-    # before the model was built; 0 without it). A resumed run keeps that of its checkpoint.
-    seed: int | None = None
-    # class ids counted as rare in the logged precision and lift; null = the third of the classes
-    # with the fewest samples. Used for reporting only, never for training.
-    rare_classes: list[int] | None = None
+    enabled: bool = setting(True, "false = stock DINO, bit for bit (but local crops count)")
+    start: float = setting(0.2, "share of all optimizer steps before scoring starts", ge=0, lt=1)
+    seed: int | None = setting(
+        None,
+        "of the replay draws, their augmentations, the rows that they replace and the random "
+        "control; null = the run's own `seed` (what Lightning's seed_everything was called with "
+        "before the model was built; 0 without it); a resumed run keeps that of its checkpoint",
+        ge=0,
+        lt=_END,
+    )
+    rare_classes: list[int] | None = setting(
+        None,
+        "class ids counted as rare in the logged precision and lift, for reporting only, never "
+        "for training; null = the third of the classes with the fewest samples",
+        ge=0,
+        lt=_END,
+    )
     scorer: ScorerConfig = field(default_factory=ScorerConfig)
     threshold: ThresholdConfig = field(default_factory=ThresholdConfig)
     queue: QueueConfig = field(default_factory=QueueConfig)
@@ -127,7 +174,7 @@ def parse(user: Mapping[str, Any] | DictConfig | None, batch_size: int | None = 
         cfg: Any = OmegaConf.to_object(merged)
     except Exception as error:  # whatever OmegaConf raises for what it cannot convert
         raise misfit(block, OODConfig, PATH, error) from error
-    check_values(cfg, CHOICES)
+    check_values(cfg)
     if batch_size is not None and cfg.enabled:
         replay_rows(cfg, batch_size)
     return cfg

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from fractions import Fraction
 from typing import Any
@@ -11,14 +11,11 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from solo_ood.choices import SCORERS
 from solo_ood.errors import UserError, shown, unknown_name
+from solo_ood.setting import bound_of, choices_of, is_in_range, range_of
 
-# Limits far above what is of use: a typo must end in an error here, not in swap or a fork bomb.
-MOST_KEPT = 2**20  # rows, scores, indexes
-MOST_WORKERS = 256
 MOST_EXEMPLARS = 1000
-LARGEST_RIDGE = 1e6  # the scores are those of an infinite one; float32 still holds it
-_END = 2**63  # of what fits into an int64 tensor
 
 _KINDS = (  # by what stands in the annotation, the longer ones first
     ("list[int]", "a list of whole numbers"),
@@ -128,113 +125,50 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def check_values(cfg: Any, choices: Mapping[str, Sequence[str]]) -> None:
-    """Raise for a name that is not among the ``choices`` of its key, or a number out of its range.
+def check_values(cfg: Any) -> None:
+    """Raise for a name that is not among the choices of its field, or a value out of its range.
 
     Args:
         cfg: an ``OODConfig`` whose values have the right types.
-        choices: valid names by dotted key.
 
     Raises:
         UserError: see above.
     """
-    for key, valid in choices.items():
-        section, _, name = key.partition(".")
-        choice = getattr(getattr(cfg, section), name)
-        if choice not in valid:
-            raise unknown_name(f"ood.{key}", choice, valid)
-    scorer, threshold, queue, mix = cfg.scorer, cfg.threshold, cfg.queue, cfg.mix
-    n_reference, classes = scorer.n_reference, cfg.rare_classes
-    ranges: dict[str, tuple[Any, bool, str]] = {
-        "start": (cfg.start, 0 <= cfg.start < 1, "a share in [0, 1)"),
-        "seed": (
-            cfg.seed,
-            cfg.seed is None or 0 <= cfg.seed < _END,
-            "null or a whole number in [0, 2^63)",
-        ),
-        "rare_classes": (
-            classes,
-            # OmegaConf lets lists pass as elements
-            classes is None or all(isinstance(c, int) and 0 <= c < _END for c in classes),
-            "null or class ids of at least 0",
-        ),
-        "scorer.n_reference": (
-            n_reference,
-            2 <= n_reference <= MOST_KEPT,
-            f"at least 2 samples and at most {MOST_KEPT}",
-        ),
-        "scorer.min_samples": (
-            scorer.min_samples,
-            2 <= scorer.min_samples <= n_reference,
-            f"2 to scorer.n_reference = {shown(n_reference)} samples",
-        ),
-        "scorer.k": (
-            scorer.k,
-            scorer.k is None or 1 <= scorer.k <= scorer.min_samples,
-            f"null or 1 to scorer.min_samples = {shown(scorer.min_samples)}",
-        ),
-        "scorer.shrinkage": (scorer.shrinkage, 0 <= scorer.shrinkage <= 1, "a weight in [0, 1]"),
-        "scorer.ridge": (
-            scorer.ridge,
-            0 < scorer.ridge <= LARGEST_RIDGE,
-            f"a number above 0 and at most {LARGEST_RIDGE:g}",
-        ),
-        "scorer.exemplar_every": (
-            scorer.exemplar_every,
-            scorer.exemplar_every >= 1,
-            "at least 1 step",
-        ),
-        "threshold.percentile": (
-            threshold.percentile,
-            0 < threshold.percentile < 1,
-            "a fraction in (0, 1), such as 0.95",
-        ),
-        "threshold.n": (
-            threshold.n,
-            threshold.n is None or 2 <= threshold.n <= MOST_KEPT,
-            f"null, or at least 2 samples and at most {MOST_KEPT}",
-        ),
-        "queue.capacity": (
-            queue.capacity,
-            1 <= queue.capacity <= MOST_KEPT,
-            f"at least 1 index and at most {MOST_KEPT}",
-        ),
-        "queue.max_replays": (
-            queue.max_replays,
-            queue.max_replays is None or queue.max_replays >= 1,
-            "null or at least 1",
-        ),
-        "queue.min_age": (queue.min_age, queue.min_age >= 0, "0 or more steps"),
-        "queue.release": (
-            queue.release,
-            queue.release is None or 0 <= queue.release < 1,
-            "null or in [0, 1)",
-        ),
-        "mix.ratio": (mix.ratio, 0 <= mix.ratio < 1, "a ratio in [0, 1)"),
-        "mix.num_workers": (
-            mix.num_workers,
-            mix.num_workers is None or 0 <= mix.num_workers <= MOST_WORKERS,
-            f"null or 0 to {MOST_WORKERS}",
-        ),
-    }
-    for key, (value, is_valid, expected) in ranges.items():
-        if not is_valid:
+    for key, f, section in _settings(cfg):
+        choices, value = choices_of(f), getattr(section, f.name)
+        if choices is not None and value not in choices:
+            raise unknown_name(f"ood.{key}", value, choices)
+    for key, f, section in _settings(cfg):
+        if not is_in_range(f, section):
+            kind = _kind(str(f.type))
+            expected = f"{kind}, {range_of(f, section, key.rpartition(f.name)[0])}"
             raise UserError(
                 f"ood.{key}",
                 expected=expected,
-                got=shown(value),
-                remedy=f"Set method_kwargs.ood.{key} to one, or leave it out for its default.",
+                got=shown(getattr(section, f.name)),
+                remedy=f"Set method_kwargs.ood.{key} to one, or leave it out for its default, "
+                f"{'null' if f.default is None else f.default}.",
             )
-    _check_block(threshold)
-    _check_exemplars(scorer)
+    _check_block(cfg.threshold)
+    _check_exemplars(cfg.scorer)
+
+
+def _settings(section: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield the dotted key, the field and the section of every setting, in their order."""
+    for f in fields(section):
+        if _is_section(f):
+            yield from _settings(getattr(section, f.name), f"{path}{f.name}.")
+        else:
+            yield f"{path}{f.name}", f, section
 
 
 def _check_block(cfg: Any) -> None:
     rate = 1 - Fraction(str(cfg.percentile))
-    if cfg.n is None and 100 / rate > MOST_KEPT:
+    most = bound_of(type(cfg), "n", "le")
+    if cfg.n is None and 100 / rate > most:
         raise UserError(
             "ood.threshold.percentile",
-            expected=f"a block of 100 / (1 - percentile) of at most {MOST_KEPT} samples",
+            expected=f"a block of 100 / (1 - percentile) of at most {most} samples",
             got=f"{cfg.percentile} ({float(100 / rate):.3g} samples)",
             remedy="Lower it, or set method_kwargs.ood.threshold.n.",
         )
@@ -250,7 +184,7 @@ def _check_block(cfg: Any) -> None:
 
 
 def _check_exemplars(cfg: Any) -> None:
-    given, wanted = cfg.exemplars, cfg.name == "exemplar"
+    given, wanted = cfg.exemplars, SCORERS[cfg.name].needs_exemplars
     ways = 'such as "method_kwargs.ood.scorer.exemplars=[12,57,101]"'
     known = all(isinstance(x, (int, str)) and not isinstance(x, bool) for x in given or [])
     for key, valid, expected, got, remedy in (
@@ -285,7 +219,7 @@ def _check_exemplars(cfg: Any) -> None:
         (
             "feats",
             cfg.feats == "eval" or not wanted,
-            "eval with ood.scorer.name=exemplar, since BatchNorm needs a larger batch",
+            f"eval with ood.scorer.name={cfg.name}, since BatchNorm needs a larger batch",
             cfg.feats,
             "Set method_kwargs.ood.scorer.feats=eval.",
         ),

@@ -12,6 +12,7 @@ import torch
 from solo_ood.errors import UserError
 from solo_ood.loading import load
 from solo_ood.output import check_writable
+from solo_ood.run_args import NAME, existing, read_args, settings_folder
 
 _KEPT = ("epoch", "global_step", "pytorch-lightning_version", "state_dict")
 
@@ -54,7 +55,7 @@ def export(checkpoint: Path, out: Path, weights: str = "teacher") -> Path:
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"{checkpoint.stem}-{weights}.ckpt"
     torch.save(kept, target)
-    (out / "args.json").write_text(json.dumps(args, indent=2) + "\n")
+    (out / NAME).write_text(json.dumps(args, indent=2) + "\n")
     return target
 
 
@@ -64,7 +65,7 @@ def _check_nothing_is_replaced(out: Path, checkpoint: Path, args: dict[str, Any]
     Without its own a run cannot be resumed, evaluated or reported on.
     """
     own = {checkpoint.resolve().parent, settings_folder(checkpoint).resolve()}
-    path = out / "args.json"
+    path = out / NAME
     if out.resolve() in own:
         got = f"{out}, the folder of the checkpoint"
     elif path.exists() and read_args(out) != json.loads(json.dumps(args)):
@@ -106,63 +107,9 @@ def check_whole(checkpoint: Path, content: Mapping[str, Any], weights: str) -> N
     from solo_ood.embedding.weights import SAME_RUN, fill
     from solo_ood.host import backbones
 
-    described = backbones.read_args(checkpoint)
+    described = backbones.read_trained(checkpoint)
     name = f"the {weights} {described.name} in {checkpoint.name}"
     fill(described.create(), content, weights, checkpoint.name, name, SAME_RUN, "--weights {}")
-
-
-def existing(path: Path) -> Path:
-    """Return ``path`` if it is a file.
-
-    Raises:
-        UserError: otherwise.
-    """
-    if not path.is_file():
-        raise UserError(
-            "checkpoint",
-            expected="a .ckpt file with its args.json beside it",
-            got=f"no file {path}",
-            remedy="Give the checkpoint that main_pretrain.py wrote.",
-        )
-    return path
-
-
-def settings_folder(checkpoint: Path) -> Path:
-    """Return the folder of the ``args.json`` that belongs to a checkpoint: usually its own.
-
-    A run's name ``a/b`` makes solo-learn save ``RUN/a/b-0-ep=9.ckpt`` beside ``RUN/args.json``.
-    """
-    own, *above = checkpoint.absolute().parents[:5]
-    if not (own / "args.json").is_file():
-        for folder in above:
-            if not (folder / "args.json").is_file():
-                continue
-            name = str(read_args(folder).get("name", ""))
-            if (folder / name).parent == own:
-                return folder
-    return checkpoint.parent
-
-
-def read_args(folder: Path) -> dict[str, Any]:
-    """Return the ``args.json`` of a run's folder.
-
-    Raises:
-        UserError: if it is missing or cut off.
-    """
-    path = existing(folder / "args.json")
-    try:
-        args = json.loads(path.read_text())
-        if isinstance(args, dict):
-            return args
-        got = f"a {type(args).__name__}"
-    except ValueError as error:  # what is no JSON, or no text
-        got = str(error)
-    raise UserError(
-        str(path),
-        expected="the settings of a run, as JSON",
-        got=got,
-        remedy="Copy it again from the folder of the run.",
-    )
 
 
 def uncompiled(state: dict[str, Any]) -> dict[str, Any]:
@@ -194,9 +141,9 @@ def _plain_dino(args: dict[str, Any]) -> dict[str, Any]:
     """Return ``args.json`` of plain DINO, without our block and with embedded paths resolved."""
     from omegaconf import OmegaConf
 
-    from solo_ood.data.digits import digits_lt
+    from solo_ood.data.digits import register_resolver
 
-    OmegaConf.register_new_resolver("solo_ood.digits", digits_lt, replace=True)
+    register_resolver()
     plain: Any = OmegaConf.to_container(OmegaConf.create(args), resolve=True)
     plain["method"] = "dino"
     plain.pop("ood", None)

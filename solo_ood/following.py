@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import BatchSampler
 
+from solo_ood.choices import SCORERS
 from solo_ood.config import OODConfig, replay_rows
 from solo_ood.crop_store import CropStore
 from solo_ood.data.tail import rare_classes, targets_of
@@ -91,12 +92,13 @@ class FollowsLoader(Base):
             self.replay = CropStore(selector.queue, rows)
         self._most, self._least = self._batch_sizes(loader)
         labels = targets_of(dataset)
-        if labels is None and ood.scorer.name == "oracle" and hasattr(dataset, "__len__"):
+        labelled = SCORERS[ood.scorer.name].needs_labels
+        if labels is None and labelled and hasattr(dataset, "__len__"):
             raise UserError(
-                "ood.scorer.name=oracle",
+                f"ood.scorer.name={ood.scorer.name}",
                 expected="labelled training data",
                 got="none with labels",
-                remedy="The oracle is a control; use ood.scorer.name=knn.",
+                remedy="It is a control for labelled data; use ood.scorer.name=knn.",
             )
         if ood.rare_classes is None:
             selector.rare_classes = [] if labels is None else rare_classes(labels)

@@ -76,9 +76,9 @@ def _folder(run: RunFiles, key: str, folder: Path | None) -> str:
 
 
 def _network(run: RunFiles) -> Any:
-    from solo_ood.host.backbones import read_args
+    from solo_ood.host.backbones import read_trained
 
-    return read_args(run.checkpoint)
+    return read_trained(run.checkpoint)
 
 
 _SETTINGS: dict[str, Any] = {

@@ -27,7 +27,7 @@ def register() -> None:
     host.check()
     from solo.methods import METHODS
 
-    from solo_ood.data.digits import digits_lt
+    from solo_ood.data.digits import register_resolver
     from solo_ood.linear_config import batch_size, run_setting
     from solo_ood.method import DINOOOD
 
@@ -39,8 +39,7 @@ def register() -> None:
             got=f"{owner.__module__}.{owner.__qualname__}",
             remedy="Uninstall the package of that class, or give its method another name.",
         )
-    # ${solo_ood.digits:train} in a config becomes the path of the embedded data set.
-    OmegaConf.register_new_resolver("solo_ood.digits", digits_lt, replace=True)
+    register_resolver()
     # ${solo_ood.run:CKPT,val_path} becomes what the run of this checkpoint was validated on.
     OmegaConf.register_new_resolver("solo_ood.run", run_setting, replace=True)
     OmegaConf.register_new_resolver("solo_ood.batch_size", batch_size, replace=True)

@@ -11,10 +11,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from solo_ood.data.digits import digits_lt, split_of
+from solo_ood.data.digits import digits_lt, register_resolver, split_of
 from solo_ood.errors import UserError, shown
-from solo_ood.export import read_args, settings_folder
 from solo_ood.loading import load
+from solo_ood.run_args import NAME, has_args, read_args, settings_folder
 
 _IMAGE_FOLDERS = ("custom", "imagenet", "imagenet100")  # the host's data sets that are folders
 
@@ -36,7 +36,7 @@ class RunFiles:
     @cached_property
     def config(self) -> DictConfig:
         """The run's config; the release's ``args.json`` holds it under a key of its own."""
-        OmegaConf.register_new_resolver("solo_ood.digits", digits_lt, replace=True)
+        register_resolver()
         return OmegaConf.create(self.args.get("config", self.args))
 
     def setting(self, key: str, default: Any = None) -> Any:
@@ -49,7 +49,7 @@ class RunFiles:
             value = OmegaConf.select(self.config, key)
         except OmegaConfBaseException as error:
             raise UserError(
-                f"{self.folder / 'args.json'}, {key}",
+                f"{self.folder / NAME}, {key}",
                 expected="a value",
                 got=str(error).splitlines()[0],
                 remedy="Name the data on the command line, or repair the file.",
@@ -137,7 +137,7 @@ class RunFiles:
 
     def _damaged(self, key: str, expected: str, got: Any) -> UserError:
         return UserError(
-            f"{self.folder / 'args.json'}, {key}",
+            f"{self.folder / NAME}, {key}",
             expected=expected,
             got=shown(got),
             remedy="Copy the file again from where the run was trained, or repair it.",
@@ -175,13 +175,13 @@ def find_run(path: Path) -> RunFiles:
         folder = settings_folder(path)
         return RunFiles(folder, path, read_args(folder))
     found: list[Path] = []
-    if (path / "args.json").is_file():
+    if has_args(path):
         args = read_args(path)
         # The host puts the name before the file's: with a `/` in it, that is a folder below.
         folders = {path, (path / str(args.get("name", ""))).parent}
         found = [file for folder in folders for file in folder.glob("*.ckpt")]
     if not found:
-        below = sorted(file.parent.name for file in path.glob("*/args.json"))
+        below = sorted(file.parent.name for file in path.glob(f"*/{NAME}"))
         where = f"the runs in it are {', '.join(below[:5])}" if below else "nor runs below it"
         raise UserError(
             "run folder",

@@ -31,8 +31,8 @@ class RareSelector:
     but never learnt: they would make rare look common. The scores reach the host one step later,
     copied asynchronously, so that no step waits for the device; they are judged there.
 
-    This is no ``nn.Module``, and its modules are in nobody's module tree: DDP must not broadcast
-    them, and a plain DINO checkpoint must load.
+    This is no ``nn.Module``, and its modules are kept outside every module tree: DDP must not
+    broadcast them, and a plain DINO checkpoint must load.
 
     Args:
         cfg: the checked configuration.
@@ -73,8 +73,8 @@ class RareSelector:
         targets: Tensor,
         n_rare: int = 0,
         gather: Callable[[Tensor], Tensor] | None = None,
-        agree: Callable[[Tensor], Tensor] | None = None,
-        most: int | None = None,
+        broadcast: Callable[[Tensor], Tensor] | None = None,
+        padded_size: int | None = None,
     ) -> None:
         """Take in one batch whose last ``n_rare`` rows are replays.
 
@@ -86,18 +86,19 @@ class RareSelector:
             n_rare: m, the same on every process.
             gather: concatenates a tensor over the processes along the rows, so that all of them
                 hold the same scorer, threshold and queue; ``None`` for one process.
-            agree: gives every process the first one's scores: on unlike devices they can differ in
-                the last bit, and a queue that differs by one index would end in unequal batches.
-            most: B of the largest batch of any process, the same on all of them: ``gather`` takes
-                equal shapes only, so smaller batches are filled up. ``None`` if all are equal.
+            broadcast: gives every process the first one's scores: on unlike devices they can
+                differ in the last bit, and a queue that differs by one index would end in unequal
+                batches.
+            padded_size: B of the largest batch of any process, the same on all of them: ``gather``
+                takes equal shapes only, so smaller batches are padded. ``None`` if all are equal.
 
         Raises:
-            UserError: for more rows than ``most``.
+            UserError: for more rows than ``padded_size``.
         """
         self.settle()
         self.queue.step += 1
-        if most is not None and len(indexes) != most:
-            indexes, feats, targets = _filled_up(indexes, feats, targets, most)
+        if padded_size is not None and len(indexes) != padded_size:
+            indexes, feats, targets = pad_rows(indexes, feats, targets, padded_size)
         batch_size = len(indexes)
         if gather is not None:
             indexes, feats, targets = gather(indexes), gather(feats), gather(targets)
@@ -110,8 +111,8 @@ class RareSelector:
 
         if self.scorer.ready:
             scores = self.scorer.ood_score(feats, targets, indexes)
-            if agree is not None:
-                scores = agree(scores)
+            if broadcast is not None:
+                scores = broadcast(scores)
             self._send(
                 indexes=rows(indexes, fresh),
                 targets=rows(targets, fresh),
@@ -250,21 +251,21 @@ def starving(counts: Mapping[str, int]) -> str | None:
     )
 
 
-def _filled_up(
-    indexes: Tensor, feats: Tensor, targets: Tensor, most: int
+def pad_rows(
+    indexes: Tensor, feats: Tensor, targets: Tensor, size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return ``most`` rows; those without a sample come first and have the index -1.
+    """Return ``size`` rows; those without a sample come first and have the index -1.
 
     Their features are NaN, so nobody learns, flags or counts them.
 
     Raises:
         UserError: if there are more rows.
     """
-    missing = most - len(indexes)
+    missing = size - len(indexes)
     if missing < 0:
         raise UserError(
             "batch of this process",
-            expected=f"at most {most} rows, as every process was told",
+            expected=f"at most {size} rows, as every process was told",
             got=len(indexes),
             remedy="Set optimizer.batch_size, or the loader's batch_size, to the largest.",
         )

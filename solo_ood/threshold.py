@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from solo_ood.choices import THRESHOLDS, build
 from solo_ood.config import ThresholdConfig, block_size
 from solo_ood.errors import unknown_name
 
@@ -247,15 +248,12 @@ class FixedThreshold(Threshold):
         return float("nan")
 
 
-_THRESHOLDS = {"quota": QuotaThreshold, "fixed": FixedThreshold}
-
-
 def make_threshold(cfg: ThresholdConfig) -> Threshold:
     """Build the threshold that ``cfg.name`` names.
 
     Raises:
         UserError: for an unknown name.
     """
-    if cfg.name not in _THRESHOLDS:
-        raise unknown_name("threshold", cfg.name, _THRESHOLDS)
-    return _THRESHOLDS[cfg.name](cfg.percentile, cfg.n)
+    if cfg.name not in THRESHOLDS:
+        raise unknown_name("threshold", cfg.name, THRESHOLDS)
+    return build(THRESHOLDS[cfg.name], vars(cfg))

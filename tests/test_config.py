@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from solo_ood.config import THRESHOLDS, OODConfig, parse, release_level, replay_rows
+from solo_ood.choices import THRESHOLDS
+from solo_ood.config import OODConfig, parse, release_level, replay_rows
 
 NAN, INF = float("nan"), float("inf")
 
@@ -141,7 +142,7 @@ def test_an_int_too_long_to_be_printed_is_an_error_as_well():
 
 
 def test_class_ids_below_0_would_count_unlabelled_samples_as_rare():
-    with pytest.raises(ValueError, match=r"rare_classes: .* at least 0, got \[-1, 2\]"):
+    with pytest.raises(ValueError, match=r"rare_classes: .* in \[0, 2\^63\), got \[-1, 2\]"):
         parse({"rare_classes": [-1, 2]})
     assert parse({"rare_classes": [0, 2]}).rare_classes == [0, 2]
 

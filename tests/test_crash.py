@@ -18,7 +18,8 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from torch.utils.data import DataLoader, Sampler
 from warm_host import SMALL, difference, straight, trained, warm_host
 
-from solo_ood.atomic_checkpoint import AtomicCheckpointIO, write
+from solo_ood.atomic import write
+from solo_ood.atomic_checkpoint import AtomicCheckpointIO
 from solo_ood.errors import UserError
 
 MB = 1_000_000

@@ -12,9 +12,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from solo_ood.choices import SCORERS, THRESHOLDS
 from solo_ood.config import (
-    SCORERS,
-    THRESHOLDS,
+    MOST_KEPT,
     MixConfig,
     OODConfig,
     QueueConfig,
@@ -23,7 +23,6 @@ from solo_ood.config import (
     parse,
     replay_rows,
 )
-from solo_ood.config_checks import MOST_KEPT
 from solo_ood.errors import UserError
 from solo_ood.scorers import ExemplarScorer
 from solo_ood.selection import RareSelector

@@ -8,7 +8,8 @@ from far_device import Far, FarDevice, HostWaited, move
 from lightning.pytorch import Callback, seed_everything
 
 from solo_ood import rare_replay
-from solo_ood.config import THRESHOLDS, parse
+from solo_ood.choices import THRESHOLDS
+from solo_ood.config import parse
 from solo_ood.mixing import drawn_order, mix
 from solo_ood.scorers import ExemplarScorer
 from solo_ood.selection import RareSelector

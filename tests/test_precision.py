@@ -10,7 +10,8 @@ from lightning.pytorch import seed_everything
 from short_runs import SOON
 from torch.utils.data import DataLoader, Dataset
 
-from solo_ood.config import THRESHOLDS, OODConfig, ScorerConfig, ThresholdConfig
+from solo_ood.choices import THRESHOLDS
+from solo_ood.config import OODConfig, ScorerConfig, ThresholdConfig
 from solo_ood.selection import RareSelector
 
 OOD = "++method_kwargs.ood."

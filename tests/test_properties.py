@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from solo_ood.config import SCORERS, THRESHOLDS, ScorerConfig, parse, release_level
+from solo_ood.choices import SCORERS, THRESHOLDS
+from solo_ood.config import ScorerConfig, parse, release_level
 from solo_ood.rare_queue import RareQueue
 from solo_ood.scorers import ExemplarScorer, Scorer, make_scorer
 from solo_ood.selection import RareSelector

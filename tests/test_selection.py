@@ -98,7 +98,7 @@ def test_rows_that_fill_up_a_batch_change_nothing(name):
     filled, plain = (warm(scorer={"name": name}) for _ in range(2))
     for t in range(5):
         indexes, feats = [*range(100, 106), 1, 2], torch.cat((common(6, seed=t), -common(2)))
-        step(filled, indexes, feats, n_rare=2, most=11)
+        step(filled, indexes, feats, n_rare=2, padded_size=11)
         step(plain, indexes, feats, n_rare=2)
     for part in ("scorer", "threshold"):
         a, b = (dict(getattr(s, part).state_dict()) for s in (filled, plain))
@@ -112,4 +112,4 @@ def test_rows_that_fill_up_a_batch_change_nothing(name):
 
 def test_a_batch_larger_than_every_process_was_told_is_an_error():
     with pytest.raises(ValueError, match="at most 7 rows, .* got 8. Set optimizer.batch_size"):
-        step(warm(), list(range(100, 108)), common(B), most=7)
+        step(warm(), list(range(100, 108)), common(B), padded_size=7)

@@ -11,7 +11,7 @@ import torch
 from selection_streams import B, D, common, make, step, warm
 from torch import Tensor
 
-from solo_ood.config import SCORERS
+from solo_ood.choices import SCORERS
 from solo_ood.scorers import ExemplarScorer
 from solo_ood.selection import RareSelector
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from solo_ood.config import THRESHOLDS, ThresholdConfig, block_size
+from solo_ood.choices import THRESHOLDS
+from solo_ood.config import ThresholdConfig, block_size
 from solo_ood.threshold import WINDOW, FixedThreshold, QuotaThreshold, Threshold, make_threshold
 
 NAN, INF = float("nan"), float("inf")

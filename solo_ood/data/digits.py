@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 
+from solo_ood import atomic
 from solo_ood.cache import cache_folder
 from solo_ood.data.tail import exponential_counts
 from solo_ood.errors import UserError
@@ -38,8 +37,16 @@ def digits_lt(split: str = "train") -> str:
         )
     root = cache_folder() / _NAME
     if not root.exists():
-        _write(root)
+        with atomic.folder(root) as aside:  # a process beside this one never sees half a data set
+            _write(aside)
     return str(root / split)
+
+
+def register_resolver() -> None:
+    """Let ``${solo_ood.digits:train}`` in a config be the folder of a split."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.register_new_resolver("solo_ood.digits", digits_lt, replace=True)
 
 
 def split_of(folder: str | Path) -> str | None:
@@ -48,13 +55,11 @@ def split_of(folder: str | Path) -> str | None:
     return path.name if path.name in SPLITS and path.parent.name == _NAME else None
 
 
-def _write(root: Path) -> None:
+def _write(folder: Path) -> None:
     from PIL import Image
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    # Written aside and renamed, so that a process beside this one never sees half a data set.
-    aside = root.with_name(f"{root.name}.{os.getpid()}")
     rng = np.random.default_rng(0)
     per_class = [rng.permutation(np.flatnonzero(digits.target == c)) for c in range(10)]
     largest = min(map(len, per_class)) - _VAL_PER_CLASS
@@ -64,13 +69,9 @@ def _write(root: Path) -> None:
         pool = members[_VAL_PER_CLASS : _VAL_PER_CLASS + largest]
         splits = {"val": members[:_VAL_PER_CLASS], "reference": pool, "train": pool[:n_train]}
         for split, indexes in splits.items():
-            folder = aside / split / str(label)
-            folder.mkdir(parents=True)
+            into = folder / split / str(label)
+            into.mkdir(parents=True)
             for index in indexes:
                 pixels = np.round(digits.images[index] * (255 / 16)).astype(np.uint8)
                 image = Image.fromarray(pixels).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
-                image.convert("RGB").save(folder / f"{index:04d}.png")
-    try:
-        aside.rename(root)
-    except OSError:  # another process was faster
-        shutil.rmtree(aside)
+                image.convert("RGB").save(into / f"{index:04d}.png")

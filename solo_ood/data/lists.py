@@ -24,6 +24,31 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, st
         UserError: for a file that is no CSV in UTF-8, has no rows, lacks a column or a value, has a
             column twice, or more values in a row than columns.
     """
+    head, *body = _filled_lines(path, columns) or [(0, [])]
+    names = [name.lower() for name in head[1]]
+    _check_header(path.name, head[1], len(body), columns)
+    too_long = [number for number, line in body if any(line[len(names) :])]
+    if too_long:
+        raise UserError(
+            f"{path.name}",
+            expected=f"{len(names)} values in a row, as in its header",
+            got=f"more of them in line {too_long[0]} (and {len(too_long) - 1} more)",
+            remedy='Put values that hold a separator into quotes: "a, b".',
+        )
+    rows = [(number, dict(zip(names, line))) for number, line in body]
+    incomplete = [number for number, row in rows if not all(row.get(one) for one in columns)]
+    if incomplete:
+        raise UserError(
+            f"{path.name}",
+            expected=f"{', '.join(columns)} in every row",
+            got=f"not all of them in line {incomplete[0]} (and {len(incomplete) - 1} more)",
+            remedy="Fill or remove these lines.",
+        )
+    return rows
+
+
+def _filled_lines(path: Path, columns: Sequence[str]) -> list[tuple[int, list[str]]]:
+    """Return the values of every line that has any, the header's first, each with its number."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark
             written = (line for line in file if line.strip())
@@ -50,42 +75,27 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, st
         raise UserError(
             path.name, expected="a CSV in UTF-8", got=str(error), remedy=remedy
         ) from error
-    filled = [(number, line) for number, line in lines if any(line)]
-    head, *body = filled[skipped:] or [(0, [])]
-    names = [name.lower() for name in head[1]]
+    return [(number, line) for number, line in lines if any(line)][skipped:]
+
+
+def _check_header(file: str, header: Sequence[str], rows: int, columns: Sequence[str]) -> None:
+    """Raise ``UserError`` unless the header has each of the columns once, and there are rows."""
+    names = [name.lower() for name in header]
     twice = [name for name in (*columns, "split") if names.count(name) > 1]
     if twice:
         raise UserError(
-            path.name,
+            file,
             expected="each column once in the header",
             got=f"{names.count(twice[0])} columns {twice[0]}",
             remedy="Give the others another name, or leave them out.",
         )
-    if not set(names).issuperset(columns) or not body:
+    if not set(names).issuperset(columns) or not rows:
         raise UserError(
-            f"{path.name}",
+            file,
             expected=f"a header with the columns {', '.join(columns)}, and one row or more",
-            got=f"{len(body)} rows with the columns {sorted(head[1])}",
+            got=f"{rows} rows with the columns {sorted(header)}",
             remedy=f"Write `{','.join(columns)}` into its first line.",
         )
-    too_long = [number for number, line in body if any(line[len(names) :])]
-    if too_long:
-        raise UserError(
-            f"{path.name}",
-            expected=f"{len(names)} values in a row, as in its header",
-            got=f"more of them in line {too_long[0]} (and {len(too_long) - 1} more)",
-            remedy='Put values that hold a separator into quotes: "a, b".',
-        )
-    rows = [(number, dict(zip(names, line))) for number, line in body]
-    incomplete = [number for number, row in rows if not all(row.get(one) for one in columns)]
-    if incomplete:
-        raise UserError(
-            f"{path.name}",
-            expected=f"{', '.join(columns)} in every row",
-            got=f"not all of them in line {incomplete[0]} (and {len(incomplete) - 1} more)",
-            remedy="Fill or remove these lines.",
-        )
-    return rows
 
 
 def _delimiter(header: str, columns: Sequence[str]) -> str:

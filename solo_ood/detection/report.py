@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from solo_ood import plots
+from solo_ood import atomic, plots
 from solo_ood.data.images import Split
 from solo_ood.data.rare import RareDefinition
 from solo_ood.detection import pictures, table
@@ -64,7 +60,7 @@ def write_table(
         "rare": [asdict(replace(one, name=printable(one.name))) for one in definitions],
         "plan": asdict(options.plan),
     }
-    with _aside(options.out) as folder:
+    with atomic.files_of(options.out) as folder:
         table.write(rows, folder, facts)
 
 
@@ -76,21 +72,8 @@ def write_page(
     definitions: Sequence[RareDefinition],
 ) -> list[str]:
     """Write the pictures and the page that shows all; return what could not be drawn."""
-    with _aside(options.out) as folder:
+    with atomic.files_of(options.out) as folder:
         return _draw(options, results, rows, notes, definitions, folder)
-
-
-@contextmanager
-def _aside(out: Path) -> Iterator[Path]:
-    """Yield a folder whose files are moved to ``out`` when all of them are whole."""
-    out.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=".", dir=out))  # only of it we know that we may write
-    try:
-        yield folder
-        for file in folder.iterdir():
-            os.replace(file, out / file.name)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _draw(

@@ -14,7 +14,7 @@ from torch import nn
 from solo_ood.embedding.embedder import Embedder
 from solo_ood.embedding.weights import CHOOSE, SAME_RUN, load_file
 from solo_ood.errors import UserError, unknown_name
-from solo_ood.host.backbones import read_args
+from solo_ood.host.backbones import read_trained
 from solo_ood.text import user_path
 
 OFFICIAL = {
@@ -74,6 +74,17 @@ def make_embedder(
     common: dict[str, Any] = {"stage": stage, "patches": patches}
     if user_path(body).is_file():
         return _from_checkpoint(user_path(body), which, image_size, common, to_choose)
+    return _from_timm(body, which, image_size, common, to_choose)
+
+
+def _from_timm(
+    body: str,
+    which: str,
+    image_size: tuple[int, int] | None,
+    common: dict[str, Any],
+    to_choose: str,
+) -> Embedder:
+    """Build ``NAME:SOURCE``, see ``make_embedder``."""
     name, _, source = body.partition(":")
     if not source and ("/" in name or Path(name).suffix in (".ckpt", ".pt", ".pth")):
         raise UserError(
@@ -216,7 +227,7 @@ def _from_checkpoint(
     common: dict[str, Any],
     to_choose: str,
 ) -> Embedder:
-    trained = read_args(path)
+    trained = read_trained(path)
     network, sizes = _build(trained.create, trained.built_for, image_size, trained.any_size)
     role, note = load_file(network, path, which, trained.name, SAME_RUN, to_choose)
     return Embedder(

@@ -7,10 +7,10 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 
+from solo_ood import atomic
 from solo_ood.errors import UserError
 
 MISSING, DONE, UNREADABLE = 0, 1, 2
@@ -85,17 +85,11 @@ def describe(folder: Path, facts: dict[str, object]) -> None:
 
 def _open(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap:
     if not path.exists():
-        # Made aside and linked: a process beside this one sees all of it or nothing. Process ids
-        # are not enough for a name: processes of other nodes may share the folder.
-        aside = path.with_suffix(f".{uuid4().hex}")
-        np.lib.format.open_memmap(aside, "w+", dtype=dtype, shape=shape).flush()
-        try:
-            os.link(aside, path)  # fails, unlike a rename, if another process was faster
-        except FileExistsError:
-            pass
-        except OSError:  # a file system without hard links
-            os.replace(aside, path)
-        aside.unlink(missing_ok=True)
+        # Made aside: a process beside this one sees all of it or nothing.
+        atomic.create(
+            path,
+            lambda aside: np.lib.format.open_memmap(aside, "w+", dtype=dtype, shape=shape).flush(),
+        )
     size = path.stat().st_size  # before it is opened, which fills up a file that was cut
     try:
         array = np.lib.format.open_memmap(path, "r+")

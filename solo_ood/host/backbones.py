@@ -14,7 +14,7 @@ from torch import nn
 
 from solo_ood import host
 from solo_ood.errors import UserError, unknown_name
-from solo_ood.export import settings_folder
+from solo_ood.run_args import has_args, read_args, settings_folder
 
 # What the hosts normalise each data set with; for others, augmentations.0.mean and .std, or this.
 _NORMALISATION: dict[host.Generation, dict[str, tuple[Any, Any]]] = {
@@ -105,21 +105,21 @@ class Trained:
         return network
 
 
-def read_args(checkpoint: Path) -> Trained:
+def read_trained(checkpoint: Path) -> Trained:
     """Return what the ``args.json`` beside ``checkpoint`` says of its network.
 
     Raises:
         UserError: if the file is missing or describes no backbone.
     """
-    path = settings_folder(checkpoint) / "args.json"
+    folder = settings_folder(checkpoint)
     what = f"checkpoint {checkpoint.name}"
     remedy = "For weights of another origin name the network, such as dino_vits16:PATH."
-    if not path.is_file():
+    if not has_args(folder):
         raise UserError(
             what, expected="solo-learn's args.json beside it", got="none", remedy=remedy
         )
     try:
-        args = json.loads(path.read_text())
+        args = read_args(folder)
         if "encoder" in args:  # release 1.0.2
             name, given = args["encoder"], args.get("backbone_args")
         else:
@@ -132,10 +132,11 @@ def read_args(checkpoint: Path) -> Trained:
         mean, std = _given_normalisation(args.get("config") or args)
         return Trained(name, args["method"], cifar, kwargs, dataset, by, mean, std)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
+        got = error.got if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         raise UserError(
             what,
             expected="an args.json with method and backbone (or encoder)",
-            got=f"{type(error).__name__}: {error}",
+            got=got,
             remedy=remedy,
         ) from error
 

@@ -25,6 +25,7 @@ from solo_ood import host
 from solo_ood.data.training_images import show_all_bits
 from solo_ood.errors import UserError, unknown_name
 from solo_ood.preflight.steps import num_processes
+from solo_ood.run_args import NAME
 from solo_ood.run_files import find_run
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.228, 0.224, 0.225)
@@ -246,7 +247,7 @@ def checkpoint_to_resume(cfg: DictConfig, folder: Path) -> str | None:
         return None
     wanted = OmegaConf.to_container(cfg, resolve=True)
     found = []
-    for path in folder.glob("*/args.json"):
+    for path in folder.glob(f"*/{NAME}"):
         try:
             found.append(find_run(path.parent))
         except UserError:  # a run that ended before its first checkpoint

@@ -1,4 +1,4 @@
-"""Pre-training, linear and k-NN evaluation on solo-learn 1.0.2, whose release has no scripts."""
+"""Pre-training and linear evaluation on solo-learn 1.0.2, whose release has no scripts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 from solo.methods import METHODS
 from solo.methods.linear import LinearModel
-from solo.utils.knn import WeightedKNNClassifier
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -26,16 +25,15 @@ from solo_ood.callbacks import RequireSteps
 from solo_ood.embedding.weights import SAME_RUN, load_file
 from solo_ood.errors import UserError, unknown_name
 from solo_ood.evaluation.data import facts, shown
-from solo_ood.evaluation.groups import grouped_accuracy, groups_of, members
-from solo_ood.export import existing, read_args, settings_folder
+from solo_ood.evaluation.groups import grouped_accuracy, groups_of
 from solo_ood.host import release
-from solo_ood.host.backbones import read_args as read_trained
-from solo_ood.linear_config import run_setting
+from solo_ood.host.backbones import read_trained
 from solo_ood.loading import load
 from solo_ood.loggers import logger_names, with_loggers
 from solo_ood.output import check_writable
 from solo_ood.preflight.data import check_labelled_folder
 from solo_ood.preflight.steps import num_processes
+from solo_ood.run_args import existing, read_args, settings_folder
 from solo_ood.run_files import RunFiles, find_run
 
 
@@ -124,75 +122,11 @@ def linear(cfg: DictConfig) -> dict[str, float]:
     trainer = _trainer(cfg, logger=False, callbacks=[])
     trainer.fit(model, train_loader, val_loader)
     model.eval()
-    logits, targets = _extract(lambda images: model(images)["logits"], val_loader)
+    logits, targets = outputs_of(lambda images: model(images)["logits"], val_loader)
     result = grouped_accuracy(logits.argmax(dim=1), targets, groups)
-    about = _about(run, weights, train_loader, val_loader, cfg.data.get("tail_path"))
+    about = subject(run, weights, train_loader, val_loader, cfg.data.get("tail_path"))
     about["val_loss"] = float(F.cross_entropy(logits, targets))
-    _write_json(run.folder / "linear.json", {**result, "about": about})
-    return result
-
-
-def knn(
-    checkpoint: Path,
-    train_path: str | Path | None = None,
-    val_path: str | Path | None = None,
-    weights: str = "student",
-    k: int = 20,
-    temperature: float = 0.07,
-    distance: str = "cosine",
-    tail_path: str | Path | None = None,
-    batch_size: int = 64,
-    num_workers: int = 1,
-) -> dict[str, float]:
-    """Classify with the host's ``WeightedKNNClassifier``; return accuracies in percent.
-
-    They go to the run's ``knn.json``, with the data that they are of.
-
-    Args as in the host's ``main_knn.py``, with the run's own data as defaults, and:
-
-        tail_path: ImageFolder whose class counts define Many, Medium and Few; ``None`` = the run's
-            training folder, where its data are evaluated.
-    """
-    run = find_run(checkpoint)
-    check_writable(run.folder, "the run's folder")
-    if tail_path is None and train_path is None:
-        tail_path = run_setting(checkpoint, "tail_path")
-    train_path = str(train_path or run_setting(checkpoint, "train_path"))
-    val_path = str(val_path or run_setting(checkpoint, "val_path"))
-    tail_path = None if tail_path is None else str(tail_path)
-    for option, path in (("train", train_path), ("val", val_path), ("tail", tail_path)):
-        if path is not None:
-            check_labelled_folder(path, f"--{option}_data_path")
-    network, crop_size = load_network(run.checkpoint, weights, "--weights {}")
-    network.eval()
-    groups = groups_of(tail_path, train_path)
-    normalise = read_trained(run.checkpoint).normalisation
-    loaders = release.eval_loaders(
-        train_path, val_path, crop_size, batch_size, num_workers, normalise
-    )
-    train = _extract(network, _unshuffled(loaders[0]))
-    feats, targets = _extract(network, loaders[1])
-    if distance == "cosine":  # the metric takes the dot product of what it is given
-        train, feats = (F.normalize(train[0]), train[1]), F.normalize(feats)
-
-    def accuracy(rows: Tensor) -> float:
-        classifier = WeightedKNNClassifier(k=k, T=temperature, distance_fx=distance)
-        classifier.update(train_features=train[0], train_targets=train[1])
-        classifier.update(test_features=feats[rows], test_targets=targets[rows])
-        return float(classifier.compute()[0])
-
-    everything = torch.arange(len(targets))
-    result = {"All": accuracy(everything)}
-    for name, mask in members(targets, groups).items():
-        # The metric gives one number, for a test set that must hold every class: counting a
-        # group's samples a second time, the difference is the group's own accuracy.
-        group = everything[mask]
-        twice = accuracy(torch.cat((everything, group)))
-        total = len(everything) + len(group)
-        result[name] = (twice * total - result["All"] * len(everything)) / len(group)
-    about = _about(run, weights, *loaders, tail_path)
-    about |= {"k": k, "temperature": temperature, "distance": distance}
-    _write_json(run.folder / "knn.json", {**result, "about": about})
+    write_json(run.folder / "linear.json", {**result, "about": about})
     return result
 
 
@@ -235,7 +169,7 @@ def load_network(
     return network, crop_size
 
 
-def _about(
+def subject(
     run: RunFiles, weights: str, train: DataLoader, val: DataLoader, tail_path: str | None
 ) -> dict[str, Any]:
     """Return what the figures are of, and say it: a figure without its data tells nothing."""
@@ -250,16 +184,12 @@ def _about(
     return about
 
 
-def _extract(network: Any, loader: DataLoader) -> tuple[Tensor, Tensor]:
+def outputs_of(network: Any, loader: DataLoader) -> tuple[Tensor, Tensor]:
+    """Return the network's outputs (N, ...) for the images of a loader, and their targets (N,)."""
     with torch.no_grad():
         pairs = [(network(images), targets) for images, targets in loader]
     outputs, targets = zip(*pairs)
     return torch.cat(outputs), torch.cat(targets)
-
-
-def _unshuffled(loader: DataLoader) -> DataLoader:
-    """Return the loader in order and without dropping a last batch: k-NN wants every sample."""
-    return DataLoader(loader.dataset, batch_size=loader.batch_size, num_workers=loader.num_workers)
 
 
 def _logger(cfg: DictConfig, folder: Path) -> Logger:
@@ -288,5 +218,6 @@ def _trainer(cfg: DictConfig, logger: Any, callbacks: list[Any]) -> Trainer:
     return Trainer(**kwargs)
 
 
-def _write_json(path: Path, result: dict[str, Any]) -> None:
+def write_json(path: Path, result: dict[str, Any]) -> None:
+    """Write figures to ``path``."""
     path.write_text(json.dumps(result, indent=2) + "\n")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from solo_ood.config import SCORERS, ScorerConfig
+from solo_ood.choices import SCORERS, build
+from solo_ood.config import ScorerConfig
 from solo_ood.errors import unknown_name
 from solo_ood.scorers.base import Scorer
 from solo_ood.scorers.controls import OracleScorer, RandomFreshScorer, RandomScorer
@@ -34,20 +35,7 @@ def make_scorer(cfg: ScorerConfig, dim: int, num_classes: int = 1, seed: int = 0
     Raises:
         UserError: for an unknown name.
     """
-    if cfg.name == "knn":
-        return KNNScorer(dim, cfg.n_reference, cfg.k, cfg.min_samples, cfg.normalize)
-    if cfg.name == "mahalanobis":
-        return MahalanobisScorer(
-            dim, cfg.n_reference, cfg.shrinkage, cfg.min_samples, cfg.normalize, refresh=10
-        )
-    if cfg.name == "exemplar":
-        return ExemplarScorer(
-            dim, cfg.n_reference, cfg.ridge, cfg.min_samples, cfg.normalize, refresh=10
-        )
-    if cfg.name == "random":
-        return RandomScorer(dim, cfg.min_samples, seed)
-    if cfg.name == "random-fresh":
-        return RandomFreshScorer(dim, cfg.min_samples, seed)
-    if cfg.name == "oracle":
-        return OracleScorer(dim, num_classes, cfg.min_samples, seed)
-    raise unknown_name("scorer", cfg.name, SCORERS)
+    if cfg.name not in SCORERS:
+        raise unknown_name("scorer", cfg.name, SCORERS)
+    run = {"dim": dim, "num_classes": num_classes, "seed": seed}
+    return build(SCORERS[cfg.name], {**vars(cfg), **run})

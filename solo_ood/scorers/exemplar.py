@@ -26,7 +26,7 @@ class ExemplarScorer(MomentsScorer):
 
     Args:
         dim: D, the feature size.
-        window: effective number of samples remembered: older ones fade out exponentially once
+        n_reference: effective number of samples remembered: older ones fade out exponentially once
             more were seen. ``None`` = all samples count the same.
         ridge: r > 0, relative to the total variance; larger = nearer to the plain direction from
             the mean of the stream to that of the exemplars.
@@ -41,13 +41,13 @@ class ExemplarScorer(MomentsScorer):
     def __init__(
         self,
         dim: int,
-        window: int | None = None,
+        n_reference: int | None = None,
         ridge: float = 0.02,
         min_samples: int = 256,
         normalize: bool = True,
         refresh: int = 1,
     ) -> None:
-        super().__init__(dim, window, 1.0, ridge, min_samples, normalize, refresh)
+        super().__init__(dim, n_reference, 1.0, ridge, min_samples, normalize, refresh)
         for name in ("mean_exemplar", "direction"):
             self.register_buffer(name, torch.full((dim,), float("nan"), dtype=torch.float32))
         # A plain int, as ``n_fed`` is.
@@ -78,7 +78,7 @@ class ExemplarScorer(MomentsScorer):
                 )
             self.mean_exemplar.copy_(finite.mean(dim=0))
             self.n_exemplars = len(finite)
-            self._factorised()
+            self._on_new_factor()
         return self
 
     def ood_score(
@@ -103,7 +103,7 @@ class ExemplarScorer(MomentsScorer):
         self.direction.fill_(float("nan"))
         return self
 
-    def _factorised(self) -> None:
+    def _on_new_factor(self) -> None:
         offset = (self.mean_exemplar - self.center)[:, None]
         self.direction.copy_(torch.cholesky_solve(offset, self.factor).squeeze(1))
 

@@ -19,7 +19,7 @@ class MahalanobisScorer(MomentsScorer):
 
     Args:
         dim: D, the feature size.
-        window: effective number of samples remembered: older ones fade out exponentially once
+        n_reference: effective number of samples remembered: older ones fade out exponentially once
             more were seen. ``None`` = all samples count the same.
         shrinkage: a in [0, 1].
         min_samples: rows to learn before ``ready``.
@@ -30,14 +30,14 @@ class MahalanobisScorer(MomentsScorer):
     def __init__(
         self,
         dim: int,
-        window: int | None = None,
+        n_reference: int | None = None,
         shrinkage: float = 0.1,
         min_samples: int = 256,
         normalize: bool = True,
         refresh: int = 1,
     ) -> None:
         weight, ridge = 1 - shrinkage, shrinkage / dim
-        super().__init__(dim, window, weight, ridge, min_samples, normalize, refresh)
+        super().__init__(dim, n_reference, weight, ridge, min_samples, normalize, refresh)
 
     def _score(self, feats: Tensor, targets: Tensor | None, indexes: Tensor | None) -> Tensor:
         centred = (feats - self.center).T  # (D, B)

@@ -15,11 +15,11 @@ class Moments(nn.Module):
     """Mean and covariance of the finite rows of a stream, without host-device synchronisation.
 
     Batch moments are merged (Chan et al., 1979), never sums of squares, so any chunking of a stream
-    gives the same moments while ``window`` is ``None``.
+    gives the same moments while ``n_reference`` is ``None``.
 
     Args:
         dim: D, the feature size.
-        window: effective number of samples remembered: older ones fade out exponentially once
+        n_reference: effective number of samples remembered: older ones fade out exponentially once
             more were seen. ``None`` = all samples count the same.
     """
 
@@ -27,9 +27,9 @@ class Moments(nn.Module):
     mean: Tensor  # (D,)
     scatter: Tensor  # (D, D), sum of outer products of the centred samples
 
-    def __init__(self, dim: int, window: int | None = None) -> None:
+    def __init__(self, dim: int, n_reference: int | None = None) -> None:
         super().__init__()
-        self.window = window
+        self.n_reference = n_reference
         # float32 by name: in true half precision Lightning makes bfloat16 or float16 the default.
         for name, shape in (("n", ()), ("mean", (dim,)), ("scatter", (dim, dim))):
             self.register_buffer(name, torch.zeros(shape, dtype=torch.float32))
@@ -57,8 +57,8 @@ class Moments(nn.Module):
         self.scatter += torch.outer(delta, delta) * (self.n * n_batch / total)
         self.mean += delta * (n_batch / total)
         self.n += n_batch
-        if self.window is not None:
-            fade = (self.window / self.n.clamp(min=1)).clamp(max=1)
+        if self.n_reference is not None:
+            fade = (self.n_reference / self.n.clamp(min=1)).clamp(max=1)
             self.n *= fade
             self.scatter *= fade
 
@@ -68,7 +68,7 @@ class MomentsScorer(Scorer):
 
     Args:
         dim: D, the feature size.
-        window: effective number of samples remembered, see ``Moments``.
+        n_reference: effective number of samples remembered, see ``Moments``.
         weight: w, of the covariance.
         ridge: r, of the scaled identity.
         min_samples: rows to learn before ``ready``.
@@ -82,7 +82,7 @@ class MomentsScorer(Scorer):
     def __init__(
         self,
         dim: int,
-        window: int | None,
+        n_reference: int | None,
         weight: float,
         ridge: float,
         min_samples: int,
@@ -91,7 +91,7 @@ class MomentsScorer(Scorer):
     ) -> None:
         super().__init__(dim, min_samples, normalize)
         self.weight, self.ridge, self.refresh = weight, ridge, refresh
-        self.moments = Moments(dim, window)
+        self.moments = Moments(dim, n_reference)
         for name, shape in (("factor", (dim, dim)), ("center", (dim,))):
             self.register_buffer(name, torch.full(shape, float("nan"), dtype=torch.float32))
         self._updates = 0
@@ -120,9 +120,9 @@ class MomentsScorer(Scorer):
             # Without a factor (singular: no ridge, few samples) the scores must be NaN.
             self.factor.copy_(torch.where(info == 0, factor, float("nan")))
             self.center.copy_(self.moments.mean)
-            self._factorised()
+            self._on_new_factor()
 
-    def _factorised(self) -> None:
+    def _on_new_factor(self) -> None:
         """Take a new ``factor`` and ``center`` into account."""
 
     def get_extra_state(self) -> dict[str, Any]:

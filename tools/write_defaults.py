@@ -1,12 +1,11 @@
 """Write ``configs/ood/default.yaml``, the defaults as Hydra sees them, from ``solo_ood/config.py``.
 
-``python scripts/write_defaults.py`` after every change of the schema; a test compares the two.
+``python tools/write_defaults.py`` after every change of the schema; a test compares the two.
 """
 
 from __future__ import annotations
 
 import inspect
-import re
 import textwrap
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
@@ -15,24 +14,24 @@ from typing import Any
 import yaml
 
 from solo_ood.config import OODConfig
+from solo_ood.setting import help_of
 
 TARGET = Path(__file__).resolve().parent.parent / "configs" / "ood" / "default.yaml"
 HEADER = """\
 # @package method_kwargs.ood
-# Made from solo_ood/config.py by scripts/write_defaults.py: every key of the method, so that each
+# Made from solo_ood/config.py by tools/write_defaults.py: every key of the method, so that each
 # can be overridden without a `+`. In the defaults list of a config of your own it is
 # `- ood: default`, before `_self_`; on the command line `+ood=default`.
 """
-_FIELD = re.compile(r"    (\w+): .*?(?:  # (.*))?$")
 
 
 def text() -> str:
-    """Return the YAML, with the schema's comments."""
+    """Return the YAML; the comments are what the schema says of each field."""
     return HEADER + "\n".join(_block(OODConfig, "")) + "\n"
 
 
 def _block(schema: Any, indent: str) -> list[str]:
-    comments, lines = _comments(schema), []
+    lines = []
     for f in fields(schema):
         if is_dataclass(f.default_factory):
             summary = inspect.getdoc(f.default_factory).splitlines()[0].replace("``", "`")
@@ -41,7 +40,7 @@ def _block(schema: Any, indent: str) -> list[str]:
             continue
         default = f.default if f.default_factory is MISSING else f.default_factory()
         value = yaml.safe_dump(default, default_flow_style=True).splitlines()[0]
-        line, comment = f"{indent}{f.name}: {value}", comments[f.name]
+        line, comment = f"{indent}{f.name}: {value}", help_of(f)
         if comment and len(f"{line} # {comment}") > 100:
             width = 98 - len(indent)
             lines += textwrap.indent("\n".join(textwrap.wrap(comment, width)), f"{indent}# ").split(
@@ -50,18 +49,6 @@ def _block(schema: Any, indent: str) -> list[str]:
             comment = ""
         lines.append(f"{line} # {comment}" if comment else line)
     return lines
-
-
-def _comments(schema: Any) -> dict[str, str]:
-    """Return what stands above and behind each field of a dataclass."""
-    found, above = {}, []
-    for line in inspect.getsource(schema).splitlines():
-        if line.startswith("    # "):
-            above.append(line.strip().removeprefix("# "))
-        elif match := _FIELD.match(line):
-            found[match[1]] = " ".join([*above, *filter(None, [match[2]])])
-            above = []
-    return found
 
 
 if __name__ == "__main__":

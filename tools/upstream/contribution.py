@@ -15,6 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = "solo/utils/ood"
 MODULES = (
+    "choices",
     "config",
     "config_checks",
     "crop_store",
@@ -30,6 +31,8 @@ MODULES = (
     "rare_replay",
     "reading",
     "replay",
+    "replay_setup",
+    "replay_state",
     "resume",
     "ring",
     "rng",
@@ -41,7 +44,9 @@ MODULES = (
     "scorers/mahalanobis",
     "scorers/moments",
     "selection",
+    "setting",
     "teacher",
+    "teacher_feats",
     "threshold",
 )
 INIT = '"""Find the rare samples of a stream of embeddings, queue them and replay them."""\n'

@@ -10,6 +10,7 @@ from typing import Any
 from compat.cells import COLUMNS, LAUNCHER
 from compat.environments import SHOWN
 from compat.hosts import HOSTS
+from solo_ood import atomic
 
 START = "<!-- compatibility: made by make compatibility -->"
 END = "<!-- /compatibility -->"
@@ -22,10 +23,9 @@ def read(path: Path) -> Results:
 
 
 def write(path: Path, results: Results) -> None:
-    """Write it aside and rename, so that a kill never leaves half a file."""
-    aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-    aside.replace(path)
+    """Write all of it or nothing, whatever ends the process."""
+    text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
+    atomic.write(text.encode(), path)
 
 
 def table(results: Results) -> str:

@@ -1,7 +1,7 @@
 """How much do exemplars gain if it is known where in them what matters is? Print it as Markdown.
 
-On driving frames, by the protocol of ``study_detectors.py``, for several numbers of exemplars, with
-masks and with boxes. Embeddings and results stay in ``--out``.
+On driving frames, by the protocol of ``studies/detectors.py``, for several numbers of exemplars,
+with masks and with boxes. Embeddings and results stay in ``--out``.
 """
 
 from __future__ import annotations
@@ -12,21 +12,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from camvid import PHASES, camvid_tasks, read_camvid
 from PIL import Image
+from results import Numbers, draws_of, quality, resumed, table
 from scipy import ndimage
-from study_detectors import (
-    PHASES,
-    Numbers,
-    Stream,
-    camvid_tasks,
-    draws_of,
-    quality,
-    read_camvid,
-    resumed,
-    ridge,
-    table,
-)
+from stream import Stream
 from tqdm import tqdm
+from with_exemplars import ridge
 
 from solo_ood.data.images import Split
 from solo_ood.data.rare import RareDefinition

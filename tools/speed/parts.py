@@ -95,20 +95,20 @@ def _watch_gather(selector: Any, watch: Stopwatch) -> None:
 
     step = selector.step
 
-    def stepped(*args: Any, gather: Any = None, agree: Any = None, **options: Any) -> None:
+    def stepped(*args: Any, gather: Any = None, broadcast: Any = None, **options: Any) -> None:
         if gather is not None:
             collected = watch.timed(gather, "gather")
-            agreed = watch.timed(agree, "gather")
+            sent = watch.timed(broadcast, "gather")
 
             def gather(x: Any) -> Any:
                 dist.barrier()
                 return collected(x)
 
-            def agree(x: Any) -> Any:
+            def broadcast(x: Any) -> Any:
                 dist.barrier()
-                return agreed(x)
+                return sent(x)
 
-        step(*args, gather=gather, agree=agree, **options)
+        step(*args, gather=gather, broadcast=broadcast, **options)
 
     selector.step = stepped
 
