@@ -1,4 +1,4 @@
-"""``solo-ood detect`` from the command line to the report, on real images and networks."""
+"""``solo-ood measure`` from the command line to the report, on real images and networks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from solo_ood.data.digits import digits_lt
 from solo_ood.data.images import read_splits
 from solo_ood.data.rare import define
 from solo_ood.detection.detectors import DETECTORS
-from solo_ood.detection.run import task_of
+from solo_ood.detection.scoring import task_of
 from solo_ood.embedding.extract import ExtractConfig, embed
 from solo_ood.embedding.networks import make_embedder
 from solo_ood.embedding.store import EmbeddingStore
@@ -54,7 +54,7 @@ def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(data: Path, out: Path, *arguments: str, network: str = NETWORK) -> list[dict[str, str]]:
     cache = out.parent / "cache"
-    common = ["detect", str(data), "--embedder", *network.split(), "--out", str(out)]
+    common = ["measure", str(data), "--embedder", *network.split(), "--out", str(out)]
     main([*common, "--cache", str(cache), "--image-size", "64", *QUICK, *arguments])
     with (out / "table.csv").open() as file:
         return list(csv.DictReader(file))
@@ -374,7 +374,7 @@ def test_two_processes_share_the_work(streets, tmp_path):
     common = ["--embedder", NETWORK, "--image-size", "64", *QUICK, *arguments]
     places = ["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache2")]
     program = str(Path(sys.executable).with_name("solo-ood"))
-    call = [program, "detect", str(streets), *common, *places]
+    call = [program, "measure", str(streets), *common, *places]
     done = subprocess.run(
         [*call, "--accelerator", "cpu", "--devices", "2"], capture_output=True, text=True
     )
