@@ -100,13 +100,13 @@ class Command:
 
 COMMANDS = {
     "export": Command(
-        "write a checkpoint that stock solo-learn evaluates without this package",
+        "write a checkpoint that stock solo-learn evaluates by itself",
         ExportOptions,
         _export,
     ),
     "report": Command("summary and pictures of a dino_ood run", ReportOptions, _report),
     "evaluate": Command(
-        "accuracy of k-NN and a linear probe, for Many, Medium and Few classes",
+        "accuracy of k-NN and a linear probe for Many, Medium, Few classes",
         EvaluateOptions,
         _evaluate,
         evaluation_options.EPILOG,

@@ -152,10 +152,10 @@ def _unknown(others: Sequence[str], known: dict[str, Option], prog: str) -> User
             got=" ".join(others),
             remedy="Put a name with blanks into quotes; options of one value take one.",
         )
-    near = nearest(flags[0], known)
+    near = nearest(flags[0].lstrip("-"), [flag[2:] for flag in known if flag.startswith("--")])
     return UserError(
         "Unknown option",
         expected=f"one of {prog} --help",
         got=flags[0],
-        remedy=f"Did you mean {near}?" if near else "Check its spelling.",
+        remedy=f"Did you mean --{near}?" if near else "Check its spelling.",
     )

@@ -6,7 +6,7 @@ The command line is made of them (``command_line``); who calls from Python gets 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields
 from math import inf, isfinite
 from pathlib import Path
 from types import UnionType
@@ -218,5 +218,5 @@ def _kind(hint: Any) -> tuple[type, bool]:
         hint = next(one for one in get_args(hint) if one is not type(None))
     if get_origin(hint) in (tuple, list, Sequence):
         return _kind(get_args(hint)[0])[0], True
-    assert hint is bool or hint in _READERS and not is_dataclass(hint), hint
+    assert hint is bool or hint in _READERS, hint
     return hint, False

@@ -19,7 +19,9 @@ from solo_ood.cli import main
 from solo_ood.data.digits import digits_lt
 from solo_ood.data.images import read_splits
 from solo_ood.data.rare import define
-from solo_ood.detection.detectors import DETECTORS
+from solo_ood.detection.detectors import DETECTORS, Detector
+from solo_ood.detection.feats import Feats
+from solo_ood.detection.lookup import named_detectors
 from solo_ood.detection.scoring import task_of
 from solo_ood.embedding.extract import ExtractConfig, embed
 from solo_ood.embedding.networks import make_embedder
@@ -80,6 +82,30 @@ def test_driving_data_end_to_end(streets, tmp_path, capsys):
     assert kinds == {".png", ".jpg", ".csv", ".json", ".md", ".html"}
     assert json.loads((out / "table.json").read_text())["rows"][0]["detector"] == "random"
     assert {path.name for path in tmp_path.iterdir()} == {"out", "cache"}  # nothing half-written
+
+
+def test_a_detector_of_another_package_needs_its_entry_in_the_table_and_nothing_else(
+    streets, tmp_path, monkeypatch, capsys
+):
+    fitted = []
+
+    def far(feats: Feats, seed: int, power: int) -> Any:
+        fitted.append((len(feats), power))
+        centre = np.median(feats.pooled, axis=0)
+        return lambda test, exemplars: np.linalg.norm(test.pooled - centre, axis=1) ** power
+
+    monkeypatch.setitem(DETECTORS, "far", Detector("far", far, {"power": 2}))
+    names = ["--rare", "person", "--detectors", "far", "knn", "--sizes", "all"]
+    rows = run(streets, tmp_path / "out", *names, "--percentiles", "0.8")
+    assert [row["detector"] for row in rows] == ["far", "knn"]
+    assert float(rows[0]["auroc"]) > 0.9 and fitted == [(48, 2)] * 5 + [(60, 2)]
+    assert (tmp_path / "out" / "images-1-person-far.jpg").is_file()
+    assert "far" in [one.name for one in named_detectors(())]  # one of those that need no patches
+    with pytest.raises(SystemExit):
+        main(["measure", "--help"])
+    assert "far, or all" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="Unknown detector: .*Did you mean 'far'"):
+        run(streets, tmp_path / "none", "--rare", "person", "--detectors", "farr")
 
 
 def test_two_networks_and_two_definitions_share_a_report(streets, tmp_path):

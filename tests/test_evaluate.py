@@ -130,6 +130,11 @@ def test_what_does_not_fit_is_one_clear_error(run, data, tmp_path):
         ({"out": flat / "a.jpg"}, "--out: expected a folder that can be written, got .*a.jpg"),
         ({"out": flat / "a.jpg/b"}, "--out: expected a folder that can be written"),
         ({"train": several}, "--train .*expected images of one label each, got 1 of 3 with"),
+        # Before the data, which are gone, are looked for.
+        (
+            {"val": tmp_path / "gone", "embedding": ExtractConfig(accelerator="foo")},
+            "--accelerator, --devices: expected what there is .*got foo",
+        ),
     ]
     for given, message in cases:
         with pytest.raises(ValueError, match=message):

@@ -9,11 +9,11 @@ from pathlib import Path
 from solo_ood.data.images import Split
 from solo_ood.data.names import clean
 from solo_ood.data.rare import RareDefinition, define
+from solo_ood.data.rows import rows_of
 from solo_ood.detection.detectors import DETECTORS, Detector, detector
 from solo_ood.detection.options import MeasureOptions, Rare
 from solo_ood.detection.regions import Box, Regions, read_boxes
 from solo_ood.errors import UserError
-from solo_ood.exemplars import rows_of
 
 
 def definitions_of(asked: Rare, fit: Split, test: Split | None) -> list[RareDefinition]:
