@@ -3,13 +3,15 @@
 Without paths, the run's own training and validation folders are taken, and its crop size.
 """
 
-from argparse import ArgumentParser
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 
+from solo_ood import command_line
 from solo_ood.cli import user_errors
 from solo_ood.evaluation.groups import format_groups
-from solo_ood.evaluation.options import count, natural, positive
+from solo_ood.options import option
 from solo_ood.run_files import find_run
-from solo_ood.text import user_path
 
 DISTANCES = ("cosine", "euclidean")  # of the host's classifier
 
@@ -21,22 +23,27 @@ with user_errors():
     from solo_ood.plugin import register
 
 
-def main() -> None:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--pretrained_checkpoint_dir", type=user_path, required=True)
-    parser.add_argument("--weights", choices=["student", "teacher"], default="student")
-    parser.add_argument("--train_data_path", type=user_path, help="ImageFolder; default: the run's")
-    parser.add_argument("--val_data_path", type=user_path, help="ImageFolder; default: the run's")
-    parser.add_argument(
-        "--tail_data_path", type=user_path, help="ImageFolder whose counts define Many/Medium/Few"
+@dataclass(frozen=True)
+class Options:
+    """The arguments of the host's program, and which network is taken."""
+
+    pretrained_checkpoint_dir: Path = option(help="the run's folder, or a .ckpt", metavar="DIR")
+    weights: str = option("student", "which network", choices=("student", "teacher"))
+    train_data_path: Path | None = option(None, "ImageFolder; default: the run's", metavar="DIR")
+    val_data_path: Path | None = option(None, "ImageFolder; default: the run's", metavar="DIR")
+    tail_data_path: Path | None = option(
+        None, "ImageFolder whose counts define Many/Medium/Few", metavar="DIR"
     )
-    parser.add_argument("--batch_size", type=count, default=64)
-    parser.add_argument("--num_workers", type=natural, default=1)
-    parser.add_argument("--k", type=count, nargs="+", default=[20])
-    parser.add_argument("--temperature", type=positive, nargs="+", default=[0.07])
-    parser.add_argument("--distance_function", nargs="+", choices=DISTANCES, default=["cosine"])
-    args = parser.parse_args()
+    batch_size: int = option(64, "images at a time", at_least=1)
+    num_workers: int = option(1, "processes that read images", at_least=0)
+    k: tuple[int, ...] = option((20,), "neighbours", at_least=1)
+    temperature: tuple[float, ...] = option((0.07,), "of the weights", above=0, metavar="T")
+    distance_function: tuple[str, ...] = option(("cosine",), "between features", choices=DISTANCES)
+
+
+def main() -> None:
     with user_errors():
+        args = command_line.parse(Options, sys.argv[1:], "main_knn.py", __doc__, joint="_")
         register()
         checkpoint = find_run(args.pretrained_checkpoint_dir).checkpoint
         for k in args.k:

@@ -1,4 +1,4 @@
-"""The console command ``solo-ood``: evaluate and report on a run, export it, measure detectors."""
+"""The console command ``solo-ood``: evaluate, report on and export a run; measure detectors."""
 
 # What a command needs is imported when it runs: `--help` and errors of spelling take no time.
 
@@ -7,15 +7,21 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
 
-from solo_ood.detection.options import add_arguments
-from solo_ood.errors import UserError
-from solo_ood.evaluation.options import add_arguments as add_evaluate_arguments
-from solo_ood.text import show, user_path
+from solo_ood import command_line
+from solo_ood.detection import options as measure_options
+from solo_ood.detection.options import MeasureOptions
+from solo_ood.errors import UserError, unknown_name
+from solo_ood.evaluation import options as evaluation_options
+from solo_ood.evaluation.options import WEIGHTS, EvaluateOptions
+from solo_ood.options import option
+from solo_ood.text import show
 
 
 @contextmanager
@@ -27,77 +33,127 @@ def user_errors() -> Iterator[None]:
         raise SystemExit(f"Error: {error}") from None
 
 
-def _export(args: Namespace) -> None:
+@dataclass(frozen=True)
+class ExportOptions:
+    """What ``solo-ood export`` is asked to do."""
+
+    checkpoint: Path = option(
+        help="a .ckpt of dino_ood, args.json beside it, or its folder", positional=True
+    )
+    out: Path = option(help="folder to write the checkpoint and args.json to", positional=True)
+    weights: str = option("teacher", "what the checkpoint is to hold", choices=WEIGHTS)
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What ``solo-ood report`` is asked to do."""
+
+    run: Path = option(help="folder with the .ckpt and its args.json", positional=True)
+    out: Path | None = option(None, "folder for the pictures; default: RUN/report", metavar="DIR")
+    metrics: Path | None = option(None, "the run's metrics.csv; default: RUN's", metavar="CSV")
+
+
+def _export(options: ExportOptions) -> None:
     from solo_ood.export import export
 
-    show(f"wrote {export(args.checkpoint, args.out, args.weights)}")
+    show(f"wrote {export(options.checkpoint, options.out, options.weights)}")
 
 
-def _report(args: Namespace) -> None:
+def _report(options: ReportOptions) -> None:
     from solo_ood.report import report
 
-    show(report(args.run, args.out, args.metrics))
+    show(report(options.run, options.out, options.metrics))
 
 
-def _evaluate(args: Namespace) -> None:
+def _evaluate(options: EvaluateOptions) -> None:
     from solo_ood.evaluation.evaluate import evaluate
-    from solo_ood.evaluation.options import options_of
 
-    evaluate(options_of(args, shlex.join(["solo-ood", *sys.argv[1:]])), show)
-
-
-def _detect(args: Namespace) -> None:
-    from solo_ood.detection.options import options_of
-    from solo_ood.detection.run import detect
-
-    detect(options_of(args, shlex.join(["solo-ood", *sys.argv[1:]])), show)
+    evaluate(replace(options, command=_written()), show)
 
 
-def parser() -> ArgumentParser:
-    """Build the command line."""
-    top = ArgumentParser(prog="solo-ood", description=__doc__)
-    commands = top.add_subparsers(required=True, metavar="COMMAND")
+def _measure(options: MeasureOptions) -> None:
+    from solo_ood.detection.run import measure_detectors
 
-    command = commands.add_parser(
-        "export", help="write a checkpoint that stock solo-learn evaluates without this package"
-    )
-    command.add_argument(
-        "checkpoint", type=user_path, help="a .ckpt of dino_ood, args.json beside it, or its folder"
-    )
-    command.add_argument(
-        "out", type=user_path, help="folder to write the checkpoint and args.json to"
-    )
-    command.add_argument("--weights", choices=["teacher", "student"], default="teacher")
-    command.set_defaults(run_command=_export)
+    measure_detectors(replace(options, command=_written()), show)
 
-    command = commands.add_parser("report", help="summary and pictures of a dino_ood run")
-    command.add_argument("run", type=user_path, help="folder with the .ckpt and its args.json")
-    command.add_argument(
-        "--out", type=user_path, help="folder for the pictures; default: RUN/report"
-    )
-    command.add_argument("--metrics", type=user_path, help="the run's metrics.csv; default: RUN's")
-    command.set_defaults(run_command=_report)
 
-    command = commands.add_parser(
-        "evaluate", help="k-NN and linear accuracy of a run, for Many, Medium and Few classes"
-    )
-    add_evaluate_arguments(command)
-    command.set_defaults(run_command=_evaluate)
+def _written() -> str:
+    return shlex.join(["solo-ood", *sys.argv[1:]])
 
-    command = commands.add_parser(
-        "detect", help="measure how well detectors find the rare images of labelled data"
-    )
-    add_arguments(command)
-    command.set_defaults(run_command=_detect)
-    return top
+
+@dataclass(frozen=True)
+class Command:
+    """A command of ``solo-ood``.
+
+    Attributes:
+        help: what it does, in a line.
+        options: the dataclass of its options.
+        run: takes these.
+        epilog: the end of its help.
+    """
+
+    help: str
+    options: type
+    run: Callable[[Any], None]
+    epilog: str = ""
+
+
+COMMANDS = {
+    "export": Command(
+        "write a checkpoint that stock solo-learn evaluates by itself",
+        ExportOptions,
+        _export,
+    ),
+    "report": Command("summary and pictures of a dino_ood run", ReportOptions, _report),
+    "evaluate": Command(
+        "accuracy of k-NN and a linear probe for Many, Medium, Few classes",
+        EvaluateOptions,
+        _evaluate,
+        evaluation_options.EPILOG,
+    ),
+    "measure": Command(
+        "measure how well detectors find the rare images of labelled data",
+        MeasureOptions,
+        _measure,
+        measure_options.EPILOG,
+    ),
+}
+ALIASES = {"detect": "measure"}
+
+
+def parse(argv: Sequence[str]) -> tuple[Command, Any]:
+    """Return the command and its options.
+
+    Raises:
+        UserError: for an unknown command or option, and a value that is none.
+        SystemExit: after ``--help``.
+    """
+    name, *words = argv or ["--help"]
+    if name in ("-h", "--help"):
+        show(_help())
+        raise SystemExit(0)
+    if name in ALIASES:
+        print(f"solo-ood {name} is now called solo-ood {ALIASES[name]}.", file=sys.stderr)
+        name = ALIASES[name]
+    if name not in COMMANDS:
+        raise unknown_name("command", name, COMMANDS)
+    command = COMMANDS[name]
+    about = f"{command.help[0].upper()}{command.help[1:]}."
+    prog = f"solo-ood {name}"
+    return command, command_line.parse(command.options, words, prog, about, command.epilog)
+
+
+def _help() -> str:
+    commands = "\n".join(f"  {name:<10}{command.help}" for name, command in COMMANDS.items())
+    return f"usage: solo-ood COMMAND ...\n\n{commands}\n\nsolo-ood COMMAND --help says more."
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run ``solo-ood`` with ``argv``, by default the process's arguments."""
-    args = parser().parse_args(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, TextIOWrapper):  # what it cannot show must not end hours of work
         sys.stdout.reconfigure(errors="backslashreplace")
     if not sys.stderr.isatty():  # the downloads of timm's weights, in a pipe or a file
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     with user_errors():
-        args.run_command(args)
+        command, options = parse(sys.argv[1:] if argv is None else argv)
+        command.run(options)

@@ -59,10 +59,16 @@ def shown(value: Any, longest: int = 100) -> str:
 def unknown_name(kind: str, name: Any, valid: Iterable[str]) -> UserError:
     """Return the error for a name that is not in ``valid``, with one that is spelt like it."""
     names, got = sorted(valid), shown(name)
-    folded = {one.casefold(): one for one in names}
-    near = get_close_matches(got.strip("'").casefold(), folded, n=1, cutoff=_NEAR)
-    remedy = f"Did you mean {folded[near[0]]!r}?" if near else "Use one of these names."
+    near = nearest(got.strip("'"), names)
+    remedy = "Use one of these names." if near is None else f"Did you mean {near!r}?"
     listed = ", ".join(names[:_LISTED])
     if len(names) > _LISTED:
         listed += f", … ({len(names)} in all)"
     return UserError(f"Unknown {kind}", expected=f"one of {listed}", got=got, remedy=remedy)
+
+
+def nearest(name: str, valid: Iterable[str]) -> str | None:
+    """Return the name of ``valid`` that ``name`` is a misspelling of; ``None`` if there is none."""
+    folded = {one.casefold(): one for one in valid}
+    near = get_close_matches(name.casefold(), folded, n=1, cutoff=_NEAR)
+    return folded[near[0]] if near else None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from solo_ood.data.rows import paths_of, rows_of
 from solo_ood.errors import UserError
 from solo_ood.positions import Positions, indexes_of, parts_of
 from solo_ood.rare_queue import RareQueue
@@ -51,7 +50,7 @@ class Exemplars:
         positions = Positions(dataset)
         # What a Subset wraps: an exemplar has the index of its sample there.
         whole = dataset if indexes_of(dataset) is None else next(parts_of(dataset))
-        self.rows = rows_of(given, len(whole), _paths(whole))
+        self.rows = rows_of(given, len(whole), paths_of(whole))
         for index in self.rows:
             if index not in positions:
                 raise UserError(
@@ -77,58 +76,3 @@ class Exemplars:
         indexes, crops, _ = batch
         order = indexes.argsort()  # equal sums in a run that was resumed
         return [crop[order] for crop in crops]
-
-
-def rows_of(
-    given: Sequence[int | str],
-    size: int,
-    paths: Sequence[str | Path] | None = None,
-    key: str = "ood.scorer.exemplars",
-) -> list[int]:
-    """Return the rows of a data set that indexes and paths name, each once.
-
-    Args:
-        given: indexes in [0, size), and paths: one that ends like exactly one of ``paths``.
-        size: number of samples.
-        paths: of the samples; ``None`` if they have none.
-        key: what the user calls them, for errors.
-
-    Raises:
-        UserError: for one that is not in the data, or a path that fits more than one sample.
-    """
-    rows = [_row(one, size, paths, key) for one in given]
-    return sorted(set(rows))
-
-
-def _row(one: int | str, size: int, paths: Sequence[str | Path] | None, key: str) -> int:
-    if isinstance(one, int):
-        if 0 <= one < size:
-            return one
-        expected, got = f"an index from 0 to {size - 1}", str(one)
-        remedy = "Indexes count the training samples in the data set's own order."
-    elif paths is None:
-        expected, got = "an index", "a path, and this data set has none"
-        remedy = "Give dataset indexes."
-    else:
-        # As absolute paths, so that the data's folder may have been given relative to here.
-        parts = Path(os.path.expanduser(one)).parts
-        found = [
-            row
-            for row, path in enumerate(paths)
-            if parts[-1:] == (Path(path).name,)  # "" and "." have no parts
-            and Path(path).absolute().parts[-len(parts) :] == parts
-        ]
-        if len(found) == 1:
-            return found[0]
-        expected, got = "the path of 1 training image", f"{len(found)} that end like it"
-        remedy = "Give more of its path, or its dataset index."
-    raise UserError(f"{key}, {one!r}", expected=expected, got=got, remedy=remedy)
-
-
-def _paths(dataset: Any) -> list[str | Path] | None:
-    """Return the image paths of an ImageFolder or of solo-learn's folder without classes."""
-    if hasattr(dataset, "samples"):
-        return [path for path, _ in dataset.samples]
-    if hasattr(dataset, "root") and hasattr(dataset, "images"):
-        return [Path(dataset.root) / name for name in dataset.images]
-    return None

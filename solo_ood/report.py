@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from solo_ood.config import OODConfig, parse
+from solo_ood.data.image_folder import image_folder
 from solo_ood.errors import UserError
 from solo_ood.evaluation.of_run import evaluation_lines
 from solo_ood.loading import load
@@ -114,11 +115,9 @@ def read_stream(run: RunFiles) -> Stream:
     if run.setting("data.no_labels"):  # the order of solo-learn's CustomDatasetWithoutLabels
         names = os.listdir(path)
         return Stream([path / name for name in names], [-1] * len(names))
-    from torchvision.datasets import ImageFolder
-
     try:
-        folder = ImageFolder(str(path))
-    except OSError:  # emptied since
+        folder = image_folder(path)
+    except UserError:  # emptied since
         return Stream()
     return Stream([Path(file) for file, _ in folder.samples], folder.targets, folder.classes)
 

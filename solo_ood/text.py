@@ -1,11 +1,10 @@
-"""Text from users and file systems: what can be shown of it, the paths and seeds in it."""
+"""Text from users and file systems: what can be shown of it, and the paths in it."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from argparse import ArgumentTypeError
 from pathlib import Path
 
 # Halves of surrogate pairs stand for the bytes of file names that are not UTF-8; control
@@ -36,14 +35,3 @@ def show(text: str) -> None:
 def user_path(text: str) -> Path:
     """Return a path that a user wrote; ``~`` is the home folder, as in a shell."""
     return Path(os.path.expanduser(text))
-
-
-def seed_of(text: str) -> int:
-    """Return a seed of the command line: a whole number that every generator takes.
-
-    Raises:
-        ArgumentTypeError: for anything else; NumPy's seeds end below 2**32.
-    """
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise ArgumentTypeError(f"expected a whole number from 0 to {2**32 - 1}, got {text}")
-    return int(text)

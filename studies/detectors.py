@@ -68,7 +68,7 @@ if __name__ == "__main__":
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("data", nargs="+", choices=["digits", "cifar", "camvid"])
-    add("--embedder", required=True, help="as for `solo-ood detect`")
+    add("--embedder", required=True, help="as for `solo-ood measure`")
     add("--cifar", type=Path, help="the training images of CIFAR-10, a folder a class")
     add("--camvid", type=Path, help="driving frames in BDD100K's layout")
     add("--out", type=Path, default=Path("study"), help="embeddings and results")

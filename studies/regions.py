@@ -95,7 +95,7 @@ def main(args: Namespace) -> None:
 if __name__ == "__main__":
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--embedder", required=True, help="as for `solo-ood detect`")
+    add("--embedder", required=True, help="as for `solo-ood measure`")
     add("--camvid", type=Path, required=True, help="driving frames in BDD100K's layout")
     add("--out", type=Path, default=Path("study"), help="embeddings and results")
     add("--accelerator", default="cpu")

@@ -32,7 +32,7 @@ def knn(k: float, x: Stream) -> np.ndarray:
 
 
 def product(name: str, x: Stream) -> np.ndarray:
-    """A detector of ``solo-ood detect``."""
+    """A detector of ``solo-ood measure``."""
     return DETECTORS[name].fit(x.feats[0], x.seed)(x.feats[1], None)
 
 

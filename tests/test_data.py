@@ -171,6 +171,15 @@ def test_groups_follow_the_counts_of_the_training_folder(splits):
     assert groups_of(None) == {}
 
 
+def test_a_folder_that_the_host_cannot_read_is_one_error_that_says_why(tmp_path):
+    (tmp_path / "empty" / "car").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    for name, why in (("empty", "Found no valid file for the classes car"), ("gone", "No such"),
+                      ("file", "Not a directory")):  # fmt: skip
+        with pytest.raises(UserError, match=f"expected a folder of class folders .*{why}"):
+            groups_of(str(tmp_path / name))
+
+
 def test_accuracy_is_in_percent_of_all_and_of_each_group_that_has_samples():
     predictions, targets = torch.tensor([0, 0, 1, 2]), torch.tensor([0, 0, 0, 2])
     groups = {"Many": [0, 1], "Medium": [3], "Few": [2]}

@@ -1,4 +1,4 @@
-"""``solo-ood detect`` from the command line to the report, on real images and networks."""
+"""``solo-ood measure`` from the command line to the report, on real images and networks."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from solo_ood.cli import main
 from solo_ood.data.digits import digits_lt
 from solo_ood.data.images import read_splits
 from solo_ood.data.rare import define
-from solo_ood.detection.detectors import DETECTORS
-from solo_ood.detection.run import task_of
+from solo_ood.detection.detectors import DETECTORS, Detector
+from solo_ood.detection.feats import Feats
+from solo_ood.detection.lookup import named_detectors
+from solo_ood.detection.scoring import task_of
 from solo_ood.embedding.extract import ExtractConfig, embed
 from solo_ood.embedding.networks import make_embedder
 from solo_ood.embedding.store import EmbeddingStore
@@ -54,7 +56,7 @@ def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(data: Path, out: Path, *arguments: str, network: str = NETWORK) -> list[dict[str, str]]:
     cache = out.parent / "cache"
-    common = ["detect", str(data), "--embedder", *network.split(), "--out", str(out)]
+    common = ["measure", str(data), "--embedder", *network.split(), "--out", str(out)]
     main([*common, "--cache", str(cache), "--image-size", "64", *QUICK, *arguments])
     with (out / "table.csv").open() as file:
         return list(csv.DictReader(file))
@@ -80,6 +82,30 @@ def test_driving_data_end_to_end(streets, tmp_path, capsys):
     assert kinds == {".png", ".jpg", ".csv", ".json", ".md", ".html"}
     assert json.loads((out / "table.json").read_text())["rows"][0]["detector"] == "random"
     assert {path.name for path in tmp_path.iterdir()} == {"out", "cache"}  # nothing half-written
+
+
+def test_a_detector_of_another_package_needs_its_entry_in_the_table_and_nothing_else(
+    streets, tmp_path, monkeypatch, capsys
+):
+    fitted = []
+
+    def far(feats: Feats, seed: int, power: int) -> Any:
+        fitted.append((len(feats), power))
+        centre = np.median(feats.pooled, axis=0)
+        return lambda test, exemplars: np.linalg.norm(test.pooled - centre, axis=1) ** power
+
+    monkeypatch.setitem(DETECTORS, "far", Detector("far", far, {"power": 2}))
+    names = ["--rare", "person", "--detectors", "far", "knn", "--sizes", "all"]
+    rows = run(streets, tmp_path / "out", *names, "--percentiles", "0.8")
+    assert [row["detector"] for row in rows] == ["far", "knn"]
+    assert float(rows[0]["auroc"]) > 0.9 and fitted == [(48, 2)] * 5 + [(60, 2)]
+    assert (tmp_path / "out" / "images-1-person-far.jpg").is_file()
+    assert "far" in [one.name for one in named_detectors(())]  # one of those that need no patches
+    with pytest.raises(SystemExit):
+        main(["measure", "--help"])
+    assert "far, or all" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="Unknown detector: .*Did you mean 'far'"):
+        run(streets, tmp_path / "none", "--rare", "person", "--detectors", "farr")
 
 
 def test_two_networks_and_two_definitions_share_a_report(streets, tmp_path):
@@ -374,7 +400,7 @@ def test_two_processes_share_the_work(streets, tmp_path):
     common = ["--embedder", NETWORK, "--image-size", "64", *QUICK, *arguments]
     places = ["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache2")]
     program = str(Path(sys.executable).with_name("solo-ood"))
-    call = [program, "detect", str(streets), *common, *places]
+    call = [program, "measure", str(streets), *common, *places]
     done = subprocess.run(
         [*call, "--accelerator", "cpu", "--devices", "2"], capture_output=True, text=True
     )

@@ -57,7 +57,7 @@ def test_the_posters_detector_is_a_random_one():
 
 def test_csv_and_json_hold_every_number_and_what_is_not_known_is_null(tmp_path):
     rows = [row(), UNKNOWN]
-    files = table.write(rows, tmp_path, {"command": "solo-ood detect", "plan": {"folds": 5}})
+    files = table.write(rows, tmp_path, {"command": "solo-ood measure", "plan": {"folds": 5}})
     assert [file.name for file in files] == ["table.csv", "table.json", "table.md"]
     with files[0].open(newline="") as file:
         records = list(csv.DictReader(file))
@@ -66,7 +66,7 @@ def test_csv_and_json_hold_every_number_and_what_is_not_known_is_null(tmp_path):
         raise AssertionError(f"{constant} is not JSON")
 
     loaded = json.loads(files[1].read_text(), parse_constant=refuse)
-    assert loaded["about"] == {"command": "solo-ood detect", "plan": {"folds": 5}}
+    assert loaded["about"] == {"command": "solo-ood measure", "plan": {"folds": 5}}
     for one, record, found in zip(rows, records, loaded["rows"]):
         assert list(record) == list(found) and len(found) == 8 + 3 * len(METRICS)
         heads = (found["embedder"], found["rare"], found["detector"], found["n_fit"])

@@ -15,7 +15,6 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from solo_ood.detection import detectors
 from solo_ood.detection.detectors import DETECTORS, Detector, detector
 from solo_ood.detection.feats import Feats, Rows
 
@@ -43,6 +42,13 @@ def scored(one: Detector, fit: Feats, test: Feats, exemplars: Feats | None = Non
     scores = one.fit(fit, seed)(test, exemplars)
     assert scores.shape == (len(test),) and np.isfinite(scores).all()
     return scores
+
+
+def with_memory(one: Detector, patches: int) -> Detector:
+    """Return the detector, which keeps so many patches if it keeps some."""
+    if "memory" not in one.settings:
+        return one
+    return replace(one, settings={**one.settings, "memory": patches})
 
 
 def each(ones: list[Detector]):
@@ -124,12 +130,10 @@ def test_patch_knn_is_the_mean_distance_of_the_most_unusual_tenth_of_the_patches
         assert score == pytest.approx(np.sort(nearest)[-2:].mean(), abs=1e-4)
 
 
-def test_the_patch_memory_is_bounded_and_every_image_may_be_in_it(monkeypatch):
-    monkeypatch.setattr(detectors, "PATCH_MEMORY", 5)
+def test_the_patch_memory_is_bounded_and_every_image_may_be_in_it():
+    one = with_memory(detector("patch-knn"), 5)
     fit = Feats(np.zeros((8, 1), np.float32), Rows(np.eye(8, dtype=np.float16)[:, None, None]))
-    held = np.array(
-        [scored(detector("patch-knn"), fit, fit, seed=seed) < 0.5 for seed in range(30)]
-    )
+    held = np.array([scored(one, fit, fit, seed=seed) < 0.5 for seed in range(30)])
     assert (held.sum(axis=1) == 5).all() and held.any(axis=0).all()
 
 
@@ -229,8 +233,8 @@ def test_a_score_does_not_depend_on_the_other_images(one):
 
 
 @each(list(DETECTORS.values()))
-def test_a_seed_matters_where_it_says_so_and_the_fit_split_where_it_learns(one, monkeypatch):
-    monkeypatch.setattr(detectors, "PATCH_MEMORY", 100)
+def test_a_seed_matters_where_it_says_so_and_the_fit_split_where_it_learns(one):
+    one = with_memory(one, 100)
     fit, other, test = cone(60), cone(60, seed=5), cone(12, seed=1)
     first = scored(one, fit, test)
     np.testing.assert_array_equal(scored(one, fit, test), first)

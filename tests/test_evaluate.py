@@ -14,11 +14,12 @@ import pytest
 import torch
 from user_run import COUNTS, pictures, train
 
+from solo_ood.embedding.options import ExtractConfig
 from solo_ood.evaluation.evaluate import evaluate
 from solo_ood.evaluation.options import EvaluateOptions
 from solo_ood.evaluation.probes import knn_predictions, linear_probe
 
-QUICK = {"num_workers": 0, "accelerator": "cpu"}
+QUICK = {"embedding": ExtractConfig(batch_size=64, num_workers=0, accelerator="cpu")}
 REPOSITORY = Path(__file__).resolve().parent.parent
 _RUN = []
 
@@ -129,6 +130,11 @@ def test_what_does_not_fit_is_one_clear_error(run, data, tmp_path):
         ({"out": flat / "a.jpg"}, "--out: expected a folder that can be written, got .*a.jpg"),
         ({"out": flat / "a.jpg/b"}, "--out: expected a folder that can be written"),
         ({"train": several}, "--train .*expected images of one label each, got 1 of 3 with"),
+        # Before the data, which are gone, are looked for.
+        (
+            {"val": tmp_path / "gone", "embedding": ExtractConfig(accelerator="foo")},
+            "--accelerator, --devices: expected what there is .*got foo",
+        ),
     ]
     for given, message in cases:
         with pytest.raises(ValueError, match=message):
@@ -222,7 +228,7 @@ def test_the_command(run, data, tmp_path, capsys):
 
 
 def test_how_to_choose_a_network_is_said_as_each_program_takes_it(run, data, tmp_path):
-    """Only the specs of detect end in ``:teacher``."""
+    """Only the specs of measure end in ``:teacher``."""
     from solo_ood.cli import main
 
     content = torch.load(next(run.glob("*.ckpt")), weights_only=True)
@@ -238,7 +244,7 @@ def test_how_to_choose_a_network_is_said_as_each_program_takes_it(run, data, tmp
     for command, how in (
         (["evaluate", path, *student], "--weights teacher"),
         (["export", path, str(tmp_path / "out"), *student], "--weights teacher"),
-        (["detect", str(data), "--embedder", spec, "--out", str(tmp_path / "out")], ":teacher"),
+        (["measure", str(data), "--embedder", spec, "--out", str(tmp_path / "out")], ":teacher"),
     ):
         with pytest.raises(SystemExit, match=f"Or choose the file's teacher with {how}\\."):
             main(command)
@@ -301,25 +307,26 @@ def test_damaged_files_of_a_run_are_one_clear_line(command, run, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["-1", str(2**32), "x", "1.5"])
-def test_a_seed_that_no_generator_takes_is_refused_before_any_work(text, capsys):
+def test_a_seed_that_no_generator_takes_is_refused_before_any_work(text):
     from solo_ood.cli import main
 
-    for command in (["evaluate", "run"], ["detect", "data", "--embedder", "resnet18:random"]):
-        with pytest.raises(SystemExit):
+    for command in (["evaluate", "run"], ["measure", "data", "--embedder", "resnet18:random"]):
+        with pytest.raises(SystemExit) as caught:
             main([*command, f"--seed={text}"])
         expected = f"--seed: expected a whole number from 0 to 4294967295, got {text}"
-        assert expected in capsys.readouterr().err
+        assert expected in str(caught.value)
 
 
 def test_home_folders_in_the_options():
-    from solo_ood.cli import parser
+    from solo_ood.cli import parse
 
     given = ["evaluate", "~/run"]
     for name in ("train", "val", "tail", "out", "cache"):
         given += [f"--{name}", f"~/{name}"]
-    args = parser().parse_args(given)
-    for name in ("run", "train", "val", "tail", "out", "cache"):
-        assert getattr(args, name) == Path.home() / name
+    options = parse(given)[1]
+    for name in ("run", "train", "val", "tail", "out"):
+        assert getattr(options, name) == Path.home() / name
+    assert options.embedding.folder == Path.home() / "cache"
 
 
 def test_bad_arguments_of_main_knn_are_one_clear_line(run, data, tmp_path, monkeypatch, capsys):
@@ -335,10 +342,12 @@ def test_bad_arguments_of_main_knn_are_one_clear_line(run, data, tmp_path, monke
             runpy.run_path(str(REPOSITORY / "scripts/main_knn.py"), run_name="__main__")
         return f"{caught.value} {capsys.readouterr().err}"
 
-    assert "--k: expected at least 1, got 0" in told("--k", 0)
-    assert "--batch_size: expected at least 1, got 0" in told("--batch_size", 0)
-    assert "--temperature: expected more than 0, got 0" in told("--temperature", 0)
-    assert "--distance_function: invalid choice: 'foo'" in told("--distance_function", "foo")
+    assert "--k: expected a whole number of at least 1, got 0" in told("--k", 0)
+    assert "--batch_size: expected a whole number of at least 1, got 0" in told("--batch_size", 0)
+    assert "--temperature: expected a number above 0, got 0" in told("--temperature", 0)
+    assert "--distance_function: expected one of cosine, euclidean, got 'foo'" in told(
+        "--distance_function", "foo"
+    )
     monkeypatch.setenv("HOME", str(tmp_path))
     assert f"got {tmp_path}/gone" in told("--val_data_path", "~/gone")
     litter = pictures(tmp_path / "litter", COUNTS)

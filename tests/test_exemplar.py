@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import seed_everything
+from PIL import Image
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
+from solo_ood import host
+from solo_ood.data.image_folder import image_folder
+from solo_ood.data.rows import paths_of, rows_of
 from solo_ood.errors import UserError
-from solo_ood.exemplars import Exemplars, rows_of
+from solo_ood.exemplars import Exemplars
 from solo_ood.scorers import ExemplarScorer, KNNScorer, MahalanobisScorer
 
 D = 6
@@ -138,6 +143,20 @@ PATHS = ("data/car/1.jpg", "data/car/2.jpg", "data/rider/1.jpg", "data/racecar/1
 def test_indexes_and_ends_of_paths_name_rows_each_once():
     given = [3, "rider/1.jpg", "car/1.jpg", 0, str(Path(PATHS[1]).absolute())]
     assert rows_of(given, 4, PATHS) == [0, 1, 2, 3]
+
+
+def test_paths_are_those_of_the_hosts_folders_and_no_others(tmp_path, registered):
+    release = host.generation() == "release"
+    loaders = import_module(f"solo.{'utils' if release else 'data'}.pretrain_dataloader")
+    for name in ("car", "rider"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "1.png")
+    expected = [tmp_path / "car" / "1.png", tmp_path / "rider" / "1.png"]
+    assert list(map(Path, paths_of(image_folder(tmp_path)))) == expected
+    folder = loaders.CustomDatasetWithoutLabels(tmp_path / "car")
+    assert paths_of(folder) == expected[:1]
+    folder.samples = [torch.zeros(3), 7]  # of a user's own data set: no pairs
+    assert paths_of(folder) is None and paths_of([1, 2]) is None
 
 
 @pytest.mark.parametrize(

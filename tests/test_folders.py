@@ -255,11 +255,11 @@ def test_a_picture_linked_into_two_classes_has_both_labels(tmp_path):
 QUICK = "--embedder resnet18:random --detectors knn --image-size 32 --sizes all --bootstrap 20"
 
 
-def detect(data: Path, out: Path, *more: str) -> dict:
+def measure(data: Path, out: Path, *more: str) -> dict:
     common = [*QUICK.split(), "--repeats", "1", "--folds", "2", "--num-workers", "0"]
     main(
         [
-            "detect",
+            "measure",
             str(data),
             *common,
             "--cache",
@@ -280,18 +280,18 @@ def test_a_second_run_does_not_see_the_first_and_both_say_what_the_tail_is(tmp_p
         for number in range(n):
             pixels = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
-    first = detect(tmp_path, tmp_path / "results" / "mine")
-    second = detect(tmp_path, tmp_path / "results" / "mine")
+    first = measure(tmp_path, tmp_path / "results" / "mine")
+    second = measure(tmp_path, tmp_path / "results" / "mine")
     assert first["rows"] == second["rows"] and first["rows"][0]["base_rate"] == 6 / 18
     said = capsys.readouterr().out
     assert said.count("tail = cyclist (6 of 18)") == 4  # before the work and below the table
     assert "results/mine" in "\n".join(second["about"]["notes"])
     with pytest.raises(SystemExit, match="--out: expected a folder of its own"):
-        detect(tmp_path, tmp_path / "car")
+        measure(tmp_path, tmp_path / "car")
 
     rows = [f"car/{n}.png,car" for n in range(12)] + [f"./car/{n}.png,rider" for n in range(3)]
     write(tmp_path / "list.csv", "\n".join(["path,label", *rows]))
-    table = detect(tmp_path / "list.csv", tmp_path / "results" / "listed", "--rare", "rider ")
+    table = measure(tmp_path / "list.csv", tmp_path / "results" / "listed", "--rare", "rider ")
     assert table["rows"][0]["base_rate"] == 3 / 12 and table["rows"][0]["n_test"] == 12
     assert "15 rows name 12 pictures; their labels were joined" in table["about"]["notes"]
 

@@ -1,4 +1,4 @@
-"""``solo-ood detect`` on images of odd kinds: seen right, and never the end of the table."""
+"""``solo-ood measure`` on images of odd kinds: seen right, and never the end of the table."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ QUICK = [
 
 def arguments(data: Path, *more: str, detectors: str = "knn", rare: str = "cyclist") -> list[str]:
     places = ["--out", f"{data.parent}/out", "--cache", f"{data.parent}/cache"]
-    return ["detect", str(data), "--rare", rare, "--detectors", *detectors.split(), *places, *more]
+    return ["measure", str(data), "--rare", rare, "--detectors", *detectors.split(), *places, *more]
 
 
 def table(data: Path) -> list[dict[str, str]]:
@@ -261,7 +261,7 @@ def test_the_home_folder_may_be_written_as_in_a_shell(tmp_path, monkeypatch, cap
         "path,left,top,right,bottom\n~/data/cyclist/00.png,0,0,8,8\n"
     )
     at_home = [
-        *("detect", "~/data", "--cross-fit", "--rare", "cyclist"),
+        *("measure", "~/data", "--cross-fit", "--rare", "cyclist"),
         *("--detectors", "exemplar-regions"),
         *("--out", "~/out", "--cache", "~/cache", "--boxes", "~/boxes.csv", *QUICK[:-1]),
     ]

@@ -362,14 +362,14 @@ def test_weights_to_embed_with_run_nothing(name, evil, tmp_path):
     spec = str(evil / name) if name == "evil.ckpt" else f"resnet18:{evil / name}"
     arguments = ["--embedder", spec, "--out", tmp_path / "out", "--cache", tmp_path / "cache"]
     with pytest.raises(SystemExit, match=REFUSED):
-        main(["detect", str(digits_lt("val")), "--cross-fit", *map(str, arguments)])
+        main(["measure", str(digits_lt("val")), "--cross-fit", *map(str, arguments)])
 
 
 def test_weights_that_only_call_themselves_safe_run_nothing(evil, tmp_path):
     (evil / "evil.ckpt").rename(evil / "evil.safetensors")
     arguments = ["--embedder", f"resnet18:{evil / 'evil.safetensors'}", "--out", tmp_path / "out"]
     with pytest.raises(SystemExit, match="Error: weights evil.safetensors: expected a state dict"):
-        main(["detect", str(digits_lt("val")), "--cross-fit", *map(str, arguments)])
+        main(["measure", str(digits_lt("val")), "--cross-fit", *map(str, arguments)])
 
 
 @pytest.mark.parametrize("name", ["pooled", "status"])

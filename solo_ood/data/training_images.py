@@ -10,6 +10,7 @@ from typing import Any
 from torch.utils.data import Subset
 
 from solo_ood.data.pixels import load
+from solo_ood.data.rows import paths_of
 from solo_ood.data.survey import spread, survey
 
 LOOKED_AT = 100  # images of a data set, evenly spread
@@ -22,8 +23,8 @@ def show_all_bits(*datasets: Any) -> list[str]:
     """
     from torchvision.datasets.folder import default_loader
 
-    known = [(one, paths) for one in map(_inner, datasets) if (paths := _paths(one))]
-    seen = survey(*(spread(paths, LOOKED_AT) for _, paths in known))
+    known = [(one, paths) for one in map(_inner, datasets) if (paths := paths_of(one))]
+    seen = survey(*(spread(list(map(Path, paths)), LOOKED_AT) for _, paths in known))
     if not seen.has_deep:
         return []
     said = []
@@ -56,12 +57,3 @@ def _inner(dataset: Any) -> Any:
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     return dataset
-
-
-def _paths(dataset: Any) -> list[Path]:
-    try:
-        if hasattr(dataset, "samples"):
-            return [Path(path) for path, _ in dataset.samples]
-        return [Path(dataset.root) / name for name in dataset.images]
-    except (AttributeError, TypeError, ValueError):  # of whatever dataset it is
-        return []

@@ -19,7 +19,7 @@ _OTHER_IMAGES = set(
     ".gif .avif .jfif .jpe .jif .heic .heif .jp2 .j2k .jxl .pbm .pnm .pfm .tga .pcx .dds .ico .svg "
     ".raw .dng .cr2 .nef .arw .exr .hdr".split()
 )
-# Files by which a folder is known as our own: of `detect`, of a run, and of its cache.
+# Files by which a folder is known as our own: of `measure`, of a run, and of its cache.
 _OWN = (
     {"report.html", "table.json"},
     {"args.json", "metrics.csv"},

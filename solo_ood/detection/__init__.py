@@ -1,1 +1,1 @@
-"""``solo-ood detect``: measure any detector of rare images on labelled data."""
+"""``solo-ood measure``: how well any detector of rare images does on labelled data."""

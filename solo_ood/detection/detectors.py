@@ -1,12 +1,14 @@
 """Every detector that can be measured, by name: fit on embeddings, score embeddings.
 
-The command line names them in its help, so that torch and the like are imported on use.
+One entry of ``DETECTORS`` is all that a detector needs, also one of another package:
+``DETECTORS["mine"] = Detector("mine", build)``. The help of the command line names them, so that
+torch and the like are imported on use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,13 +16,10 @@ import numpy as np
 from solo_ood.detection.feats import Feats, given
 from solo_ood.errors import unknown_name
 
-PATCH_MEMORY = 10_000  # patches kept of the fit split
-
-
 # Scores images (N,); exemplars (E, D) only for a detector that needs some.
 Score = Callable[[Feats, Feats | None], np.ndarray]
-# Learns the fit split with a seed and returns what scores.
-Fit = Callable[[Feats, int], Score]
+# Learns the fit split with a seed and settings, and returns what scores.
+Build = Callable[..., Score]
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,8 @@ class Detector:
 
     Attributes:
         name: as on the command line.
-        fit: returns the function that scores.
+        build: ``build(feats, seed, **settings)`` returns the function that scores.
+        settings: of this detector.
         exemplars: whether it needs exemplars.
         patches: whether it needs patch features.
         regions: whether it needs to know where in the exemplars what matters is.
@@ -38,12 +38,17 @@ class Detector:
     """
 
     name: str
-    fit: Fit
+    build: Build
+    settings: Mapping[str, Any] = field(default_factory=dict)
     exemplars: bool = False
     patches: bool = False
     regions: bool = False
     learns: bool = True
     seeded: bool = False
+
+    def fit(self, feats: Feats, seed: int) -> Score:
+        """Return what scores, having learnt ``feats``."""
+        return self.build(feats, seed, **self.settings)
 
 
 def detector(name: str) -> Detector:
@@ -57,60 +62,50 @@ def detector(name: str) -> Detector:
     return DETECTORS[name]
 
 
-def _scorer(name: str) -> Fit:
-    """Return a scorer of the training method with all fit samples as its reference."""
+def _scorer(feats: Feats, seed: int, **settings: Any) -> Score:
+    """Build a scorer of the training method, with all fit samples as its reference."""
+    import torch
 
-    def fit(feats: Feats, seed: int) -> Score:
-        import torch
+    from solo_ood.config import ScorerConfig
+    from solo_ood.scorers import ExemplarScorer, make_scorer
 
-        from solo_ood.config import ScorerConfig
-        from solo_ood.scorers import ExemplarScorer, make_scorer
+    pooled = torch.from_numpy(feats.pooled)
+    cfg = ScorerConfig(n_reference=len(pooled), min_samples=2, **settings)
+    scorer = make_scorer(cfg, pooled.shape[1], seed=seed).fit(pooled)
 
-        pooled = torch.from_numpy(feats.pooled)
-        cfg = ScorerConfig(name=name, n_reference=len(pooled), min_samples=2)
-        scorer = make_scorer(cfg, pooled.shape[1], seed=seed).fit(pooled)
+    def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
+        if isinstance(scorer, ExemplarScorer):
+            scorer.set_exemplars(torch.from_numpy(given(exemplars).pooled))
+        parts = torch.from_numpy(test.pooled).split(4096)  # N x N similarities fill a memory
+        return torch.cat([scorer.ood_score(part) for part in parts]).numpy()
 
-        def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
-            if isinstance(scorer, ExemplarScorer):
-                scorer.set_exemplars(torch.from_numpy(given(exemplars).pooled))
-            parts = torch.from_numpy(test.pooled).split(4096)  # N x N similarities fill a memory
-            return torch.cat([scorer.ood_score(part) for part in parts]).numpy()
-
-        return score
-
-    return fit
+    return score
 
 
-def _sklearn(make: Callable[[int, int], Any]) -> Fit:
-    """Return an outlier detector of scikit-learn, whose ``score_samples`` runs the other way."""
-
-    def fit(feats: Feats, seed: int) -> Score:
-        model = make(len(feats), seed).fit(_unit(feats.pooled))
-        return lambda test, exemplars: -model.score_samples(_unit(test.pooled))
-
-    return fit
-
-
-def _isolation_forest(n: int, seed: int) -> Any:
+def _isolation_forest(feats: Feats, seed: int) -> Score:
     from sklearn.ensemble import IsolationForest
 
-    return IsolationForest(random_state=seed)
+    return _scikit_learn(IsolationForest(random_state=seed), feats)
 
 
-def _lof(n: int, seed: int) -> Any:
+def _lof(feats: Feats, seed: int, neighbours: int) -> Score:
     from sklearn.neighbors import LocalOutlierFactor
 
-    return LocalOutlierFactor(n_neighbors=min(20, n - 1), novelty=True)
+    known = min(neighbours, len(feats) - 1)
+    return _scikit_learn(LocalOutlierFactor(n_neighbors=known, novelty=True), feats)
 
 
-def _pca(feats: Feats, seed: int) -> Score:
-    """Squared distance to the subspace of 65 % of the variance (Jackson and Mudholkar, 1979).
+def _scikit_learn(model: Any, feats: Feats) -> Score:
+    """Fit an outlier detector of scikit-learn, whose ``score_samples`` runs the other way."""
+    model.fit(_unit(feats.pooled))
+    return lambda test, exemplars: -model.score_samples(_unit(test.pooled))
 
-    65 % was chosen on CIFAR-10-LT, see docs/detectors.md.
-    """
+
+def _pca(feats: Feats, seed: int, variance: float) -> Score:
+    """Squared distance to the subspace of this share of the variance (Jackson, Mudholkar, 1979)."""
     from sklearn.decomposition import PCA
 
-    model = PCA(0.65, svd_solver="full").fit(_unit(feats.pooled))
+    model = PCA(variance, svd_solver="full").fit(_unit(feats.pooled))
 
     def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
         rows = _unit(test.pooled)
@@ -120,29 +115,30 @@ def _pca(feats: Feats, seed: int) -> Score:
     return score
 
 
-def _patch_knn(feats: Feats, seed: int) -> Score:
-    """Mean cosine distance of an image's 10 % most unusual patches to their nearest fit patch.
+def _patch_knn(feats: Feats, seed: int, memory: int, share: float) -> Score:
+    """Mean cosine distance of the most unusual patches of an image to their nearest fit patch.
 
-    After PatchCore (Roth et al., 2022, arXiv:2106.08265), with a random memory instead of a greedy
+    ``memory`` patches of the fit split are kept; ``share`` of an image's patches count. After
+    PatchCore (Roth et al., 2022, arXiv:2106.08265), with a random memory instead of a greedy
     coreset, and a mean instead of the maximum.
     """
     import torch
 
     generator = torch.Generator().manual_seed(seed)
-    per_image = -(-PATCH_MEMORY // len(feats))
+    per_image = -(-memory // len(feats))
     # In random order, so that what does not fit is of any images and not of the last.
-    images = torch.randperm(len(feats), generator=generator)[:PATCH_MEMORY].numpy()
+    images = torch.randperm(len(feats), generator=generator)[:memory].numpy()
     drawn = [
         patches[torch.randperm(len(patches), generator=generator)[:per_image]]
         for patches in given(feats.patches)[images]
     ]
-    memory = torch.cat(drawn)[:PATCH_MEMORY]
+    kept = torch.cat(drawn)[:memory]
 
     def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
         scores = []
         for patches in given(test.patches):
-            distance = 1 - (patches @ memory.T).amax(dim=1)
-            unusual = distance.topk(max(1, len(distance) // 10)).values
+            distance = 1 - (patches @ kept.T).amax(dim=1)
+            unusual = distance.topk(max(1, int(len(distance) * share))).values
             scores.append(float(unusual.mean()))
         return np.array(scores)
 
@@ -199,14 +195,17 @@ def _unit(feats: np.ndarray) -> np.ndarray:
 DETECTORS = {
     entry.name: entry
     for entry in (
-        Detector("random", _scorer("random-fresh"), learns=False, seeded=True),
-        Detector("knn", _scorer("knn")),
-        Detector("mahalanobis", _scorer("mahalanobis")),
-        Detector("isolation-forest", _sklearn(_isolation_forest), seeded=True),
-        Detector("lof", _sklearn(_lof)),
-        Detector("pca", _pca),
-        Detector("patch-knn", _patch_knn, patches=True, seeded=True),
-        Detector("exemplar", _scorer("exemplar"), exemplars=True),
+        Detector("random", _scorer, {"name": "random-fresh"}, learns=False, seeded=True),
+        Detector("knn", _scorer, {"name": "knn"}),
+        Detector("mahalanobis", _scorer, {"name": "mahalanobis"}),
+        Detector("isolation-forest", _isolation_forest, seeded=True),
+        Detector("lof", _lof, {"neighbours": 20}),
+        # Chosen on CIFAR-10-LT, see docs/detectors.md.
+        Detector("pca", _pca, {"variance": 0.65}),
+        Detector(
+            "patch-knn", _patch_knn, {"memory": 10_000, "share": 0.1}, patches=True, seeded=True
+        ),
+        Detector("exemplar", _scorer, {"name": "exemplar"}, exemplars=True),
         Detector("exemplar-logistic", _exemplar_logistic, exemplars=True),
         Detector("exemplar-cosine", _exemplar_cosine, exemplars=True, learns=False),
         Detector(

@@ -7,26 +7,40 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from solo_ood.data.images import Split
 from solo_ood.data.rare import RareDefinition
 from solo_ood.detection.detectors import Detector
 from solo_ood.detection.feats import Feats
 from solo_ood.errors import UserError
+from solo_ood.options import LARGEST_SEED, option
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured, and how carefully."""
+    """What is measured, and how carefully.
 
-    sizes: tuple[int | None, ...] = (256, 1024, None)  # fit samples; None = all
-    percentiles: tuple[float, ...] = (0.99, 0.95, 0.9, 0.8)  # share that is not flagged
-    folds: int = 5  # of the cross-fitted scores
-    repeats: int = 5  # subsets of a size, and seeds of a detector that has one
-    exemplars: tuple[int, ...] | None = None  # rows of the fit split; None = draw rare ones
-    n_exemplars: int = 10  # drawn at a time
-    draws: int = 20  # of exemplars
-    bootstrap: int = 500  # samples
-    block: int = 1  # neighbouring images that stay together in folds and bootstrap samples
-    seed: int = 0
+    Attributes:
+        exemplars: rows of the fit split; ``None`` = draw rare ones.
+    """
+
+    sizes: tuple[int | None, ...] = option(
+        (256, 1024, None), "fit samples, or all of them", at_least=1, words={"all": None}
+    )
+    percentiles: tuple[float, ...] = option(
+        (0.99, 0.95, 0.9, 0.8), "shares that are not flagged", above=0, below=1, metavar="P"
+    )
+    folds: int = option(5, "of the scores that set the thresholds", at_least=1)
+    repeats: int = option(5, "subsets of a size, and seeds of what has one", at_least=1)
+    exemplars: tuple[int, ...] | None = None
+    n_exemplars: int = option(10, "exemplars drawn at a time, if none are named", at_least=1)
+    draws: int = option(20, "of exemplars", at_least=1)
+    bootstrap: int = option(500, "samples for the intervals", at_least=1)
+    block: int = option(
+        1,
+        "neighbouring images (of a video) kept together in folds and bootstrap samples",
+        at_least=1,
+    )
+    seed: int = option(0, "of folds, subsets and draws", at_least=0, at_most=LARGEST_SEED)
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,13 @@ class Task:
         if not regions or self.regions is None:
             return feats
         return replace(feats, regions=self.regions(definition, rows))
+
+
+def rare_images(
+    definitions: Sequence[RareDefinition], fit: Split, test: Split | None
+) -> dict[RareDefinition, tuple[np.ndarray, np.ndarray]]:
+    """Return (fit, test) bool (N,) by definition, see ``Task.rare``."""
+    return {d: (d.of(fit), d.of(fit) if test is None else d.of(test, True)) for d in definitions}
 
 
 def check(task: Task, plan: Plan, detectors: Sequence[Detector]) -> Plan:

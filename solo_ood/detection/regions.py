@@ -17,9 +17,9 @@ from solo_ood.data.images import Split
 from solo_ood.data.lists import read_csv
 from solo_ood.data.pixels import Unreadable, header, load_ids, upright
 from solo_ood.data.rare import RareDefinition
+from solo_ood.data.rows import rows_of
 from solo_ood.embedding.extract import covered
 from solo_ood.errors import UserError
-from solo_ood.exemplars import rows_of
 
 SIDES = ("left", "top", "right", "bottom")
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from solo_ood import atomic, plots
@@ -17,38 +16,33 @@ from solo_ood.data.rare import RareDefinition
 from solo_ood.detection import pictures, table
 from solo_ood.detection.detectors import DETECTORS
 from solo_ood.detection.measure import Row, Scores, draws
-from solo_ood.detection.options import DetectOptions
+from solo_ood.detection.options import MeasureOptions
 from solo_ood.detection.page import Page
-from solo_ood.detection.plan import Plan, Task
+from solo_ood.detection.request import Request
+from solo_ood.detection.scoring import Measured
 from solo_ood.detection.segmentation import region_maps
 from solo_ood.text import printable
 
 
-@dataclass(frozen=True)
-class Measured:
-    """The results with one network.
+def report(request: Request, results: Sequence[Measured], show: Callable[[str], None]) -> list[Row]:
+    """Write the table, then the pictures and the page; return the rows of the table.
 
-    Attributes:
-        size: H and W (pixels) to which the images were scaled and cut.
-        plan: with the exemplars' rows among the images that could be embedded.
+    A picture that fails costs nothing but itself.
     """
-
-    name: str
-    size: tuple[int, int]
-    plan: Plan
-    task: Task
-    fit: Split
-    test: Split
-    scores: dict[RareDefinition, list[Scores]]
-    rows: list[Row]
-
-    @property
-    def test_feats(self) -> np.ndarray:
-        return (self.task.test or self.task.fit).pooled
+    notes = list(dict.fromkeys([*request.notes, *(note for one in results for note in one.notes)]))
+    rows = [row for result in results for row in result.rows]
+    rows += [row for result in results for row in table.mean_rows(result.rows)]
+    options, definitions = request.options, request.definitions
+    write_table(options, rows, notes, definitions)
+    show("\n".join([table.terminal(rows), *map(printable, notes)]))  # whatever pictures may do
+    failed = write_page(options, results, rows, notes, definitions)
+    page = options.output.folder / "report.html"
+    show("\n".join([*failed, printable(f"report: {page}")]))
+    return rows
 
 
 def write_table(
-    options: DetectOptions,
+    options: MeasureOptions,
     rows: list[Row],
     notes: list[str],
     definitions: Sequence[RareDefinition],
@@ -60,31 +54,31 @@ def write_table(
         "rare": [asdict(replace(one, name=printable(one.name))) for one in definitions],
         "plan": asdict(options.plan),
     }
-    with atomic.files_of(options.out) as folder:
+    with atomic.files_of(options.output.folder) as folder:
         table.write(rows, folder, facts)
 
 
 def write_page(
-    options: DetectOptions,
+    options: MeasureOptions,
     results: Sequence[Measured],
     rows: list[Row],
     notes: list[str],
     definitions: Sequence[RareDefinition],
 ) -> list[str]:
     """Write the pictures and the page that shows all; return what could not be drawn."""
-    with atomic.files_of(options.out) as folder:
+    with atomic.files_of(options.output.folder) as folder:
         return _draw(options, results, rows, notes, definitions, folder)
 
 
 def _draw(
-    options: DetectOptions,
+    options: MeasureOptions,
     results: Sequence[Measured],
     rows: list[Row],
     notes: list[str],
     definitions: Sequence[RareDefinition],
     out: Path,
 ) -> list[str]:
-    page = Page(f"Detectors of rare images on {options.data.name}")
+    page = Page(f"Detectors of rare images on {options.data.path.name}")
     first = results[0]
     page.text(
         "Higher score = rarer; an image is flagged if its score is above a threshold that was set "
@@ -118,7 +112,8 @@ def _draw(
         feats = {result.name: result.test_feats for result in results}
         if len({len(rows_) for rows_ in feats.values()}) > 1:  # a network failed on some images
             feats = {first.name: first.test_feats}
-        how, images = options.projection, first.test.paths if options.thumbnails else ()
+        output = options.output
+        how, images = output.projection, first.test.paths if output.thumbnails else ()
         levels = first.test.levels
         make: Callable[[], Figure] = partial(
             pictures.scatter, feats, rare, how, f"{how} of the test images", images, levels=levels
@@ -150,7 +145,7 @@ def _draw(
     if means:
         page.heading("Mean over the definitions")
         page.table(table.markdown(means))
-    if options.poster:
+    if options.output.poster:
         page.heading("The poster's table")
         page.text("Base rate, flag rate and lift follow from its numbers.")
         page.table(table.markdown(table.poster_rows()))

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import logging
 import warnings
-from typing import TYPE_CHECKING
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from solo_ood.embedding.options import ExtractConfig
 from solo_ood.errors import UserError
-
-if TYPE_CHECKING:
-    from solo_ood.embedding.extract import ExtractConfig
 
 
 def check_devices(cfg: ExtractConfig) -> None:
     """Raise ``UserError`` for an accelerator or devices that are not there."""
     predicting(cfg)
+
+
+def is_first_process() -> bool:
+    """Whether this process is the only one, or the one that says and writes what all have found."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def predicting(cfg: ExtractConfig, *callbacks: Callback) -> Trainer:

@@ -22,25 +22,11 @@ from solo_ood.data.pixels import Unreadable, load, reading
 from solo_ood.data.survey import most_frequent, survey
 from solo_ood.embedding.devices import predicting
 from solo_ood.embedding.networks import Embedder
+from solo_ood.embedding.options import SIDE, ExtractConfig
 from solo_ood.embedding.store import MISSING, UNREADABLE, EmbeddingStore, describe, store_key
 from solo_ood.errors import UserError
 
 LARGEST = 64  # times the area that is seen: an image of 1 x 60000 pixels is not scaled whole
-
-
-@dataclass(frozen=True)
-class ExtractConfig:
-    """Where and how embeddings are computed."""
-
-    cache: Path
-    image_size: int = 224  # pixels of the shorter side
-    batch_size: int = 32
-    num_workers: int = 2
-    accelerator: str = "auto"
-    devices: int | str = "auto"
-    num_nodes: int = 1
-    max_unreadable: float = 0.01  # share of the images that may be left out, in [0, 1]
-    as_host: bool = False  # scale and cut as solo-learn's evaluation does, see `centre_cropped`
 
 
 @dataclass(frozen=True)
@@ -81,7 +67,7 @@ def embed(
     if size is None or split.levels is None:
         seen = survey(split.paths)
         split = replace(split, levels=split.levels or seen.levels)
-        size = size or common_size(seen.sizes[0], embedder, cfg.image_size)
+        size = size or common_size(seen.sizes[0], embedder, cfg.image_size or SIDE)
     how = "resize by 256/224, centre crop, bilinear" if cfg.as_host else "middle, bicubic"
     transform = f"cover {size[0]} x {size[1]}, {how}"
     with torch.no_grad():
@@ -90,8 +76,8 @@ def embed(
     shapes = {kind: (tuple(feats.shape[1:]), dtypes[kind]) for kind, feats in example.items()}
     key = store_key(split.paths, root, embedder.fingerprint, f"{transform} {shapes} {split.levels}")
     facts = {"network": embedder.name, "weights": embedder.note, "transform": transform}
-    describe(cfg.cache / key, {**facts, "data": what})
-    store = EmbeddingStore(cfg.cache / key, shapes, len(split))
+    describe(cfg.folder / key, {**facts, "data": what})
+    store = EmbeddingStore(cfg.folder / key, shapes, len(split))
     todo = store.todo.tolist()
     if todo:
         # Each process needs a row; writing one twice does no harm.

@@ -22,7 +22,7 @@ from solo_ood.errors import UserError, unknown_name
 from solo_ood.loading import Unreadable, read
 
 REMEDY = "Name the architecture that the file was saved from."
-CHOOSE = ":{}"  # of solo-ood detect, after the file
+CHOOSE = ":{}"  # of solo-ood measure, after the file
 SAME_RUN = "Give a checkpoint and the args.json of the same run."
 
 _LIGHTNING = "pytorch-lightning_version"

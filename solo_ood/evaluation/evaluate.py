@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from solo_ood.bars import counting_bar
 from solo_ood.data.labels import file_key
+from solo_ood.embedding.devices import check_devices, is_first_process
 from solo_ood.embedding.embedder import Embedder
-from solo_ood.embedding.extract import ExtractConfig, embed
+from solo_ood.embedding.extract import embed
 from solo_ood.embedding.networks import make_embedder
 from solo_ood.errors import UserError
 from solo_ood.evaluation import data, figures
@@ -25,6 +25,7 @@ from solo_ood.evaluation.options import WEIGHTS, EvaluateOptions
 from solo_ood.evaluation.probes import CS, knn_predictions, linear_probe
 from solo_ood.export import state_dict_of
 from solo_ood.loading import load
+from solo_ood.options import check
 from solo_ood.output import check_writable
 from solo_ood.run_files import RunFiles, find_run
 
@@ -53,13 +54,15 @@ def evaluate(options: EvaluateOptions, show: Callable[[str], None] = print) -> l
     Raises:
         UserError: for a run, data or options that do not fit each other.
     """
+    check(options)
     run = find_run(options.run)
     check_writable(options.out or run.folder, "--out")
+    check_devices(options.embedding)
     task = _task(run, options)
     roles = _roles(run, options)
     checkpoint = run.checkpoint_facts()
     embedders = {}
-    size = options.image_size or run.crop_size
+    size = options.embedding.image_size or run.crop_size
     for role in roles:
         spec = f"{run.checkpoint}:{role}" if role else str(run.checkpoint)
         embedders[role or "student"] = make_embedder(
@@ -75,7 +78,7 @@ def evaluate(options: EvaluateOptions, show: Callable[[str], None] = print) -> l
     found: list[Figure] = []
     for role, embedder in embedders.items():
         train, val = (_embedded(one, embedder, options, size) for one in (task.train, task.val))
-        if getattr(rank_zero_only, "rank", 0) == 0:
+        if is_first_process():
             found += _figures(role, train, val, task, options, about, show)
     if not found:
         return []
@@ -155,16 +158,7 @@ def _embedded(
     given: Labelled, embedder: Embedder, options: EvaluateOptions, size: int
 ) -> tuple[np.ndarray, Labelled]:
     """Return the features (N, D) and the images that they are of, without unreadable ones."""
-    cfg = ExtractConfig(
-        options.cache_folder,
-        size,
-        options.batch_size,
-        options.num_workers,
-        options.accelerator,
-        options.devices,
-        max_unreadable=options.max_unreadable,
-        as_host=True,
-    )
+    cfg = replace(options.embedding, as_host=True)
     root = given.path if given.path.is_dir() else given.path.parent
     found = embed(given.split, embedder, cfg, root, given.path.name, (size, size))
     return found.pooled, given.keep(found.split)

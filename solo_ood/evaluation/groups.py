@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from solo_ood.data.image_folder import image_folder
 from solo_ood.data.tail import class_groups
 from solo_ood.errors import UserError
 
@@ -21,10 +22,8 @@ def groups_of(tail_path: str | None, reference_path: str | None = None) -> dict[
     """
     if tail_path is None:
         return {}
-    from torchvision.datasets import ImageFolder
-
-    tail = ImageFolder(tail_path)
-    if reference_path is not None and ImageFolder(reference_path).classes != tail.classes:
+    tail = image_folder(tail_path)
+    if reference_path is not None and image_folder(reference_path).classes != tail.classes:
         raise UserError(
             "data that define Many, Medium and Few",
             expected=f"the classes of {reference_path}",

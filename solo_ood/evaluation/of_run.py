@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from solo_ood.data.image_folder import image_folder
 from solo_ood.errors import UserError
 from solo_ood.evaluation.data import read, shown
 from solo_ood.evaluation.figures import LABELS, Figure, saved
@@ -84,9 +85,7 @@ def _figures(folder: Path) -> list[Figure]:
 
 def _counts(folder: Path) -> list[int]:
     """Return how many images there are now, as each of our programs counts; [] if it is gone."""
-    from torchvision.datasets import ImageFolder
-
     try:
-        return [len(ImageFolder(str(folder))), len(read(folder, "val").targets)]
+        return [len(image_folder(folder)), len(read(folder, "val").targets)]
     except (OSError, UserError):
         return []

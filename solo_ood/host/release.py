@@ -19,9 +19,9 @@ from solo.utils.pretrain_dataloader import (
     prepare_transform,
 )
 from torch.utils.data import DataLoader
-from torchvision.datasets import ImageFolder
 
 from solo_ood import host
+from solo_ood.data.image_folder import image_folder
 from solo_ood.data.training_images import show_all_bits
 from solo_ood.errors import UserError, unknown_name
 from solo_ood.preflight.steps import num_processes
@@ -203,23 +203,6 @@ def eval_loaders(
     val.target_transform = ids.__getitem__
     show_all_bits(train, val)
     return prepare_dataloaders(train, val, batch_size, num_workers)
-
-
-def image_folder(path: str, transform: Any = None) -> ImageFolder:
-    """Return the ImageFolder at ``path``.
-
-    Raises:
-        UserError: for a folder without class folders, or with an empty one.
-    """
-    try:
-        return ImageFolder(path, transform)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(
-            "labelled images",
-            expected="a folder of class folders with images in each",
-            got=f"{path} ({str(error).splitlines()[0]})",
-            remedy="Give an ImageFolder.",
-        ) from error
 
 
 def checkpointer(cfg: DictConfig) -> Checkpointer:

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from solo_ood import host, preflight
 from solo_ood.bars import on_terminal
 from solo_ood.callbacks import RequireSteps
+from solo_ood.data.image_folder import image_folder
 from solo_ood.embedding.weights import SAME_RUN, load_file
 from solo_ood.errors import UserError, unknown_name
 from solo_ood.evaluation.data import facts, shown
@@ -174,7 +175,7 @@ def subject(
 ) -> dict[str, Any]:
     """Return what the figures are of, and say it: a figure without its data tells nothing."""
     folders: dict[str, Any] = {"train": train.dataset, "val": val.dataset}
-    folders["tail"] = None if tail_path is None else release.image_folder(tail_path)
+    folders["tail"] = None if tail_path is None else image_folder(tail_path)
     about: dict[str, Any] = {"weights": weights, **run.checkpoint_facts()}
     for name, folder in folders.items():
         about[name] = None

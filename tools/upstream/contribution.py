@@ -19,6 +19,7 @@ MODULES = (
     "config",
     "config_checks",
     "crop_store",
+    "data/rows",
     "data/tail",
     "errors",
     "exemplars",
@@ -69,7 +70,7 @@ def licence() -> str:
 
 def convert(text: str) -> str:
     """Return one module with solo-learn's imports, for Python 3.8."""
-    text = text.replace("from solo_ood.data.tail import", "from solo_ood.tail import")
+    text = re.sub(r"from solo_ood\.data\.(rows|tail) import", r"from solo_ood.\1 import", text)
     text = re.sub(r"(^from solo_ood\S* import .*\n)+", _sorted_lines, text, flags=re.M)
     text = re.sub(r"\bsolo_ood\.", TARGET.replace("/", ".") + ".", text)
     return _old_annotations(text) if "@dataclass" in text else text
