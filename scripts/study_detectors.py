@@ -39,6 +39,7 @@ from solo_ood.detection.feats import Feats, Rows
 from solo_ood.embedding.extract import ExtractConfig, embed
 from solo_ood.embedding.networks import make_embedder
 from solo_ood.evaluation.ranking import ranking_metrics, top_lift
+from solo_ood.pages import markdown
 from solo_ood.scorers import ExemplarScorer, KNNScorer, MahalanobisScorer
 
 ORDERS = (0, 1, 2)  # permutations of the classes
@@ -519,8 +520,7 @@ def table(title: str, columns: dict[str, Numbers], metrics: dict[str, int]) -> s
                 if np.ptp(one) > 0:
                     text += f" ± {stats.sem(one) * stats.t.ppf(0.975, len(one) - 1):.2f}"
                 cells.setdefault(name, []).append(f"**{text}**" if name == best else text)
-    lines = [f"| {title} | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
-    return "\n".join(lines + [f"| {name} | {' | '.join(row)} |" for name, row in cells.items()])
+    return markdown.table([title, *heads], [[name, *row] for name, row in cells.items()])
 
 
 def long_tail_tables(name: str, tails: list[Split], feats: Feats, of: Split, args: Any) -> None:
