@@ -18,13 +18,14 @@ from matplotlib.figure import Figure
 from solo_ood import plots
 from solo_ood.data.images import Split
 from solo_ood.data.rare import RareDefinition
-from solo_ood.detection import pictures, table
+from solo_ood.detection import page as content
+from solo_ood.detection import pictures, shots, table
 from solo_ood.detection.detectors import DETECTORS
 from solo_ood.detection.measure import Row, Scores, draws
 from solo_ood.detection.options import DetectOptions
-from solo_ood.detection.page import Page
 from solo_ood.detection.plan import Plan, Task
 from solo_ood.detection.segmentation import region_maps
+from solo_ood.pages.page import Page
 from solo_ood.text import printable
 
 
@@ -101,78 +102,130 @@ def _draw(
     definitions: Sequence[RareDefinition],
     out: Path,
 ) -> list[str]:
-    page = Page(f"Detectors of rare images on {options.data.name}")
     first = results[0]
+    means = [row for row in rows if row.definition.startswith("mean of ")]
+    title = f"Detectors of rare images on {options.data.name}"
+    page = Page(
+        title, content.conclusion(means or rows, [one.name for one in definitions]), content.TERMS
+    )
     page.text(
         "Higher score = rarer; an image is flagged if its score is above a threshold that was set "
-        "on scores of images which the detector had not seen. Lift is precision / base rate: a "
-        "random detector has 1. Top lift is that of the images with the highest scores, without a "
-        "threshold. Values are means over the repeats; [intervals] hold 95 % of single repeats on "
-        "resampled test images."
+        "on scores of images which the detector had not seen. Values are means over the repeats; "
+        "[intervals] hold 95 % of single repeats on resampled test images."
     )
     if options.command:
         page.code(options.command)
     page.listing([f"{len(first.fit)} images to fit on, {len(first.test)} to test on", *notes])
-
-    failed: list[str] = []
-
-    def add(make: Callable[[], Figure], name: str, caption: str) -> None:
-        problem = plots.why_not_saved(make, out / name)
-        if problem is None:
-            page.picture(out / name, caption)
-        else:
-            page.text(problem)
-            failed.append(problem)
-
+    drawing = _Drawing(page, out, options, results)
     for number, definition in enumerate(definitions, 1):
-        page.heading(f"Rare: {definition.name}")
-        rare = first.task.rare[definition][1]
-        limit = f", more than {definition.test_min_share:.2%} of the pixels" * first.fit.by_pixels
-        page.text(f"{rare.sum()} of {len(rare)} test images are rare{limit}.")
         mine = [row for row in rows if row.definition == definition.name]
-        page.table(table.markdown(mine))
-        suffix = f"-{number}-{_slug(definition.name)}"
-        feats = {result.name: result.test_feats for result in results}
-        if len({len(rows_) for rows_ in feats.values()}) > 1:  # a network failed on some images
-            feats = {first.name: first.test_feats}
-        how, images = options.projection, first.test.paths if options.thumbnails else ()
-        levels = first.test.levels
-        make: Callable[[], Figure] = partial(
-            pictures.scatter, feats, rare, how, f"{how} of the test images", images, levels=levels
-        )
-        add(make, f"embeddings{suffix}.png", "Embeddings of the test images; red: rare")
-        captions = [_caption(first.test, row, definition) for row in range(len(rare))]
-        for result in results:
+        drawing.definition(definition, mine, f"-{number}-{_slug(definition.name)}")
+    if means:
+        page.heading("Mean over the definitions")
+        page.table(content.table_of(means, "Means over the definitions of rare, no intervals"))
+    if options.poster:
+        page.heading("The poster's table")
+        page.text("Base rate, flag rate and lift follow from its numbers.")
+        page.table(content.table_of(table.poster_rows(), "As printed on the poster"))
+    page.save(out / "report.html")
+    return drawing.failed
+
+
+class _Drawing:
+    """Adds what there is to see to a page, and the pictures to its folder."""
+
+    def __init__(
+        self, page: Page, out: Path, options: DetectOptions, results: Sequence[Measured]
+    ) -> None:
+        self.page, self.out, self.options, self.results = page, out, options, results
+        self.images = shots.Images(results[0].test, options.data, results[0].size)
+        self.failed: list[str] = []
+
+    def definition(self, definition: RareDefinition, rows: list[Row], suffix: str) -> None:
+        """Add the section of one definition of rare; ``suffix`` ends the names of its files."""
+        page, first = self.page, self.results[0]
+        rare, classes = first.task.rare[definition][1], content.classes_of(definition, first.test)
+        page.heading(f"Rare: {definition.name}")
+        limit = f" on more than {definition.test_min_share:.2%} of the pixels" * first.fit.by_pixels
+        page.text(f"{rare.sum()} of {len(rare)} test images are rare: {classes}{limit}.")
+        page.table(content.table_of(rows, f"Detectors of {definition.name}"))
+        self._embeddings(definition, rare, suffix)
+        for result in self.results:
             largest = _largest(result.scores[definition])
             truth = result.task.rare[definition][1]
             tail = suffix if result is first else f"{suffix}-{_slug(result.name)}"
             title = f"{result.name}, rare: {definition.name}"
-            make = partial(pictures.histograms, largest, truth, options.plan.percentiles, title)
-            add(make, f"scores{tail}.png", "Scores of the test images; lines: thresholds by p")
+            percentiles = self.options.plan.percentiles
+            make = partial(pictures.histograms, largest, truth, percentiles, title)
+            self._add(
+                make,
+                f"scores{tail}.png",
+                f"{result.name}: scores of the test images, by detector. "
+                f"Hatched: rare ({classes}); black lines: the thresholds.",
+            )
             make = partial(pictures.curves, largest, truth, title)
-            add(make, f"curves{tail}.png", "Precision over recall, lift over share flagged")
+            self._add(
+                make,
+                f"curves{tail}.png",
+                f"{result.name}: precision over recall, and lift over the share flagged, where "
+                f"rare is {classes}.",
+            )
         for one in _largest(first.scores[definition]):
-            make = partial(
-                pictures.sheet, one, first.test.paths, captions, rare, one.detector, levels
+            self._detector(one, definition, rare, suffix)
+
+    def _embeddings(self, definition: RareDefinition, rare: np.ndarray, suffix: str) -> None:
+        feats = {result.name: result.test_feats for result in self.results}
+        first = self.results[0]
+        if len({len(rows) for rows in feats.values()}) > 1:  # a network failed on some images
+            feats = {first.name: first.test_feats}
+        how, shown = self.options.projection, []
+
+        def make() -> Figure:
+            shown.append(pictures.plane(feats, how))
+            paths = first.test.paths if self.options.thumbnails else ()
+            title = f"{how} of the test images"
+            return pictures.scatter(shown[0], rare, title, paths, levels=first.test.levels)
+
+        name = f"embeddings{suffix}.png"
+        about = f"Embeddings of the test images by {how}; triangles: rare ({definition.name})."
+        if self._saved(make, name) and self.options.thumbnails:
+            self.page.picture(self.out / name, about)
+        if shown:
+            text = f"{about} Point at an image, or step with the arrow keys."
+            one = content.leading(_largest(first.scores[definition]), rare)
+            self.page.scatter(shots.scatter_of(shown[0], self.images, one, definition, text))
+
+    def _detector(
+        self, one: Scores, definition: RareDefinition, rare: np.ndarray, suffix: str
+    ) -> None:
+        first = self.results[0]
+        captions = [content.caption(first.test, row, definition) for row in range(len(rare))]
+        paths, levels = first.test.paths, first.test.levels
+        make = partial(pictures.sheet, one, paths, captions, rare, one.detector, levels)
+        self._saved(make, f"images{suffix}-{one.detector}.jpg")  # photographs
+        for gallery in shots.galleries(self.images, one, definition):
+            self.page.gallery(gallery)
+        if DETECTORS[one.detector].regions:
+            make = partial(_maps, first, one, definition, captions)
+            self._add(
+                make,
+                f"maps{suffix}-{one.detector}.jpg",
+                f"{one.detector}: orange where it sees what the exemplars show of "
+                f"{content.classes_of(definition, first.test)}, in the highest scores.",
             )
-            caption = (
-                f"{one.detector}: most and least rare by its scores, with their share or class"
-            )
-            add(make, f"images{suffix}-{one.detector}.jpg", caption)  # photographs
-            if DETECTORS[one.detector].regions:
-                make = partial(_maps, first, one, definition, captions)
-                caption = f"{one.detector}: where it sees what the exemplars' regions show, in red"
-                add(make, f"maps{suffix}-{one.detector}.jpg", caption)
-    means = [row for row in rows if row.definition.startswith("mean of ")]
-    if means:
-        page.heading("Mean over the definitions")
-        page.table(table.markdown(means))
-    if options.poster:
-        page.heading("The poster's table")
-        page.text("Base rate, flag rate and lift follow from its numbers.")
-        page.table(table.markdown(table.poster_rows()))
-    page.save(out / "report.html")
-    return failed
+
+    def _add(self, make: Callable[[], Figure], name: str, caption: str) -> None:
+        """Draw a figure, save it as ``name`` and show it on the page."""
+        if self._saved(make, name):
+            self.page.picture(self.out / name, caption)
+
+    def _saved(self, make: Callable[[], Figure], name: str) -> bool:
+        """Draw a figure and save it; where that fails the page says why."""
+        problem = plots.why_not_saved(make, self.out / name)
+        if problem is not None:
+            self.page.text(problem)
+            self.failed.append(problem)
+        return problem is None
 
 
 def _maps(
@@ -191,7 +244,7 @@ def _maps(
         result.size,
         [captions[row] for row in rows],
         task.rare[definition][1][rows],
-        f"{one.detector}: where it sees {definition.name} in the highest scores; red caption: rare",
+        f"{one.detector}: where it sees {definition.name} in the highest scores; bold: rare",
         result.test.levels,
     )
 
@@ -209,9 +262,3 @@ def _slug(name: str) -> str:
     """Return ``name`` as a part of a file's name, which has 255 bytes at most."""
     slug = re.sub(r"[^\w.-]+", "_", name)
     return slug.encode()[:60].decode(errors="ignore")
-
-
-def _caption(split: Split, row: int, definition: RareDefinition) -> str:
-    if not split.by_pixels:
-        return split.caption(row)
-    return f"{split.shares[row, list(definition.class_ids)].sum():.1%}"
