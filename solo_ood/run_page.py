@@ -48,7 +48,7 @@ def write(
     page.facts(facts)
     page.heading("Training")
     for name, caption in CAPTIONS.items():
-        if str(out / name) in pictures:
+        if str(out / name) in pictures and (out / name).is_file():
             page.picture(out / name, caption)
     missing = [text for text in pictures if Path(text).parent != out]
     if missing:

@@ -138,7 +138,8 @@ class _Drawing:
         self, page: Page, out: Path, options: DetectOptions, results: Sequence[Measured]
     ) -> None:
         self.page, self.out, self.options, self.results = page, out, options, results
-        self.images = shots.Images(results[0].test, options.data, results[0].size)
+        root = options.data if options.data.is_dir() else options.data.parent
+        self.images = shots.Images(results[0].test, root, results[0].size)
         self.failed: list[str] = []
 
     def definition(self, definition: RareDefinition, rows: list[Row], suffix: str) -> None:
@@ -170,8 +171,9 @@ class _Drawing:
                 f"{result.name}: precision over recall, and lift over the share flagged, where "
                 f"rare is {classes}.",
             )
+        captions = [content.caption(first.test, row, definition) for row in range(len(rare))]
         for one in _largest(first.scores[definition]):
-            self._detector(one, definition, rare, suffix)
+            self._detector(one, definition, captions, suffix)
 
     def _embeddings(self, definition: RareDefinition, rare: np.ndarray, suffix: str) -> None:
         feats = {result.name: result.test_feats for result in self.results}
@@ -196,10 +198,10 @@ class _Drawing:
             self.page.scatter(shots.scatter_of(shown[0], self.images, one, definition, text))
 
     def _detector(
-        self, one: Scores, definition: RareDefinition, rare: np.ndarray, suffix: str
+        self, one: Scores, definition: RareDefinition, captions: Sequence[str], suffix: str
     ) -> None:
         first = self.results[0]
-        captions = [content.caption(first.test, row, definition) for row in range(len(rare))]
+        rare = first.task.rare[definition][1]
         paths, levels = first.test.paths, first.test.levels
         make = partial(pictures.sheet, one, paths, captions, rare, one.detector, levels)
         self._saved(make, f"images{suffix}-{one.detector}.jpg")  # photographs
