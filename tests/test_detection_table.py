@@ -8,14 +8,17 @@ import hashlib
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from solo_ood.data.images import Split
+from solo_ood.data.rare import RareDefinition
 from solo_ood.detection import table
 from solo_ood.detection.measure import Row
-from solo_ood.detection.page import conclusion, table_of
+from solo_ood.detection.page import caption, classes_of, conclusion, table_of
 from solo_ood.detection.table import METRICS
 from solo_ood.evaluation.ranking import Interval
 from solo_ood.pages.page import Page
@@ -170,13 +173,27 @@ def test_the_conclusion_is_three_lines_of_the_best_detector_and_how_sure_that_is
     first, second, third = conclusion(rows, ["person"])
     assert first.startswith("exemplar (net, N = 256) ranks the images best: AUROC")
     assert "0.900 [0.85, 0.95]" in first and first.endswith("Rare: person.")
-    assert second.startswith("At p = 0.8 it flags 25.0% of the images; 60.0% of those are rare")
+    assert second.startswith(
+        "At p = 0.8, its best F1, it flags 25.0% of the images; 60.0% of those are rare"
+    )
     assert third.startswith("Next is knn (net, N = 256) with 0.700 [0.60, 0.80]: ")
     assert "do not overlap" in third
     rows[0] = row("knn", auroc=Interval(0.8, 0.7, 0.86))
     assert "overlap, so the order of the two may be chance" in conclusion(rows, ["person"])[2]
     assert "No other detector" in conclusion(rows[1:], ["person"])[2]
     assert len(conclusion(rows[3:], ["person"])) == 1  # none could be ranked
+
+
+def test_captions_name_the_classes_of_labels_and_how_much_of_each_rare_one():
+    shares = np.array([[0.7, 0.02, 0.28], [1, 0, 0]], np.float32)
+    paths = (Path("a.jpg"), Path("b.jpg"))
+    definition = RareDefinition("rider+bus", (1, 2), 0.1, 0.1)
+    pixels = Split(paths, shares, ("road", "rider", "bus"), masks=paths)
+    assert caption(pixels, 0, definition) == "bus 28.0%, rider 2.0%"
+    assert caption(pixels, 1, definition) == "no rider, bus"
+    labels = Split(paths, np.eye(2, 3, dtype=np.float32), ("road", "rider", "bus"))
+    assert [caption(labels, row, definition) for row in (0, 1)] == ["road", "rider"]
+    assert classes_of(definition, labels) == "rider, bus"
 
 
 class Parsed(HTMLParser):

@@ -40,7 +40,7 @@ def conclusion(rows: Sequence[Row], rare: Sequence[str]) -> list[str]:
     ]
     at = max((row for row in rows if _key(row) == _key(first)), key=_f1)
     lines.append(
-        f"At p = {at.percentile} it flags {_share(at, 'flag_rate')} of the images; "
+        f"At p = {at.percentile}, its best F1, it flags {_share(at, 'flag_rate')} of the images; "
         f"{_share(at, 'precision')} of those are rare where {_share(at, 'base_rate')} of all are "
         f"(lift {at.metrics['lift'].value:.2f}), and {_share(at, 'recall')} of the rare are found."
     )

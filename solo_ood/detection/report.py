@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from solo_ood import plots
 from solo_ood.data.images import Split
 from solo_ood.data.rare import RareDefinition
 from solo_ood.detection import page as content
-from solo_ood.detection import pictures, shots, table
-from solo_ood.detection.detectors import DETECTORS
-from solo_ood.detection.measure import Row, Scores, draws
+from solo_ood.detection import table
+from solo_ood.detection.drawing import Drawing, slug
+from solo_ood.detection.measure import Row, Scores
 from solo_ood.detection.options import DetectOptions
 from solo_ood.detection.plan import Plan, Task
-from solo_ood.detection.segmentation import region_maps
 from solo_ood.pages.page import Page
 from solo_ood.text import printable
 
@@ -116,10 +111,10 @@ def _draw(
     if options.command:
         page.code(options.command)
     page.listing([f"{len(first.fit)} images to fit on, {len(first.test)} to test on", *notes])
-    drawing = _Drawing(page, out, options, results)
+    drawing = Drawing(page, out, options, results)
     for number, definition in enumerate(definitions, 1):
         mine = [row for row in rows if row.definition == definition.name]
-        drawing.definition(definition, mine, f"-{number}-{_slug(definition.name)}")
+        drawing.definition(definition, mine, f"-{number}-{slug(definition.name)}")
     if means:
         page.heading("Mean over the definitions")
         page.table(content.table_of(means, "Means over the definitions of rare, no intervals"))
@@ -129,138 +124,3 @@ def _draw(
         page.table(content.table_of(table.poster_rows(), "As printed on the poster"))
     page.save(out / "report.html")
     return drawing.failed
-
-
-class _Drawing:
-    """Adds what there is to see to a page, and the pictures to its folder."""
-
-    def __init__(
-        self, page: Page, out: Path, options: DetectOptions, results: Sequence[Measured]
-    ) -> None:
-        self.page, self.out, self.options, self.results = page, out, options, results
-        root = options.data if options.data.is_dir() else options.data.parent
-        self.images = shots.Images(results[0].test, root, results[0].size)
-        self.failed: list[str] = []
-
-    def definition(self, definition: RareDefinition, rows: list[Row], suffix: str) -> None:
-        """Add the section of one definition of rare; ``suffix`` ends the names of its files."""
-        page, first = self.page, self.results[0]
-        rare, classes = first.task.rare[definition][1], content.classes_of(definition, first.test)
-        page.heading(f"Rare: {definition.name}")
-        limit = f" on more than {definition.test_min_share:.2%} of the pixels" * first.fit.by_pixels
-        page.text(f"{rare.sum()} of {len(rare)} test images are rare: {classes}{limit}.")
-        page.table(content.table_of(rows, f"Detectors of {definition.name}"))
-        self._embeddings(definition, rare, suffix)
-        for result in self.results:
-            largest = _largest(result.scores[definition])
-            truth = result.task.rare[definition][1]
-            tail = suffix if result is first else f"{suffix}-{_slug(result.name)}"
-            title = f"{result.name}, rare: {definition.name}"
-            percentiles = self.options.plan.percentiles
-            make = partial(pictures.histograms, largest, truth, percentiles, title)
-            self._add(
-                make,
-                f"scores{tail}.png",
-                f"{result.name}: scores of the test images, by detector. "
-                f"Hatched: rare ({classes}); black lines: the thresholds.",
-            )
-            make = partial(pictures.curves, largest, truth, title)
-            self._add(
-                make,
-                f"curves{tail}.png",
-                f"{result.name}: precision over recall, and lift over the share flagged, where "
-                f"rare is {classes}.",
-            )
-        captions = [content.caption(first.test, row, definition) for row in range(len(rare))]
-        for one in _largest(first.scores[definition]):
-            self._detector(one, definition, captions, suffix)
-
-    def _embeddings(self, definition: RareDefinition, rare: np.ndarray, suffix: str) -> None:
-        feats = {result.name: result.test_feats for result in self.results}
-        first = self.results[0]
-        if len({len(rows) for rows in feats.values()}) > 1:  # a network failed on some images
-            feats = {first.name: first.test_feats}
-        how, shown = self.options.projection, []
-
-        def make() -> Figure:
-            shown.append(pictures.plane(feats, how))
-            paths = first.test.paths if self.options.thumbnails else ()
-            title = f"{how} of the test images"
-            return pictures.scatter(shown[0], rare, title, paths, levels=first.test.levels)
-
-        name = f"embeddings{suffix}.png"
-        about = f"Embeddings of the test images by {how}; triangles: rare ({definition.name})."
-        if self._saved(make, name) and self.options.thumbnails:
-            self.page.picture(self.out / name, about)
-        if shown:
-            text = f"{about} Point at an image, or step with the arrow keys."
-            one = content.leading(_largest(first.scores[definition]), rare)
-            self.page.scatter(shots.scatter_of(shown[0], self.images, one, definition, text))
-
-    def _detector(
-        self, one: Scores, definition: RareDefinition, captions: Sequence[str], suffix: str
-    ) -> None:
-        first = self.results[0]
-        rare = first.task.rare[definition][1]
-        paths, levels = first.test.paths, first.test.levels
-        make = partial(pictures.sheet, one, paths, captions, rare, one.detector, levels)
-        self._saved(make, f"images{suffix}-{one.detector}.jpg")  # photographs
-        for gallery in shots.galleries(self.images, one, definition):
-            self.page.gallery(gallery)
-        if DETECTORS[one.detector].regions:
-            make = partial(_maps, first, one, definition, captions)
-            self._add(
-                make,
-                f"maps{suffix}-{one.detector}.jpg",
-                f"{one.detector}: orange where it sees what the exemplars show of "
-                f"{content.classes_of(definition, first.test)}, in the highest scores.",
-            )
-
-    def _add(self, make: Callable[[], Figure], name: str, caption: str) -> None:
-        """Draw a figure, save it as ``name`` and show it on the page."""
-        if self._saved(make, name):
-            self.page.picture(self.out / name, caption)
-
-    def _saved(self, make: Callable[[], Figure], name: str) -> bool:
-        """Draw a figure and save it; where that fails the page says why."""
-        problem = plots.why_not_saved(make, self.out / name)
-        if problem is not None:
-            self.page.text(problem)
-            self.failed.append(problem)
-        return problem is None
-
-
-def _maps(
-    result: Measured, one: Scores, definition: RareDefinition, captions: Sequence[str]
-) -> Figure:
-    """Draw where the regions of the first exemplars are seen in the images that score highest."""
-    task, rows = result.task, pictures.highest(one, 12)
-    exemplars = draws(task.rare[definition][0], result.plan, 0, 1)[0]
-    images = (task.test or task.fit)[rows]
-    assert images.patches is not None  # a detector by regions has them
-    grid = images.patches.array.shape[1:3]
-    found = region_maps(images, task.exemplars(exemplars, definition, regions=True))
-    return pictures.maps(
-        [seen.reshape(grid).numpy() for seen in found],
-        [result.test.paths[row] for row in rows],
-        result.size,
-        [captions[row] for row in rows],
-        task.rare[definition][1][rows],
-        f"{one.detector}: where it sees {definition.name} in the highest scores; bold: rare",
-        result.test.levels,
-    )
-
-
-def _largest(scores: Sequence[Scores]) -> list[Scores]:
-    """Return each detector's scores with the most fit samples."""
-    best: dict[str, Scores] = {}
-    for one in scores:
-        if one.detector not in best or (one.n_fit or 0) >= (best[one.detector].n_fit or 0):
-            best[one.detector] = one
-    return list(best.values())
-
-
-def _slug(name: str) -> str:
-    """Return ``name`` as a part of a file's name, which has 255 bytes at most."""
-    slug = re.sub(r"[^\w.-]+", "_", name)
-    return slug.encode()[:60].decode(errors="ignore")
