@@ -16,7 +16,9 @@ SHIPPED = losses/test_dino.py methods/test_dino.py methods/test_linear.py utils/
 # Networks this small are trained several times slower by two threads than by one.
 THREADS ?= 1
 
-.PHONY: demo controls bench benchmark gpu-kit test test-long test-upstream compatibility check install clean
+SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: demo controls bench benchmark gpu-kit test browser test-long test-upstream compatibility check install clean
 
 demo: install
 	OMP_NUM_THREADS=$(THREADS) PYTHONWARNINGS=ignore sh scripts/demo.sh $(BIN) $(RUNS)
@@ -44,6 +46,11 @@ test: install
 	if [ -d .host/$(RELEASE) ] && [ '$(SOLO_LEARN)' = '$(subst learn-,learn==,$(RELEASE))' ]; then \
 		cd .host/$(RELEASE) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -W ignore \
 			-p no:cacheprovider $(addprefix tests/,$(SHIPPED)); fi
+
+# Debian's Chromium and its driver, with which the tests open the reports; without them those skip.
+browser:
+	command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+		$(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq chromium chromium-driver; }
 
 # What takes longer than CI should, such as 20,000 steps of the scoring path.
 test-long: install

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
+from solo_ood.pages import markdown
 from solo_ood.report import read_curves
 
 SCRIPTS = Path(__file__).resolve().parent
@@ -89,13 +90,13 @@ def main() -> None:
     todo = [(arm, seed) for seed in range(args.seeds) for arm in ARMS]
     with ThreadPoolExecutor(args.jobs) as pool:
         numbers = list(pool.map(lambda item: run(*item, args.out, *args.overrides), todo))
-    print(f"| {args.seeds} seeds | " + " | ".join(COLUMNS) + " |")
-    print("|---" * (1 + len(COLUMNS)) + "|")
+    table = []
     for arm in ARMS:
         rows = [n for (name, _), n in zip(todo, numbers) if name == arm]
         known = [c for c in COLUMNS if all(c in r for r in rows)]
         cells = [interval([r[c] for r in rows]) if c in known else "–" for c in COLUMNS]
-        print(f"| {arm} | " + " | ".join(cells) + " |")
+        table.append([arm, *cells])
+    print(markdown.table([f"{args.seeds} seeds", *COLUMNS], table))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure  # not pyplot: files need no display and no global state
@@ -14,7 +15,39 @@ from PIL import Image
 from solo_ood.data.pixels import Levels, Unreadable, load
 from solo_ood.text import printable
 
-RARE, COMMON = "tab:red", "0.6"
+# Colours that the colour-blind tell apart (Okabe and Ito, 2008); what differs in colour differs in
+# line, marker or frame, too. pages/templates/style.css has the same.
+RARE, COMMON = "#d55e00", "#56b4e9"
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+LINES = ("-", "--", "-.", ":")
+SCORE_AXIS = "ood_score (no unit; higher = rarer)"
+# Axis names with units of what training logs.
+CURVE_AXES = {
+    "dino_loss_step": "DINO loss (nats)",
+    "ood/flag_rate": "flag rate (share)",
+    "ood/lift": "lift (times random)",
+    "ood/queue_fill": "queue fill (share)",
+    "ood/distinct_replayed": "replayed (samples)",
+    "ood/replays_per_sample": "replays (per sample)",
+    "ood/share_released": "released (share)",
+    "val_acc1": "val_acc1 (%)",
+}
+
+
+def line_style(number: int) -> dict[str, Any]:
+    """Return colour and dashes of the ``number``-th line; 28 differ."""
+    return {"color": COLORS[number % len(COLORS)], "linestyle": LINES[number % len(LINES)]}
+
+
+def legend(figure: Figure, **options: Any) -> None:
+    """Add the one legend of a figure, each label once, beside the panels so that it covers none."""
+    found: dict[str, Any] = {}
+    for axis in figure.axes:
+        for handle, label in zip(*axis.get_legend_handles_labels()):
+            found.setdefault(label, handle)
+    if found:
+        options = {"loc": "outside lower center", "ncols": min(5, len(found)), **options}
+        figure.legend(found.values(), found.keys(), fontsize=8, **options)
 
 
 def contact_sheet(
@@ -24,7 +57,7 @@ def contact_sheet(
     title: str,
     levels: Levels | None = None,
 ) -> Figure:
-    """Draw images in a grid of 12 columns, those marked ``rare`` in a red frame."""
+    """Draw images in a grid of 12 columns, those marked ``rare`` in a thick orange frame."""
     columns = 12
     rows = max(1, -(-len(images) // columns))
     figure = Figure(figsize=(columns, 1.25 * rows + 0.6))
@@ -36,15 +69,21 @@ def contact_sheet(
         width, height = (0.92 * side / max(picture.size) for side in picture.size)
         x, y = left + (1 - width) / 2, top - 1.05 + (0.92 - height) / 2
         axis.imshow(picture, extent=(x, x + width, y, y + height), interpolation="antialiased")
-        color, line = (RARE, 2) if is_rare else (COMMON, 1)
+        color, line = (RARE, 3) if is_rare else (COMMON, 1)
         axis.add_patch(Rectangle((x, y), width, height, fill=False, ec=color, lw=line))
         text = RARE if is_rare else "black"
         above = y + height + 0.03
-        axis.text(left + 0.5, above, caption, ha="center", va="bottom", fontsize=7, color=text)
+        said = axis.text(left + 0.5, above, _clipped(caption), ha="center", va="bottom", fontsize=7)
+        said.set(color=text, fontweight="bold" if is_rare else "normal")
     axis.set(xlim=(0, columns), ylim=(-1.25 * rows + 0.1, 0.1))
     axis.set_axis_off()
     figure.suptitle(title)
     return figure
+
+
+def _clipped(caption: str, most: int = 22) -> str:
+    """Return as much of a caption as fits above its image; the page has all of it."""
+    return caption if len(caption) <= most else f"{caption[: most - 1]}…"
 
 
 def thumbnail(path: Path, side: int, levels: Levels | None = None) -> Image.Image:
@@ -76,11 +115,11 @@ def score_histogram(
     if threshold == threshold and abs(threshold) != float("inf"):
         share = sum(score > threshold for score in scores) / max(1, len(scores))
         label = f"newest threshold {threshold:.4g}: {share:.2%} of these scores are above it"
-        axis.axvline(threshold, color=RARE, label=label)
+        axis.axvline(threshold, color=RARE, linestyle="--", label=label)
         if note:
             axis.plot([], [], " ", label=note)
-        figure.legend(loc="outside lower center", fontsize=8)
-    axis.set(xlabel="ood_score (higher = rarer)", ylabel="samples", title=title)
+        legend(figure, ncols=1)
+    axis.set(xlabel=SCORE_AXIS, ylabel="samples (number in a bin)", title=title)
     return figure
 
 
@@ -89,17 +128,19 @@ def training_curves(
     references: Mapping[str, tuple[str, float]],
 ) -> Figure:
     """Draw each curve (steps, values) in a panel, with a named line where it has a reference."""
-    figure = Figure(figsize=(7, 1.9 * len(curves)), layout="constrained")
+    figure = Figure(figsize=(7, 1.9 * len(curves) + 0.4), layout="constrained")
     axes = figure.subplots(len(curves), 1, sharex=True, squeeze=False)
     for axis, (name, (steps, values)) in zip(axes.flat, curves.items()):
-        axis.plot(steps, values, color="tab:blue", linewidth=1)
+        axis.plot(steps, values, color=COLORS[0], linewidth=1)
+        label = CURVE_AXES.get(name, name)
         if name in references:
-            label, value = references[name]
-            axis.axhline(value, color=RARE, linestyle=":", label=f"{label} {value:.3g}")
-            axis.legend(fontsize=8)
-        axis.set_ylabel(name, fontsize=8)
+            what, value = references[name]
+            said = f"{label.partition(' (')[0]}: {what} {value:.3g}"
+            axis.axhline(value, color=RARE, linestyle=(0, (4, 2)), label=said)
+        axis.set_ylabel(label, fontsize=8)
         axis.grid(alpha=0.3)
-    axes.flat[-1].set_xlabel("training step")
+    axes.flat[-1].set_xlabel("training step (number)")
+    legend(figure)
     return figure
 
 

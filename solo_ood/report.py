@@ -27,8 +27,8 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
 
     Args:
         run: folder with a .ckpt and its ``args.json``, or the .ckpt.
-        out: folder for ``queue.png``, ``scores.png``, ``curves.png`` and ``summary.txt``; default
-            ``run/report``.
+        out: folder for ``queue.png``, ``scores.png``, ``curves.png``, ``summary.txt`` and
+            ``report.html``, which shows all of it; default ``run/report``.
         metrics: Lightning's ``metrics.csv``; default the run's own. Without it there are no losses
             and no curves.
 
@@ -63,6 +63,10 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
         out.mkdir(parents=True, exist_ok=True)
         pictures = [] if selector is None else _detector_pictures(selector, ood, stream, out)
         pictures += _curve_pictures(curves, None if selector is None else ood, out)
+        from solo_ood import run_page
+
+        page = run_page.write(f"Run {run.name}", lines, selector, stream, pictures, out)
+        pictures.append(str(page))
     else:  # the run of somebody else, or a file system that is mounted to be read
         pictures = [f"none: {out} cannot be written; name another folder: --out DIR"]
     lines += [f"{'pictures':<14}{path}" for path in pictures]
@@ -161,17 +165,17 @@ def _detector_pictures(
 ) -> list[str]:
     """Draw what is queued, and the scores."""
     from solo_ood import plots
+    from solo_ood.run_page import newest_queued
 
     written = []
-    newest = [row for row in reversed(list(selector.queue)) if row < len(stream.paths)]
-    newest = [row for row in newest if stream.paths[row].is_file()][:72]
+    newest = newest_queued(selector, stream, 72)
     if newest:
         labels = [stream.labels[row] for row in newest]
         sheet = (
             [stream.paths[row] for row in newest],
             [stream.name(label) if label >= 0 else "" for label in labels],
             [label in selector.rare_classes for label in labels],
-            f"Newest {len(newest)} of {len(selector.queue)} queued samples; red: of a rare class",
+            f"Newest {len(newest)} of {len(selector.queue)} queued samples; bold: rare class",
         )
         written.append(_saved(plots.contact_sheet, *sheet, path=out / "queue.png"))
     scores = selector.threshold.block.tolist()

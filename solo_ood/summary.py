@@ -11,8 +11,10 @@ from pathlib import Path
 
 from solo_ood.config import OODConfig
 from solo_ood.selection import RareSelector, starving
-from solo_ood.text import printable
+from solo_ood.text import few, printable
 from solo_ood.threshold import WINDOW, QuotaThreshold
+
+LABEL_WIDTH = 14  # columns of a line's label
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,14 @@ class Stream:
 def wrapped(line: str) -> str:
     """Return a printable line in at most 80 columns; one with too long a path as it is."""
     line = printable(line)
-    if max(map(len, line.split()), default=0) > 80 - 14:
+    if max(map(len, line.split()), default=0) > 80 - LABEL_WIDTH:
         return line
     return textwrap.fill(
-        line, 80, subsequent_indent=" " * 14, break_long_words=False, break_on_hyphens=False
+        line,
+        80,
+        subsequent_indent=" " * LABEL_WIDTH,
+        break_long_words=False,
+        break_on_hyphens=False,
     )
 
 
@@ -77,17 +83,11 @@ def _detector_lines(selector: RareSelector, ood: OODConfig, stream: Stream) -> l
         lines.append(
             f"{'':<14}precision {metrics['precision']:.3f}, base rate "
             f"{count['rare'] / count['judged']:.3f}, lift {metrics['lift']:.2f} "
-            f"(rare classes {_few([stream.name(label) for label in selector.rare_classes])})"
+            f"(rare classes {few([stream.name(label) for label in selector.rare_classes])})"
         )
     if count["not_finite"]:
         lines.append(f"{'':<14}{count['not_finite']} features were NaN or Inf and left out")
     return lines
-
-
-def _few(names: Sequence[str], most: int = 10) -> str:
-    """Return the names in a row; of many the first, and how many more there are."""
-    rest = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
 
 
 def _queue_lines(selector: RareSelector, stream: Stream) -> list[str]:
@@ -113,7 +113,7 @@ def _queue_lines(selector: RareSelector, stream: Stream) -> list[str]:
     held = Counter(stream.labels[index] for index in known)
     if known and set(held) != {-1}:
         most = [f"{stream.name(label)}: {n}" for label, n in sorted(held.items())]
-        lines.append(f"{'':<14}by class {_few(most, 12)}")
+        lines.append(f"{'':<14}by class {few(most, 12)}")
     if stream.paths and len(known) < len(queue):
         lines.append(f"{'':<14}{len(queue) - len(known)} are of files that are not there any more")
     return lines

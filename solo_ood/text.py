@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 # Halves of surrogate pairs stand for the bytes of file names that are not UTF-8; control
@@ -30,6 +31,12 @@ def show(text: str) -> None:
         print(text, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def few(names: Sequence[str], most: int = 10) -> str:
+    """Return the names in a row; of many the first, and how many more there are."""
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
 
 
 def user_path(text: str) -> Path:

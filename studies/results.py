@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats
 
 from solo_ood.evaluation.ranking import ranking_metrics, top_lift
+from solo_ood.pages import markdown
 
 N_EXEMPLARS, DRAWS = 10, 20
 Numbers = dict[str, list[list[float]]]  # detector -> one row a seed or draw -> the metrics
@@ -52,5 +53,4 @@ def table(title: str, columns: dict[str, Numbers], metrics: dict[str, int]) -> s
                 if np.ptp(one) > 0:
                     text += f" ± {stats.sem(one) * stats.t.ppf(0.975, len(one) - 1):.2f}"
                 cells.setdefault(name, []).append(f"**{text}**" if name == best else text)
-    lines = [f"| {title} | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
-    return "\n".join(lines + [f"| {name} | {' | '.join(row)} |" for name, row in cells.items()])
+    return markdown.table([title, *heads], [[name, *row] for name, row in cells.items()])

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from solo_ood.pages import markdown
 from solo_ood.threshold import FixedThreshold, QuotaThreshold
 
 P, RARE, SAMPLES, WINDOW, WARM = 0.95, 0.05, 120_000, 1024, 256
@@ -161,18 +162,16 @@ def cell(name: str, kind: str, batch: int, seeds: int) -> dict[str, float]:
 
 def table(results: dict, kind: str, quantity: str, form: str) -> str:
     """One quantity of all thresholds over the batch sizes, as Markdown."""
-    lines = [f"| {kind}: {quantity} | " + " | ".join(f"{b:,}" for b in BATCHES) + " |"]
-    lines.append("|---" * (len(BATCHES) + 1) + "|")
-    for name in JUDGES:
-        cells = [form.format(results[name, kind, batch][quantity]) for batch in BATCHES]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    rows = [
+        [name, *(form.format(results[name, kind, batch][quantity]) for batch in BATCHES)]
+        for name in JUDGES
+    ]
+    return markdown.table([f"{kind}: {quantity}", *(f"{batch:,}" for batch in BATCHES)], rows)
 
 
 def summary(results: dict, kinds: list[str]) -> str:
     """The worst over all batch sizes, by stream."""
-    lines = ["| worst over the batch sizes | " + " | ".join(kinds) + " |"]
-    lines.append("|---" * (len(kinds) + 1) + "|")
+    rows = []
     for name in JUDGES:
         cells = []
         for kind in kinds:
@@ -181,8 +180,8 @@ def summary(results: dict, kinds: list[str]) -> str:
             window = max(one["worst window"] for one in of)
             recall = min(min(one["recall"], one["lift"]) for one in of)
             cells.append(f"{rate:.3f} / {window:.3f} / {recall:.2f}")
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append([name, *cells])
+    return markdown.table(["worst over the batch sizes", *kinds], rows)
 
 
 def draw(results: dict, path: Path) -> None:

@@ -80,9 +80,10 @@ def test_an_unknown_projection_or_one_that_is_not_installed_is_an_error(monkeypa
 
 
 @pytest.mark.parametrize("how", ["pca", "tsne"])
-def test_a_scatter_shows_each_network_in_a_panel_with_the_rare_in_red_on_top(tmp_path, how):
+def test_a_scatter_shows_each_network_in_a_panel_with_the_rare_marked_on_top(tmp_path, how):
     feats, rare = clusters()
-    figure = pictures.scatter({"one": feats, "two": feats[:, ::-1]}, rare, how, "title")
+    shown = pictures.plane({"one": feats, "two": feats[:, ::-1]}, how)
+    figure = pictures.scatter(shown, rare, "title")
     assert [axis.get_title() for axis in drawn(figure, tmp_path).axes] == ["one", "two"]
     assert figure.get_suptitle() == "title"
     for axis in figure.axes:
@@ -96,7 +97,7 @@ def test_a_scatter_shows_each_network_in_a_panel_with_the_rare_in_red_on_top(tmp
 def test_a_scatter_of_many_images_shows_the_same_few_of_them_for_every_network(monkeypatch):
     monkeypatch.setattr(pictures, "MAX_POINTS", 20)
     feats, rare = clusters(400)
-    figure = pictures.scatter({"one": feats, "two": feats}, rare, "pca", "title")
+    figure = pictures.scatter(pictures.plane({"one": feats, "two": feats}, "pca"), rare, "title")
     shown = [[part.get_offsets() for part in axis.collections] for axis in figure.axes]
     assert sum(map(len, shown[0])) == 20 and 1 <= len(shown[0][1]) <= 12
     for one, two in zip(*shown):
@@ -106,10 +107,11 @@ def test_a_scatter_of_many_images_shows_the_same_few_of_them_for_every_network(m
 
 
 @pytest.mark.parametrize("n", [12, 60])
-def test_thumbnails_are_at_most_40_and_framed_in_red_where_rare(tmp_path, n):
+def test_thumbnails_are_at_most_40_and_framed_where_rare(tmp_path, n):
     feats, rare = clusters(n)
     paths = image_files(tmp_path, n)
-    figure = drawn(pictures.scatter({"net": feats}, rare, "pca", "title", paths), tmp_path)
+    shown = pictures.plane({"net": feats}, "pca")
+    figure = drawn(pictures.scatter(shown, rare, "title", paths), tmp_path)
     boxes = figure.findobj(AnnotationBbox)
     assert len(boxes) == min(n, 40)
     points = pictures.project(feats, "pca")

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import base64
 import csv
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from solo_ood.data.images import Split
+from solo_ood.data.rare import RareDefinition
 from solo_ood.detection import table
 from solo_ood.detection.measure import Row
-from solo_ood.detection.page import Page
+from solo_ood.detection.page import caption, classes_of, conclusion, table_of
 from solo_ood.detection.table import METRICS
 from solo_ood.evaluation.ranking import Interval
+from solo_ood.pages.page import Page
 
 NAN = float("nan")
 
@@ -156,6 +161,41 @@ def test_means_are_over_the_definitions_of_the_same_detector_size_and_percentile
     assert table.mean_rows(rows[:2]) == []  # of one definition
 
 
+def test_the_conclusion_is_three_lines_of_the_best_detector_and_how_sure_that_is():
+    best = {"auroc": Interval(0.9, 0.85, 0.95), "f1": Interval(0.2, 0, 1)}
+    flags = {"flag_rate": Interval(0.25, 0, 1), "precision": Interval(0.6, 0, 1)}
+    rows = [
+        row("knn", auroc=Interval(0.7, 0.6, 0.8)),
+        row("exemplar", p=0.99, **best),
+        row("exemplar", p=0.8, **{**best, "f1": Interval(0.5, 0, 1)}, **flags),
+        row("random", n_fit=None, auroc=Interval(NAN, NAN, NAN)),
+    ]
+    first, second, third = conclusion(rows, ["person"])
+    assert first.startswith("exemplar (net, N = 256) ranks the images best: AUROC")
+    assert "0.900 [0.85, 0.95]" in first and first.endswith("Rare: person.")
+    assert second.startswith(
+        "At p = 0.8, its best F1, it flags 25.0% of the images; 60.0% of those are rare"
+    )
+    assert third.startswith("Next is knn (net, N = 256) with 0.700 [0.60, 0.80]: ")
+    assert "do not overlap" in third
+    rows[0] = row("knn", auroc=Interval(0.8, 0.7, 0.86))
+    assert "overlap, so the order of the two may be chance" in conclusion(rows, ["person"])[2]
+    assert "No other detector" in conclusion(rows[1:], ["person"])[2]
+    assert len(conclusion(rows[3:], ["person"])) == 1  # none could be ranked
+
+
+def test_captions_name_the_classes_of_labels_and_how_much_of_each_rare_one():
+    shares = np.array([[0.7, 0.02, 0.28], [1, 0, 0]], np.float32)
+    paths = (Path("a.jpg"), Path("b.jpg"))
+    definition = RareDefinition("rider+bus", (1, 2), 0.1, 0.1)
+    pixels = Split(paths, shares, ("road", "rider", "bus"), masks=paths)
+    assert caption(pixels, 0, definition) == "bus 28.0%, rider 2.0%"
+    assert caption(pixels, 1, definition) == "no rider, bus"
+    labels = Split(paths, np.eye(2, 3, dtype=np.float32), ("road", "rider", "bus"))
+    assert [caption(labels, row, definition) for row in (0, 1)] == ["road", "rider"]
+    assert classes_of(definition, labels) == "rider, bus"
+
+
 class Parsed(HTMLParser):
     """Tags with their attributes, and the text."""
 
@@ -180,22 +220,32 @@ def page(tmp_path) -> str:
     """The HTML of a page with every kind of part, most of them with a nasty text."""
     for name in ("red.png", "red.jpg"):
         Image.new("RGB", (5, 4), "red").save(tmp_path / name)
-    made = Page(NASTY)
+    made = Page(NASTY, [NASTY], ["Lift"])
     for add in (made.heading, made.text, made.code):
         add(NASTY)
     made.listing([NASTY, "two"])
-    made.table(table.markdown([row(definition=NASTY), UNKNOWN]))
+    made.table(table_of([row(definition=NASTY), UNKNOWN], NASTY))
     made.picture(tmp_path / "red.png", NASTY)
     made.picture(tmp_path / "red.jpg", "a photograph")
     return made.save(tmp_path / "report.html").read_text()
 
 
-def test_a_page_needs_no_other_file_and_runs_no_script(page):
+def test_a_page_needs_no_other_file_and_runs_no_script_but_its_own(page):
     parsed = Parsed(page)
     names = [tag for tag, _ in parsed.tags]
-    assert not {"script", "link", "b", "iframe"} & set(names)
+    assert not {"link", "b", "iframe"} & set(names) and names.count("script") == 1
+    script = re.search("<script>(.*)</script>", page, re.DOTALL)[1]
+    assert "http" not in script and "import" not in script
+    (policy,) = [a["content"] for tag, a in parsed.tags if tag == "meta" and "http-equiv" in a]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy.split("; ") == [
+        "default-src 'none'",
+        "img-src data:",
+        "style-src 'unsafe-inline'",
+        f"script-src 'sha256-{digest}'",
+    ]
     sources = [v for _, attrs in parsed.tags for k, v in attrs.items() if k in ("src", "href")]
-    assert [source[:22] for source in sources] == [
+    assert [source[:22] for source in sources if source[0] != "#"] == [
         "data:image/png;base64,",
         "data:image/jpeg;base64",
     ]
@@ -205,7 +255,9 @@ def test_a_page_needs_no_other_file_and_runs_no_script(page):
 
 def test_a_page_shows_every_text_as_it_was_given(page):
     parsed = Parsed(page)
-    assert parsed.words.count(NASTY) == 8  # title, 2 headings, text, code, list, table, caption
+    # Title, 2 headings, conclusion, link, text, code, list, caption and cell of the table, a choice
+    # of its filter, caption of the picture.
+    assert parsed.words.count(NASTY) == 12
     images = [attrs for tag, attrs in parsed.tags if tag == "img"]
     assert [attrs["alt"] for attrs in images] == [NASTY, "a photograph"]
     assert [tag for tag, _ in parsed.tags].count("tr") == 3

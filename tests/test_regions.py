@@ -167,3 +167,20 @@ def test_a_box_on_an_image_that_cannot_be_read_is_an_error(streets):
     split.paths[1].write_bytes(b"no image")
     with pytest.raises(ValueError, match="line 2: expected an image, got UnidentifiedImageError"):
         read_boxes(streets / "boxes.csv", split)
+
+
+def test_outlines_are_those_of_what_is_connected_the_largest_first(streets):
+    split = read_splits(streets)[0]
+    with Image.open(split.masks[2]) as mask:
+        ids = np.array(mask)
+    ids[30, 2] = 11  # a speck beside 192 pixels is told, one of a thousandth would not be
+    Image.fromarray(ids).save(split.masks[2])
+    regions = Regions(split, (HEIGHT, WIDTH), (4, 4))
+    assert regions.outlines(BOTH, 2) == [
+        (0, 0, 25, 25),
+        (75, 87.5, 25, 12.5),
+        (round(200 / 64, 2), 62.5, round(100 / 64, 2), round(100 / 48, 2)),
+    ]
+    assert regions.outlines(PERSON, 1) == [(0, 0, 12.5, 25)]
+    assert regions.outlines(BOTH, 2, most=1) == [(0, 0, 25, 25)]
+    assert regions.outlines(BOTH, 0) == []

@@ -7,6 +7,9 @@ import re
 import shutil
 
 import pytest
+from browser import complaints, needs_browser, opened
+from browser import pictures as browser_pictures
+from selenium.webdriver.common.by import By
 from user_run import COUNTS, pictures, train
 
 from solo_ood.evaluation.data import facts
@@ -184,6 +187,39 @@ def test_classes_have_their_names(trained, tmp_path, monkeypatch):
     assert any(name + ": " in line(text, "              by class") for name in COUNTS)
 
 
+@needs_browser
+def test_the_page_of_a_run_opens_in_a_browser(trained, data, tmp_path):
+    run, out = trained(), tmp_path / "out"
+    (out / "scores.png").parent.mkdir()
+    (out / "scores.png").touch()  # of another report
+    text = report(run, out)
+    assert str(out / "report.html") in unwrapped(text)
+    with opened(out / "report.html", tmp_path / "profile") as page:
+        assert complaints(page) == []
+        lines = [one.text for one in page.find_elements(By.CSS_SELECTOR, ".conclusion li")]
+        assert [one.partition(":")[0] for one in lines] == ["Training", "Detector", "Evaluation"]
+        assert line(text, "DINO loss")[14:] in lines[0]
+        assert line(text, "flag rate")[14:40] in lines[1] and "not evaluated" in lines[2]
+        shown = dict(browser_pictures(page))
+        assert min(shown.values()) > 0 and len([w for w in shown.values() if w > 300]) == 2
+        facts = page.find_element(By.CSS_SELECTOR, "dl.facts").text
+        assert "precision" in facts and "flag rate" in facts
+        table = page.find_element(By.TAG_NAME, "table")
+        heads = table.find_elements(By.CSS_SELECTOR, "th button")
+        assert [one.text for one in heads[:3]] == ["Class", "Rare class", "Queued"]
+        heads[3].click()
+        names = [row.text.split()[0] for row in table.find_elements(By.CSS_SELECTOR, "tbody tr")]
+        assert names == sorted(COUNTS, key=lambda name: -COUNTS[name])  # by images, most first
+        queued = [int(one.text) for one in table.find_elements(By.CSS_SELECTOR, "td:nth-child(3)")]
+        items = page.find_elements(By.CSS_SELECTOR, ".gallery li")
+        assert len(items) == min(48, sum(queued)) > 0
+        assert {one.text.removeprefix("rare ").split()[0] for one in items} <= set(COUNTS)
+        assert all(str(data / "train") in one.text for one in items)
+        items[0].find_element(By.TAG_NAME, "button").click()
+        assert str(data / "train") in page.find_element(By.TAG_NAME, "dialog").text
+        assert complaints(page) == []
+
+
 def test_files_that_are_gone_do_not_end_the_report(trained, data, tmp_path):
     run = trained()
     whole = data / "train"
@@ -209,7 +245,8 @@ def test_the_scores_picture_says_what_it_counts(trained, tmp_path, monkeypatch):
     texts = [
         one.get_text() for figure in seen for legend in figure.legends for one in legend.get_texts()
     ]
-    assert len(texts) == 2 and texts[0].endswith("% of these scores are above it")
+    assert len(texts) == 4 and texts[0].endswith("% of these scores are above it")
+    assert [one.partition(":")[0] for one in texts[2:]] == ["flag rate", "lift"]  # the curves'
     note = texts[1]
     assert "\n" not in note  # a line break would be shown as its code
     assert f"over the run {rate} of" in note and "each by the threshold of its time" in note

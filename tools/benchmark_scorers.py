@@ -23,6 +23,7 @@ from sklearn.neighbors import NearestNeighbors
 from timing import medians
 
 from solo_ood.config import ScorerConfig
+from solo_ood.pages import markdown
 from solo_ood.scorers import ExemplarScorer, Scorer, make_scorer
 
 # A network of each feature size: what is scored has to be embedded first.
@@ -121,7 +122,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32, help="images embedded and scored at once")
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
-    print("| D | scorer | share of embedding | time / ours | scores |\n|---|---|---|---|---|")
+    print(markdown.head(("D", "scorer", "share of embedding", "time / ours", "scores")))
     for dim, architecture in NETWORKS.items():
         torch.manual_seed(0)
         # A decaying spectrum, as features have: not all directions alike.
@@ -140,15 +141,16 @@ def main() -> None:
         calls = {**mine, **{name: call for name, (_, call) in theirs.items()}, **training}
         seconds = medians(calls, 3 * args.rounds) | medians({"embed": embed}, args.rounds // 3)
         for name in mine:
-            share = seconds[name] / seconds["embed"]
-            print(f"| {dim} | **{name}** | {share:.3%} of {architecture} | 1 | – |", flush=True)
+            share = f"{seconds[name] / seconds['embed']:.3%} of {architecture}"
+            print(markdown.row((dim, f"**{name}**", share, 1, "–")), flush=True)
         for name in training:
-            share = seconds[name] / STEPS / seconds["embed"]
-            print(f"| {dim} | **{name}** | {share:.3%} | – | – |", flush=True)
+            share = f"{seconds[name] / STEPS / seconds['embed']:.3%}"
+            print(markdown.row((dim, f"**{name}**", share, "–", "–")), flush=True)
         for name, (same, call) in theirs.items():
-            share, ratio = seconds[name] / seconds["embed"], seconds[name] / seconds[same]
+            share = f"{seconds[name] / seconds['embed']:.3%}"
+            ratio = f"{seconds[name] / seconds[same]:.1f}"
             said = agreement(mine[same](), call())
-            print(f"| {dim} | {name} | {share:.3%} | {ratio:.1f} | {said} |", flush=True)
+            print(markdown.row((dim, name, share, ratio, said)), flush=True)
 
 
 if __name__ == "__main__":

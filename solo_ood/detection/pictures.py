@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +20,12 @@ from solo_ood.detection.options import PROJECTIONS
 from solo_ood.embedding.extract import covered
 from solo_ood.errors import UserError, unknown_name
 
+# Names of the two axes; of "{}" the number.
+AXES = {
+    "pca": "principal component {} (no unit)",
+    "tsne": "t-SNE {} (no unit)",
+    "umap": "UMAP {} (no unit)",
+}
 MAX_POINTS = 5000  # of a scatter; t-SNE of more takes minutes and shows less
 
 
@@ -63,45 +70,71 @@ def project(feats: np.ndarray, how: str, seed: int = 0) -> np.ndarray:
     return UMAP(n_components=2, random_state=seed, n_jobs=1).fit_transform(unit)
 
 
+@dataclass(frozen=True)
+class Plane:
+    """Embeddings of N images in a plane.
+
+    Attributes:
+        how: see ``project``.
+        rows: (M,) of the N images, those that are shown: all, or 5000 drawn at random.
+        points: (M, 2) by network.
+    """
+
+    how: str
+    rows: np.ndarray
+    points: Mapping[str, np.ndarray]
+
+    @property
+    def axes(self) -> tuple[str, str]:
+        """The names of the two axes, with their units."""
+        return AXES[self.how].format(1), AXES[self.how].format(2)
+
+
+def plane(feats: Mapping[str, np.ndarray], how: str, seed: int = 0) -> Plane:
+    """Return the plane of the embeddings (N, D) of each network; see ``project``."""
+    rows = np.arange(len(next(iter(feats.values()))))
+    if len(rows) > MAX_POINTS:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_POINTS, replace=False))
+    return Plane(how, rows, {name: project(one[rows], how, seed) for name, one in feats.items()})
+
+
 def scatter(
-    feats: Mapping[str, np.ndarray],
+    shown: Plane,
     rare: np.ndarray,
-    how: str,
     title: str,
     images: Sequence[Path] = (),
     seed: int = 0,
     levels: Levels | None = None,
 ) -> Figure:
-    """Draw the embeddings of each network in a panel, rare samples in red and on top.
+    """Draw the embeddings of each network in a panel, rare samples as triangles and on top.
 
     Args:
-        feats: (N, D) by network.
+        shown: M of N images.
         rare: (N,) bool.
-        how: see ``project``.
         title: of the figure.
         images: N files; with them every panel shows 40 thumbnails. Empty = none.
-        seed: of the projection, and of which samples are shown if there are more than 5000.
+        seed: of which thumbnails are shown.
         levels: of the images.
     """
-    rng = np.random.default_rng(seed)
-    shown = np.arange(len(rare))
-    if len(shown) > MAX_POINTS:
-        shown = np.sort(rng.choice(shown, MAX_POINTS, replace=False))
-    marked = rare[shown]
+    marked = rare[shown.rows]
     size = 7.0 if images else 5.0
-    figure = Figure(figsize=(size * len(feats), size), layout="constrained")
-    for axis, (name, rows) in zip(figure.subplots(1, len(feats), squeeze=False)[0], feats.items()):
-        points = project(rows[shown], how, seed)
+    count = len(shown.points)
+    figure = Figure(figsize=(size * count, size), layout="constrained")
+    rng = np.random.default_rng(seed)
+    panels = figure.subplots(1, count, squeeze=False)[0]
+    for axis, (name, points) in zip(panels, shown.points.items()):
         dot = max(4.0, min(24.0, 12000 / len(points)))
         axis.scatter(*points[~marked].T, s=dot, c=plots.COMMON, linewidths=0, label="others")
-        axis.scatter(*points[marked].T, s=dot * 1.3, c=plots.RARE, linewidths=0, label="rare")
+        style = {"c": plots.RARE, "marker": "^", "linewidths": 0, "label": "rare"}
+        axis.scatter(*points[marked].T, s=dot * 1.6, **style)
         for row in rng.permutation(len(points))[: 40 if images else 0]:
-            frame = {"edgecolor": plots.RARE if marked[row] else plots.COMMON}
-            small = np.asarray(plots.thumbnail(images[shown[row]], 64, levels))
+            color, width = (plots.RARE, 2.5) if marked[row] else (plots.COMMON, 1)
+            small = np.asarray(plots.thumbnail(images[shown.rows[row]], 64, levels))
             box = OffsetImage(small, zoom=0.55)
+            frame = {"edgecolor": color, "linewidth": width}
             axis.add_artist(AnnotationBbox(box, points[row], bboxprops=frame, pad=0.1))
-        axis.set(title=name, xticks=[], yticks=[])
-        axis.legend(loc="best", fontsize=8)
+        axis.set(title=name, xticks=[], yticks=[], xlabel=shown.axes[0], ylabel=shown.axes[1])
+    plots.legend(figure)
     figure.suptitle(title)
     return figure
 
@@ -112,21 +145,25 @@ def histograms(
     """Draw the test scores (first repeat) of rare and other images, with the thresholds."""
     columns = min(3, len(scores))
     rows = -(-len(scores) // columns)
-    figure = Figure(figsize=(4.6 * columns, 2.9 * rows), layout="constrained")
+    figure = Figure(figsize=(4.6 * columns, 2.9 * rows + 0.4), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flat
     for one, axis in zip(scores, axes):  # in this order: zip takes no axis too many
         values = one.test[0]
         known = np.isfinite(values)
         bins = plots.bin_edges(values, 40)
-        for mask, color, label in ((~rare, plots.COMMON, "others"), (rare, plots.RARE, "rare")):
-            axis.hist(values[known & mask], bins, density=True, color=color, alpha=0.6, label=label)
-        for p, style in zip(percentiles, ("-", "--", "-.", ":")):
+        groups = ((~rare, plots.COMMON, "", "others"), (rare, plots.RARE, "///", "rare"))
+        for mask, color, hatch, label in groups:
+            style = {"color": color, "alpha": 0.6, "hatch": hatch, "label": label}
+            axis.hist(values[known & mask], bins, density=True, **style)
+        for p, line in zip(percentiles, plots.LINES):
             if np.isfinite(limit := one.thresholds(p)[0]):
-                axis.axvline(limit, color="black", linestyle=style, lw=1, label=f"{p}")
-        axis.set(title=_name(one), yticks=[], xlabel="ood_score (higher = rarer)")
-        axis.legend(fontsize=6)
+                style = {"color": "black", "linestyle": line, "lw": 1}
+                axis.axvline(limit, label=f"threshold, p = {p}", **style)
+        axis.set(title=_name(one), yticks=[], xlabel=plots.SCORE_AXIS)
+        axis.set_ylabel("density (of each group)")
     for axis in axes:  # those without a detector
         axis.set_axis_off()
+    plots.legend(figure, ncols=6)
     figure.suptitle(title)
     return figure
 
@@ -135,27 +172,29 @@ def curves(scores: Sequence[Scores], rare: np.ndarray, title: str) -> Figure:
     """Draw precision over recall, and lift over the share that is flagged (first repeats)."""
     from sklearn.metrics import precision_recall_curve
 
-    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    figure = Figure(figsize=(12, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     lowest = 1.0
     for number, one in enumerate(scores):
         known = ~np.isnan(one.test[0])
         values, truth = one.test[0][known], rare[known]
         precision, recall, _ = precision_recall_curve(truth, values)
-        color = f"C{number % 10}"
-        left.step(recall, precision, where="post", lw=1.2, color=color, label=_name(one))
+        style = {"lw": 1.4, **plots.line_style(number)}
+        left.step(recall, precision, where="post", label=_name(one), **style)
         found = truth[np.argsort(-values, kind="stable")].cumsum()
         taken = np.arange(1, len(truth) + 1)
         first = max(1, len(truth) // 100)  # a lift of fewer samples is noise
         share, lift = taken / len(truth), found / taken / truth.mean()
-        right.plot(share[first - 1 :], lift[first - 1 :], lw=1.2, color=color)
+        right.plot(share[first - 1 :], lift[first - 1 :], **style)
         lowest = min(lowest, share[first - 1])
-    left.axhline(rare.mean(), color="black", linestyle=":", label=f"base rate {rare.mean():.3f}")
-    left.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
-    right.axhline(1, color="black", linestyle=":")
-    right.set(xlabel="share flagged", ylabel="lift (random = 1)", xscale="log", xlim=(lowest, 1))
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", fontsize=8)
+    chance = {"color": "black", "linestyle": (0, (1, 3)), "lw": 1}
+    left.axhline(rare.mean(), label=f"random: base rate {rare.mean():.3f}", **chance)
+    left.set(xlabel="recall (share of the rare images)", xlim=(0, 1), ylim=(0, 1.02))
+    left.set_ylabel("precision (share of the flagged images)")
+    right.axhline(1, **chance)
+    right.set(xlabel="share of the images that is flagged", xscale="log", xlim=(lowest, 1))
+    right.set_ylabel("lift (precision / base rate; random = 1)")
+    plots.legend(figure, loc="outside right center", ncols=1)
     figure.suptitle(title)
     return figure
 
@@ -176,7 +215,7 @@ def sheet(
         [paths[row] for row in rows],
         [captions[row] for row in rows],
         rare[rows].tolist(),
-        f"{title}: {few} highest scores, then the {few} lowest; red: rare",
+        f"{title}: {few} highest scores, then the {few} lowest; thick orange frame: rare",
         levels,
     )
 
@@ -190,14 +229,14 @@ def maps(
     title: str,
     levels: Levels | None = None,
 ) -> Figure:
-    """Draw where in each image a detector sees what matters, from clear (0) to red (1).
+    """Draw where in each image a detector sees what matters, from clear (0) to orange (1).
 
     Args:
         shown: a map (h, w) in [0, 1] of each image.
         paths: the images.
         size: H and W (pixels) to which they were scaled and cut.
         captions: of the images.
-        rare: (N,) bool; the captions of these are red.
+        rare: (N,) bool; the captions of these are orange and bold.
         title: of the figure.
         levels: of the images.
     """
@@ -213,9 +252,10 @@ def maps(
         image = load(path, levels).convert("L")
         axis.imshow(covered(image, size, Image.Resampling.BICUBIC), cmap="gray")
         extent = (-0.5, size[1] - 0.5, size[0] - 0.5, -0.5)
-        red = np.broadcast_to(to_rgb("red"), (*one.shape, 3))
-        axis.imshow(red, extent=extent, alpha=0.8 * one)
-        axis.set_title(caption, fontsize=8, color=plots.RARE if is_rare else "black")
+        tint = np.broadcast_to(to_rgb(plots.RARE), (*one.shape, 3))
+        axis.imshow(tint, extent=extent, alpha=0.8 * one)
+        color, weight = (plots.RARE, "bold") if is_rare else ("black", "normal")
+        axis.set_title(caption, fontsize=8, color=color, fontweight=weight)
     figure.suptitle(title)
     return figure
 

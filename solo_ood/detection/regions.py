@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from scipy import ndimage
 
 from solo_ood.data.bdd import VOID
 from solo_ood.data.images import Split
@@ -54,6 +55,32 @@ class Regions:
         areas = [np.asarray(covered(one, self.size, Image.Resampling.BOX)) for one in images]
         pixels = torch.from_numpy(np.stack(areas)).reshape(len(rows), 2, *self.size) / 255
         return F.adaptive_avg_pool2d(pixels, self.grid).flatten(2).transpose(1, 2).numpy()
+
+    def outlines(
+        self, definition: RareDefinition, row: int, most: int = 5
+    ) -> list[tuple[float, float, float, float]]:
+        """Return left, top, width and height (% of the image) of what matters, the largest first.
+
+        Connected pixels are one outline; specks below a thousandth of the largest have none.
+
+        Raises:
+            UserError: for a mask that has not the shape of its image.
+        """
+        inside, _ = self._sides(row, definition.class_ids)
+        labels, count = ndimage.label(inside)
+        areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+        slices = ndimage.find_objects(labels)
+        chosen = [i for i in np.argsort(-areas)[:most] if 1000 * areas[i] >= areas.max()]
+        height, width = inside.shape
+        return [
+            (
+                round(100 * x.start / width, 2),
+                round(100 * y.start / height, 2),
+                round(100 * (x.stop - x.start) / width, 2),
+                round(100 * (y.stop - y.start) / height, 2),
+            )
+            for y, x in (slices[i] for i in chosen)
+        ]
 
     def _sides(self, row: int, class_ids: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Return where what matters is and where it is not: bool, in the image's or mask's size."""

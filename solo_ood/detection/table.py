@@ -14,6 +14,7 @@ import numpy as np
 from solo_ood.data.rare import POSTER_BASE_RATE
 from solo_ood.detection.measure import Row
 from solo_ood.evaluation.ranking import Interval
+from solo_ood.pages.markdown import table as markdown_table
 from solo_ood.text import printable
 
 METRICS = {
@@ -30,6 +31,7 @@ METRICS = {
     "ap": "AP",
     "fpr95": "FPR95",
 }
+HEADS = ("Network", "Rare", "Detector", "N", "p")
 _SHORT = {"top_lift": "Top"}
 # (network, N, p, accuracy, precision, recall, F1) as printed on the poster.
 _POSTER = (
@@ -87,15 +89,14 @@ def mean_rows(rows: Sequence[Row]) -> list[Row]:
 def markdown(rows: Sequence[Row], intervals: bool = True) -> str:
     """Return a Markdown table; with ``intervals``, those of lift, top lift and AUROC are shown."""
     shown = ("lift", "top_lift", "auroc") if intervals else ()
-    head = ["Network", "Rare", "Detector", "N", "p", *METRICS.values()]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    for row in rows:
-        cells = [row.embedder, row.definition, row.detector, _size(row.n_fit), f"{row.percentile}"]
-        cells += [_cell(row.metrics[name], name in shown) for name in METRICS]
-        # A bar in a name would end its cell.
-        shown_cells = (printable(cell).replace("|", "/") for cell in cells)
-        lines.append("| " + " | ".join(shown_cells) + " |")
-    return "\n".join(lines) + "\n"
+    cells = [
+        [
+            *(row.embedder, row.definition, row.detector, size_text(row.n_fit), row.percentile),
+            *(metric_text(row.metrics[name], name in shown) for name in METRICS),
+        ]
+        for row in rows
+    ]
+    return markdown_table([*HEADS, *METRICS.values()], cells) + "\n"
 
 
 def terminal(rows: Sequence[Row]) -> str:
@@ -117,7 +118,7 @@ def terminal(rows: Sequence[Row]) -> str:
         values = "".join(f"{_number(row.metrics[key].value):>6}" for key in keys)
         low, high = (f"{end:.2f}".removeprefix("0") for end in row.metrics["auroc"][1:])
         interval = "" if "nan" in low else f" {low}-{high}"
-        lines.append(f"{row.detector:<17}{_size(row.n_fit):>6}{values}{interval}")
+        lines.append(f"{row.detector:<17}{size_text(row.n_fit):>6}{values}{interval}")
     return "\n".join(lines[1:])
 
 
@@ -161,11 +162,13 @@ def _finite(record: dict[str, Any]) -> dict[str, Any]:
     return {k: None if isinstance(v, float) and np.isnan(v) else v for k, v in record.items()}
 
 
-def _size(n_fit: int | None) -> str:
+def size_text(n_fit: int | None) -> str:
+    """Return how many samples a detector was fitted on, "–" where it learns nothing."""
     return "–" if n_fit is None else f"{n_fit}"
 
 
-def _cell(value: Interval, with_interval: bool) -> str:
+def metric_text(value: Interval, with_interval: bool) -> str:
+    """Return a figure of the table, "–" where there is none."""
     if np.isnan(value.value):
         return "–"
     text = f"{value.value:.3f}"

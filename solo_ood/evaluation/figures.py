@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from solo_ood.evaluation.data import shown
+from solo_ood.pages.markdown import table
 
 GROUPS = ("All", "Many", "Medium", "Few")
 DATA = ("train", "val", "tail")
@@ -88,11 +89,11 @@ def markdown(figures: Sequence[Figure]) -> str:
 def _table(figures: Sequence[Figure]) -> str:
     names = _groups(figures)
     head = ["", "Weights", *names, "Settings"]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    rows = []
     for one in figures:
         numbers = [f"{one.accuracy[n]:.1f}" if n in one.accuracy else "–" for n in names]
-        cells = [LABELS[one.method], one.weights, *numbers, one.settings]
-        lines.append("| " + " | ".join(cells) + " |")
+        rows.append([LABELS[one.method], one.weights, *numbers, one.settings])
+    lines = [table(head, rows)]
     about = figures[0].about
     lines += ["", f"- checkpoint: {about.get('checkpoint')}, epoch {about.get('epoch')}"]
     lines += [f"- {name}: {shown(about[name])}" for name in DATA if about.get(name)]

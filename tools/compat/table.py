@@ -11,6 +11,7 @@ from compat.cells import COLUMNS, LAUNCHER
 from compat.environments import SHOWN
 from compat.hosts import HOSTS
 from solo_ood import atomic
+from solo_ood.pages import markdown
 
 START = "<!-- compatibility: made by make compatibility -->"
 END = "<!-- /compatibility -->"
@@ -36,12 +37,12 @@ def table(results: Results) -> str:
     def marked(text: str, note: str | None) -> str:
         return f"{text} {_superscript(notes.index(note) + 1)}" if note else text
 
-    lines = ["| solo-learn | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    shown_rows = []
     for host, row in rows:
         cells = [row["cells"].get(column) for column in COLUMNS]
         shown = [marked(cell["result"], cell["note"]) if cell else " " for cell in cells]
-        lines.append(f"| {marked(host.label, host.note)} | " + " | ".join(shown) + " |")
-    lines.append("")
+        shown_rows.append([marked(host.label, host.note), *shown])
+    lines = [markdown.table(["solo-learn", *COLUMNS], shown_rows), ""]
     for number, note in enumerate(notes, start=1):
         lines.append(f"{_superscript(number)} {note}  ")  # two spaces: a line break
     lines += ["", *_versions(rows)]

@@ -85,7 +85,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="a tar of an ImageFolder")
     parser.add_argument("--limit", type=float, default=600, help="seconds for everything")
     parser.add_argument("--quick", action="store_true", help="tiny, for a try without a GPU")
-    parser.add_argument("--more", nargs=REMAINDER, default=[], help="options of the last stage's program")
+    parser.add_argument(
+        "--more", nargs=REMAINDER, default=[], help="options of the last stage's program"
+    )
     args = parser.parse_args()
     args.out = args.out.resolve()
     args.out.mkdir(parents=True, exist_ok=True)

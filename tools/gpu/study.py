@@ -30,6 +30,7 @@ import torch
 
 from solo_ood.data.longtail import longtail
 from solo_ood.data.tail import class_groups
+from solo_ood.pages import markdown
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 OOD = "method_kwargs.ood."
@@ -252,19 +253,14 @@ def table(results: Path) -> str:
     """Return the teacher's accuracies of all runs in a folder, as Markdown."""
     rows = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
     columns = ("All", "Many", "Medium", "Few")
-    lines = ["| run | probe | " + " | ".join(columns) + " |", "|---" * 6 + "|"]
+    lines = []
     for row in rows:
-        if "figures" not in row:
-            continue
+        ended = row["checkpoint"].rsplit("=", 1)[-1].removesuffix(".ckpt")
+        name = f"{row['recipe']}-{row['epochs']}-{row['arm']}-{row['seed']}, epoch {ended}"
         for figure in row["figures"]:
-            if figure["weights"] == "teacher":
-                cells = [f"{figure.get(c, float('nan')):.1f}" for c in columns]
-                ended = row["checkpoint"].rsplit("=", 1)[-1].removesuffix(".ckpt")
-                name = f"{row['recipe']}-{row['epochs']}-{row['arm']}-{row['seed']}"
-                lines.append(
-                    f"| {name}, epoch {ended} | {figure['method']} | " + " | ".join(cells) + " |"
-                )
-    return "\n".join(lines)
+            cells = [f"{figure.get(column, float('nan')):.1f}" for column in columns]
+            lines.append([name, figure["method"], *cells])
+    return markdown.table(["run", "probe", *columns], lines)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ import lightning
 import torch
 
 from solo_ood import host
+from solo_ood.pages import markdown
 
 Row = dict[str, Any]
 
@@ -70,10 +71,7 @@ class Report:
         """Print a table and write it; a column that starts with "_" is written only."""
         columns = [column for column in rows[0] if not column.startswith("_")]
         print(f"\n### {title}\n")
-        print("| " + " | ".join(columns) + " |")
-        print("|" + "---|" * len(columns))
-        for row in rows:
-            print("| " + " | ".join(str(row[column]) for column in columns) + " |")
+        print(markdown.table(columns, [[row[column] for column in columns] for row in rows]))
         sys.stdout.flush()
         self.content["tables"][name] = {"title": title, "rows": rows}
         if self.out is not None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from solo_ood.errors import UserError
+from solo_ood.pages import markdown
 
 # Written into the work folder: no folder without it is ever emptied.
 MARKER = ".made-by-test-upstream"
@@ -167,8 +168,5 @@ def module(name: str, *args: str | Path) -> list[str | Path]:
 def table(results: Iterable[Result]) -> str:
     """Return the results as a Markdown table."""
     words = {True: "pass", False: "FAIL", None: "-"}
-    rows = ["| Stage | Check | Result | Note |", "|---|---|---|---|"]
-    for r in results:
-        note = r.note.replace("|", "\\|")
-        rows.append(f"| {r.stage} | {r.check} | {words[r.ok]} | {note} |")
-    return "\n".join(rows)
+    rows = [(one.stage, one.check, words[one.ok], one.note) for one in results]
+    return markdown.table(("Stage", "Check", "Result", "Note"), rows)

@@ -1,0 +1,1 @@
+"""What people read: Markdown tables, and self-contained HTML pages from templates."""
