@@ -44,6 +44,7 @@ class RareReplay(FreshRowsEvaluated, FollowsLoader):
         self.selector: RareSelector | None = None
         self.exemplars: Exemplars | None = None
         self.replay = self._loader = self._dataset = None  # of `FollowsLoader`
+        self._look_now = False
         self._n_numbered = 0  # rows that `CropStore.number` has numbered
         self._teacher_feats: list[Tensor] = []
         self._last_batch: Sequence[Any] | None = None
@@ -94,13 +95,6 @@ class RareReplay(FreshRowsEvaluated, FollowsLoader):
         self._rng = None
         self._first_step = first_step(self.ood, self._total_steps())
         self._replay_from(trainer.train_dataloader, self.selector)
-        if self.ood.scorer.exemplars:
-            self.exemplars = Exemplars(
-                self.ood.scorer.exemplars,
-                trainer.train_dataloader,
-                self.ood.mix.num_workers,
-                self.selector.seed,
-            )
         self.selector.to(self.device)
         # Without BatchNorm and the like, the features of the step itself are those of eval mode.
         self._eval_pass = self.ood.scorer.feats == "eval" and depends_on_mode(self.teacher)
@@ -162,8 +156,9 @@ class RareReplay(FreshRowsEvaluated, FollowsLoader):
         if most is not None and self.ood.mix.mode == "append":
             most += n_rare
         # A function of the step, so that a resumed run looks at them at the same steps.
-        if selector.queue.step % self.ood.scorer.exemplar_every == 0:
+        if self._look_now or selector.queue.step % self.ood.scorer.exemplar_every == 0:
             self._look_at_exemplars(selector)
+            self._look_now = False
         selector.step(
             indexes,
             selector.embed(feats),

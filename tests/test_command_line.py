@@ -197,7 +197,7 @@ def test_the_bar_shows_loss_flag_rate_and_queue(compose, build, loader, trainer,
     monkeypatch.setattr(sys, "stdout", file)
     fit = trainer(
         enable_progress_bar=True, callbacks=[TQDMProgressBar()], max_epochs=1,
-        limit_train_batches=6, log_every_n_steps=2, limit_val_batches=0,
+        limit_train_batches=6, log_every_n_steps=2, limit_val_batches=0, logger=True,
     )  # fmt: skip
     fit.fit(build(cfg), loader(cfg))
     file.flush()
@@ -211,6 +211,7 @@ def test_the_bar_shows_loss_flag_rate_and_queue(compose, build, loader, trainer,
     (last,) = [line for line in said.split("\r") if "6/6" in line][-1:]
     for name in ("loss=", "ood/flag_rate=", "ood/queue_fill="):
         assert name in last
+    assert "v_num" not in said
     assert "flag rate  " in said  # the summary
 
 

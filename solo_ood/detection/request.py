@@ -9,6 +9,7 @@ from pathlib import Path
 from solo_ood.data.images import Split, layout_of, long_tailed, read_splits
 from solo_ood.data.names import clean
 from solo_ood.data.rare import RareDefinition, define
+from solo_ood.detection import table
 from solo_ood.detection.detectors import DETECTORS, Detector, detector
 from solo_ood.detection.options import DetectOptions
 from solo_ood.detection.pictures import check_projection
@@ -20,7 +21,7 @@ from solo_ood.output import check_writable
 
 def check_output(options: DetectOptions) -> None:
     """Raise ``UserError`` for what would fail only after the work."""
-    check_writable(options.out, "--out")
+    check_writable(options.out, "--out", "report.html", *table.FILES)
     check_projection(options.projection)
 
 

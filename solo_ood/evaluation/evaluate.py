@@ -54,7 +54,7 @@ def evaluate(options: EvaluateOptions, show: Callable[[str], None] = print) -> l
         UserError: for a run, data or options that do not fit each other.
     """
     run = find_run(options.run)
-    check_writable(options.out or run.folder, "--out")
+    check_writable(options.out or run.folder, "--out", *figures.FILES)
     task = _task(run, options)
     roles = _roles(run, options)
     checkpoint = run.checkpoint_facts()

@@ -82,7 +82,7 @@ def linear(cfg: DictConfig) -> dict[str, float]:
     seed_everything(cfg.get("seed", 5))
     release.require(cfg, "data.dataset", "custom", "imagenet", "imagenet100")  # ImageFolders
     run = find_run(Path(cfg.pretrained_feature_extractor))
-    check_writable(run.folder, "the run's folder")
+    check_writable(run.folder, "the run's folder", "linear.json")
     if cfg.data.get("tail_path") is not None:
         check_labelled_folder(cfg.data.tail_path, "data.tail_path")
     weights = cfg.get("weights", "student")
@@ -154,7 +154,7 @@ def knn(
             training folder, where its data are evaluated.
     """
     run = find_run(checkpoint)
-    check_writable(run.folder, "the run's folder")
+    check_writable(run.folder, "the run's folder", "knn.json")
     if tail_path is None and train_path is None:
         tail_path = run_setting(checkpoint, "tail_path")
     train_path = str(train_path or run_setting(checkpoint, "train_path"))
