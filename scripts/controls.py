@@ -32,7 +32,7 @@ LOGGED = {
     "Replays each": ("ood/replays_per_sample", 1),
     "Released": ("ood/share_released", 100),
 }
-COLUMNS = ["All", "Many", "Medium", "Few", *LOGGED]
+TABLES = (["All", "Many", "Medium", "Few"], list(LOGGED))  # beside each other they fill 120 columns
 ARMS = {
     "untrained": ["ood=off", "optimizer.lr=0", "+limit_train_batches=1"],
     "off": ["ood=off"],
@@ -77,7 +77,19 @@ def run(arm: str, seed: int, out: Path, *overrides: str) -> dict[str, float]:
 def interval(values: list[float]) -> str:
     """Return ``mean +- half`` of the 95 % t-interval."""
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values) if len(values) > 1 else np.nan
-    return f"{np.mean(values):.1f} ± {half:.1f}"
+    digits = 0 if np.mean(values) >= 1000 or half >= 100 else 1
+    return f"{np.mean(values):.{digits}f} ± {half:.{digits}f}"
+
+
+def table(measured: dict[str, list[dict[str, float]]], columns: list[str], seeds: int) -> str:
+    """Return a Markdown table of ``columns``, with a row for each arm that has any of them."""
+    lines = []
+    for arm, rows in measured.items():
+        known = [c for c in columns if all(c in row for row in rows)]
+        cells = [interval([row[c] for row in rows]) if c in known else "–" for c in columns]
+        if known:
+            lines.append([arm, *cells])
+    return markdown.table([f"{seeds} seeds", *columns], lines)
 
 
 def main() -> None:
@@ -90,13 +102,8 @@ def main() -> None:
     todo = [(arm, seed) for seed in range(args.seeds) for arm in ARMS]
     with ThreadPoolExecutor(args.jobs) as pool:
         numbers = list(pool.map(lambda item: run(*item, args.out, *args.overrides), todo))
-    table = []
-    for arm in ARMS:
-        rows = [n for (name, _), n in zip(todo, numbers) if name == arm]
-        known = [c for c in COLUMNS if all(c in r for r in rows)]
-        cells = [interval([r[c] for r in rows]) if c in known else "–" for c in COLUMNS]
-        table.append([arm, *cells])
-    print(markdown.table([f"{args.seeds} seeds", *COLUMNS], table))
+    measured = {arm: [n for (name, _), n in zip(todo, numbers) if name == arm] for arm in ARMS}
+    print("\n\n".join(table(measured, columns, args.seeds) for columns in TABLES))
 
 
 if __name__ == "__main__":

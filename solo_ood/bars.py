@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any
 
 SECONDS_BETWEEN_LINES = 30.0
@@ -21,6 +22,16 @@ def counting_bar(total: int, what: str, unit: str) -> Any:
         return tqdm(total=total, desc=what, unit=unit)
     every = {"mininterval": SECONDS_BETWEEN_LINES, "maxinterval": SECONDS_BETWEEN_LINES}
     return tqdm(total=total, desc=what, unit=unit, ncols=79, file=_Lines(sys.stderr), **every)
+
+
+def hide_version(bar: Any) -> None:
+    """Leave the run's number, which is no value of its training, out of Lightning's bar."""
+    bar.get_metrics = partial(_values, bar)
+
+
+def _values(bar: Any, trainer: Any, module: Any) -> dict[str, Any]:
+    values = type(bar).get_metrics(bar, trainer, module)
+    return {name: value for name, value in values.items() if name != "v_num"}
 
 
 class _Lines:

@@ -1,15 +1,47 @@
-"""How a run ends: with its workers, with a status that says what happened, not without work."""
+"""How a run begins and ends: not in vain, with its workers, with a status that says it all."""
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
+from solo_ood.config import first_step
+from solo_ood.enough import check_neighbours, check_samples
 from solo_ood.errors import UserError
+
+
+class RequireSamples(Callback):
+    """Raise before the first step of a run that could not flag anything, whoever started it.
+
+    `solo_ood.preflight` has said so earlier to who starts one with Hydra.
+    """
+
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        selector, ood, loader = module.selector, module.ood, trainer.train_dataloader
+        if selector is None or getattr(trainer, "fast_dev_run", False):
+            return
+        dataset: Any = getattr(loader, "dataset", None)
+        if hasattr(dataset, "__len__"):
+            check_neighbours(ood, len(dataset))
+        try:
+            steps = float(trainer.estimated_stepping_batches)
+        except MisconfigurationException:  # gradients accumulated by epoch
+            return
+        # Resumed, it may have come far enough, or to its end. -1 and Inf: nobody knows.
+        if selector.counts["judged"] or not trainer.global_step < steps < math.inf:
+            return
+        first = max(first_step(ood, steps), trainer.global_step)
+        batches = steps * trainer.accumulate_grad_batches
+        if trainer.max_epochs not in (None, -1):
+            batches = min(batches, trainer.num_training_batches * trainer.max_epochs)
+        rows = (getattr(loader, "batch_size", None) or module.batch_size) * trainer.world_size
+        fresh = int(batches - first * trainer.accumulate_grad_batches) * rows
+        check_samples(ood, fresh + selector.scorer.n_fed, rows, batches)
 
 
 class TellOfSigterm(Callback):

@@ -37,7 +37,8 @@ def export(checkpoint: Path, out: Path, weights: str = "teacher") -> Path:
         from solo_ood.run_files import find_run
 
         checkpoint = find_run(checkpoint).checkpoint
-    check_writable(out, "OUT")
+    target = out / f"{checkpoint.stem}-{weights}.ckpt"
+    check_writable(out, "OUT", target.name, "args.json")
     args = _plain_dino(read_args(settings_folder(checkpoint)))
     _check_nothing_is_replaced(out, checkpoint, args)
     loaded = load(existing(checkpoint))
@@ -53,7 +54,6 @@ def export(checkpoint: Path, out: Path, weights: str = "teacher") -> Path:
     check_whole(checkpoint, loaded, weights)
     check_whole(checkpoint, kept, "student")
     out.mkdir(parents=True, exist_ok=True)
-    target = out / f"{checkpoint.stem}-{weights}.ckpt"
     torch.save(kept, target)
     (out / NAME).write_text(json.dumps(args, indent=2) + "\n")
     return target

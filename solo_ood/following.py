@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ class FollowsLoader(Base):
     selector: RareSelector | None
     replay: RareLoader | CropStore | None
     exemplars: Exemplars | None
+    _look_now: bool  # at exemplars of other data, whatever the step
     _loader: Any  # whose samples are replayed
     _dataset: Any  # its dataset
     _last_batch: Sequence[Any] | None
@@ -63,10 +65,14 @@ class FollowsLoader(Base):
         dataset, before = getattr(loader, "dataset", None), self._dataset
         # Kept crops are what they were, whatever the dataset: their numbers are nobody's indexes.
         by_index = ood.queue.store == "indexes"
-        if before is not None and dataset is not before and by_index:
+        others = before is not None and dataset is not before
+        if others and by_index:
             stays = same_file(before, dataset)
             selector.forget_indexes(stays)
             drop_changed(selector.queue, stays)
+        if ood.scorer.exemplars and (others or self.exemplars is None):
+            self._exemplars_from(loader, ood.scorer.exemplars, selector)
+            self._look_now = others
         self._loader, self._dataset = loader, dataset
         self._rows = rows = replay_rows(ood, self.batch_size, trainer.world_size)
         if rows == 0:
@@ -102,6 +108,20 @@ class FollowsLoader(Base):
             )
         if ood.rare_classes is None:
             selector.rare_classes = [] if labels is None else rare_classes(labels)
+
+    def _exemplars_from(self, loader: Any, given: list[Any], selector: RareSelector) -> None:
+        """Find the exemplars in the data of ``loader``, or go on with those of the data before."""
+        try:
+            found = Exemplars(given, loader, self.ood.mix.num_workers, selector.seed)
+        except UserError as error:
+            if self.exemplars is None:
+                raise
+            remedy = "The run goes on with those of the data before."
+            warnings.warn(f"{error} {remedy}", RuntimeWarning, stacklevel=2)
+            return
+        if self.exemplars is not None:
+            self.exemplars.close()
+        self.exemplars = found
 
     def _batch_sizes(self, loader: Any) -> tuple[int | None, int | None]:
         """Return the fresh rows of the largest and of the smallest batch of any process.

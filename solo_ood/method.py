@@ -13,7 +13,7 @@ from solo.methods.dino import DINO
 from torch import Tensor, nn
 
 from solo_ood import atomic_checkpoint, host
-from solo_ood.callbacks import EndReplay, RequireSteps, TellOfSigterm
+from solo_ood.callbacks import EndReplay, RequireSamples, RequireSteps, TellOfSigterm
 from solo_ood.data.training_images import datasets_of, show_all_bits
 from solo_ood.loggers import with_loggers
 from solo_ood.progress import Progress
@@ -87,7 +87,7 @@ class DINOOOD(RareReplay, MultiCropDINO):
         if self._loggers and trainer is not None and trainer.loggers and not trainer.fast_dev_run:
             root = Path(trainer.default_root_dir)
             trainer.loggers = with_loggers(trainer.loggers, self._loggers, root)
-        own = [self._progress, TellOfSigterm(), EndReplay(), RequireSteps()]
+        own = [self._progress, RequireSamples(), RequireSteps(), TellOfSigterm(), EndReplay()]
         return [*super().configure_callbacks(), *own]
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:

@@ -15,12 +15,13 @@ def is_writable(folder: Path) -> bool:
     return there.is_dir() and os.access(there, os.W_OK | os.X_OK)
 
 
-def check_writable(folder: Path, option: str) -> None:
-    """Raise ``UserError`` unless files can be made in ``folder``.
+def check_writable(folder: Path, option: str, *files: str) -> None:
+    """Raise ``UserError`` unless these files can be written in ``folder``.
 
     Args:
         folder: need not be there yet.
         option: what names it, for the message.
+        files: names of files, which may be there already.
     """
     if not is_writable(folder):
         raise UserError(
@@ -29,3 +30,12 @@ def check_writable(folder: Path, option: str) -> None:
             got=folder,
             remedy="Use one below a folder that you may write to.",
         )
+    for path in (folder / name for name in files):
+        # Also a link to nowhere, and a file that somebody protected.
+        if os.path.lexists(path) and not (path.is_file() and os.access(path, os.W_OK)):
+            raise UserError(
+                option,
+                expected="files that can be written over",
+                got=f"{path}, which cannot be",
+                remedy="Move it, or name another folder.",
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from solo_ood.errors import UserError
@@ -43,3 +44,14 @@ def register() -> None:
     # ${solo_ood.run:CKPT,val_path} becomes what the run of this checkpoint was validated on.
     OmegaConf.register_new_resolver("solo_ood.run", run_setting, replace=True)
     OmegaConf.register_new_resolver("solo_ood.batch_size", batch_size, replace=True)
+
+
+def check_before_running() -> None:
+    """Let Hydra check every run of ``dino_ood`` before its task function, whose config it may be.
+
+    Our own configs name the same callback, so that it runs once.
+    """
+    store = ConfigStore.instance()
+    hydra = store.load("hydra/config.yaml")
+    hydra.node.callbacks["solo_ood"] = {"_target_": "solo_ood.preflight.Preflight"}
+    store.store("config", hydra.node, hydra.group, hydra.package, hydra.provider)

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from solo_ood.bars import SECONDS_BETWEEN_LINES, on_terminal
+from solo_ood.bars import SECONDS_BETWEEN_LINES, hide_version, on_terminal
 
 
 class Progress(Callback):
@@ -29,6 +29,8 @@ class Progress(Callback):
         self.active = bar is not None and trainer.is_global_zero
         self._by_lines = self.active and not on_terminal(sys.stdout)
         self._said = time.monotonic()
+        if hasattr(bar, "get_metrics"):
+            hide_version(bar)
         if bar is not None and self._by_lines:
             with suppress(NotImplementedError):  # a bar of the user's own
                 bar.disable()

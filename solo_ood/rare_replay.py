@@ -79,8 +79,9 @@ class RareReplay(ReplaySetup):
         indexes, crops, targets = batch
         feats = self._feats_of_step(crops[: self.num_large_crops])
         # A function of the step, so that a resumed run looks at them at the same steps.
-        if selector.queue.step % self.ood.scorer.exemplar_every == 0:
+        if self._look_now or selector.queue.step % self.ood.scorer.exemplar_every == 0:
             self._refresh_exemplars(selector)
+            self._look_now = False
         one_process = self._most is None
         selector.step(
             indexes,

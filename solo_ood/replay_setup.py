@@ -23,6 +23,7 @@ class ReplaySetup(TeacherFeats, FreshRowsEvaluated, ReplayState, FollowsLoader):
         self.selector: RareSelector | None = None
         self.exemplars: Exemplars | None = None
         self.replay = self._loader = self._dataset = None  # of `FollowsLoader`
+        self._look_now = False
         self._n_numbered = 0
         self._teacher_feats = []
         self._last_batch = None
@@ -66,13 +67,6 @@ class ReplaySetup(TeacherFeats, FreshRowsEvaluated, ReplayState, FollowsLoader):
         self._rng = None
         self._first_step = first_step(self.ood, self._total_steps())
         self._replay_from(trainer.train_dataloader, self.selector)
-        if self.ood.scorer.exemplars:
-            self.exemplars = Exemplars(
-                self.ood.scorer.exemplars,
-                trainer.train_dataloader,
-                self.ood.mix.num_workers,
-                self.selector.seed,
-            )
         self.selector.to(self.device)
         self._choose_mode()
         # solo-learn starts at 0: resumed with gradients to accumulate, it would update the teacher

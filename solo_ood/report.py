@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
             ``out`` that cannot be written.
     """
     if out is not None:
-        check_writable(out, "--out")
+        check_writable(out, "--out", "summary.txt")
     files = find_run(run)
     checkpoint = load(files.checkpoint)
     ood = parse(files.setting("method_kwargs.ood"))
@@ -72,7 +73,8 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
     lines += [f"{'pictures':<14}{path}" for path in pictures]
     text = "\n".join(wrapped(line) for line in lines)
     if is_writable(out):
-        (out / "summary.txt").write_text(text + "\n", encoding="utf-8")
+        with suppress(OSError):  # its file alone is protected; the text is shown anyway
+            (out / "summary.txt").write_text(text + "\n", encoding="utf-8")
     return text
 
 

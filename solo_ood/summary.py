@@ -62,7 +62,11 @@ def _detector_lines(selector: RareSelector, ood: OODConfig, stream: Stream) -> l
     count, metrics = selector.counts, selector.metrics()
     if not count["judged"]:
         block = selector.threshold.n
-        return [f"{'flag rate':<14}nothing judged yet: the first {block:,} samples are not in"]
+        line = f"nothing judged yet: the first {block:,} samples are not in"
+        lines = [f"{'flag rate':<14}{line}"]
+        if count["not_finite"]:
+            lines.append(f"{'':<14}{_unscored(count['not_finite'], ood)}")
+        return lines
     target = 1 - ood.threshold.percentile
     rate = metrics["flag_rate"]
     line = f"{rate:.2%} of {count['judged']:,} judged; target {target:.2%}"
@@ -86,8 +90,16 @@ def _detector_lines(selector: RareSelector, ood: OODConfig, stream: Stream) -> l
             f"(rare classes {few([stream.name(label) for label in selector.rare_classes])})"
         )
     if count["not_finite"]:
-        lines.append(f"{'':<14}{count['not_finite']} features were NaN or Inf and left out")
+        lines.append(f"{'':<14}{_unscored(count['not_finite'], ood)}")
     return lines
+
+
+def _unscored(number: int, ood: OODConfig) -> str:
+    """Return how many samples had no score, and why that may be."""
+    line = f"{number:,} samples had no score and were left out: features NaN or Inf"
+    if ood.scorer.name == "knn" and ood.scorer.k is not None:
+        line += f", or fewer than ood.scorer.k = {ood.scorer.k} other samples to compare with"
+    return line
 
 
 def _queue_lines(selector: RareSelector, stream: Stream) -> list[str]:

@@ -127,6 +127,7 @@ def loader(registered: None) -> Callable[[Any], Any]:
             transform,
             train_data_path=cfg.data.train_path,
             data_format=cfg.data.format,
+            no_labels=cfg.data.no_labels,
         )
         return data.prepare_dataloader(dataset, cfg.optimizer.batch_size, cfg.data.num_workers)
 

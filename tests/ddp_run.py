@@ -10,21 +10,22 @@ import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback, Trainer, seed_everything
 from omegaconf import OmegaConf
+from torch.utils.data import DataLoader, Subset
 
 from solo_ood import host
 from solo_ood.plugin import register
 
 
 class Recorder(Callback):
-    """Record the replayed indexes of every step, seen through the selector's own arguments."""
+    """Record the rows and the replayed indexes of every step, as the selector is told of them."""
 
     def on_train_start(self, trainer, module):
-        self.replayed = []
+        self.rows, self.replayed = [], []
         step = module.selector.step
 
         def recorded(indexes, feats, targets, n_rare=0, **processes):
-            if n_rare:
-                self.replayed.append(indexes[-n_rare:].tolist())
+            self.rows.append(len(indexes))
+            self.replayed.append(indexes[len(indexes) - n_rare :].tolist())
             return step(indexes, feats, targets, n_rare, **processes)
 
         module.selector.step = recorded
@@ -57,6 +58,12 @@ def model_and_loader(configs: str | Path, overrides: list[str]) -> tuple[Any, An
     return model, data.prepare_dataloader(dataset, cfg.optimizer.batch_size, 0)
 
 
+def with_short_batches(loader: DataLoader) -> DataLoader:
+    """Return a loader of 310 samples: for each of 2 processes 19 batches of 8, and one of 3."""
+    dataset = Subset(loader.dataset, [*range(309), 400])
+    return DataLoader(dataset, 8, shuffle=True, drop_last=False, collate_fn=loader.collate_fn)
+
+
 def main(configs: str, out: str, overrides: list[str]) -> None:
     model, loader = model_and_loader(configs, overrides)
     recorder = Recorder()
@@ -65,17 +72,16 @@ def main(configs: str, out: str, overrides: list[str]) -> None:
         devices=2,
         strategy="ddp",
         max_epochs=model.max_epochs,
-        limit_train_batches=20,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=[recorder],
     )
-    trainer.fit(model, loader)
+    trainer.fit(model, with_short_batches(loader))
     model.selector.settle()
     state = model.selector.state_dict()
-    state["replayed"] = recorder.replayed
+    state["replayed"], state["rows"] = recorder.replayed, recorder.rows
     state["weights"] = {k: v.clone() for k, v in model.state_dict().items() if "center" in k}
     torch.save(state, Path(out) / f"{trainer.global_rank}.pt")
 

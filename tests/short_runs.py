@@ -11,6 +11,8 @@ SOON = (  # with TINY: samples are flagged from the third step on, and replayed 
     "++method_kwargs.ood.queue.release=0",
 )
 
+AT_ONCE = ("method_kwargs.ood.scorer.min_samples=2", "method_kwargs.ood.threshold.n=2")
+
 
 class SaveAfterFirstEpoch(Callback):
     """Save a checkpoint at the end of the first epoch."""

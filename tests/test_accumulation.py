@@ -102,7 +102,9 @@ def gradients_of(batch_size, accumulate, compose, build, trainer):
             gradients.update({k: p.grad.clone() for k, p in named if p.grad is not None})
 
     data = DataLoader(Fixed(16), batch_size=batch_size)
-    fitter = trainer(max_steps=1, accumulate_grad_batches=accumulate, callbacks=[Gradients()])
+    fitter = trainer(
+        fast_dev_run=accumulate, accumulate_grad_batches=accumulate, callbacks=[Gradients()]
+    )
     fitter.fit(model, data)
     reference = model.selector.scorer.reference
     return gradients, reference.rows[reference.filled]

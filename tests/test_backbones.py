@@ -41,7 +41,7 @@ def test_family_trains_on_all_crops(name, large, small, kwargs, compose, build, 
     )
     model = build(cfg)
     before = {k: v.clone() for k, v in model.named_parameters()}
-    fitter = trainer(max_steps=2)
+    fitter = trainer(fast_dev_run=2)
     fitter.fit(model, loader(cfg))
     assert math.isfinite(fitter.callback_metrics["dino_loss_step"])
     assert model.selector.scorer.n_fed == 8

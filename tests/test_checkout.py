@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from short_runs import AT_ONCE
 
 TESTS = Path(__file__).resolve().parent
 CHECKOUT = os.environ.get("SOLO_LEARN_CHECKOUT")
@@ -122,7 +123,8 @@ def test_own_yaml_needs_only_the_block(tmp_path, tiny):
     shared = [o for o in tiny if o.startswith(("optimizer", "data", "max_", "method_kwargs."))]
     code, out, err = call(
         sys.executable, script("main_pretrain.py"), "--config-path", configs, "--config-name",
-        "mine", *shared, "+method_kwargs.warmup_teacher_temperature_epochs=0",
+        "mine", *shared, *[f"++{one}" for one in AT_ONCE],
+        "+method_kwargs.warmup_teacher_temperature_epochs=0",
         "data.dataset=custom", f"data.train_path={digits_lt('train')}",
         f"data.val_path={digits_lt('val')}", "devices='1'", "accelerator=cpu", "strategy=auto",
         "sync_batchnorm=False", "precision=32", "++wandb.enabled=False", "+limit_train_batches=2",

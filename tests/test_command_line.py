@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
+from short_runs import AT_ONCE
 from warm_host import warm_host
 
 from solo_ood.cli import main
@@ -198,7 +199,7 @@ def test_the_bar_shows_loss_flag_rate_and_queue(compose, build, loader, trainer,
     monkeypatch.setattr(sys, "stdout", file)
     fit = trainer(
         enable_progress_bar=True, callbacks=[TQDMProgressBar()], max_epochs=1,
-        limit_train_batches=6, log_every_n_steps=2, limit_val_batches=0,
+        limit_train_batches=6, log_every_n_steps=2, limit_val_batches=0, logger=True,
     )  # fmt: skip
     fit.fit(build(cfg), loader(cfg))
     file.flush()
@@ -212,13 +213,14 @@ def test_the_bar_shows_loss_flag_rate_and_queue(compose, build, loader, trainer,
     (last,) = [line for line in said.split("\r") if "6/6" in line][-1:]
     for name in ("loss=", "ood/flag_rate=", "ood/queue_fill="):
         assert name in last
+    assert "v_num" not in said
     assert "flag rate  " in said  # the summary
 
 
 def test_the_host_s_own_warnings_are_silent_and_the_user_s_are_not(compose, build, loader, trainer):
     with pytest.warns(UserWarning, match="smaller than the logging interval") as caught:
         silence()
-        cfg = compose("augmentations.1.num_crops=0")
+        cfg = compose("augmentations.1.num_crops=0", *AT_ONCE)
         fit = trainer(max_epochs=1, limit_train_batches=2, limit_val_batches=0, logger=True)
         fit.fit(build(cfg), loader(cfg))
     for one in caught:

@@ -70,8 +70,8 @@ def test_compiled_run_is_the_same_and_compiles_no_step_anew(mode, compose, build
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler on the CPU")
 def test_inductor_trains_and_replays(compose, build, loader, trainer):
     cfg = compose(*SOON)
-    plain, eager = run(cfg, build, loader, trainer, max_steps=1)
-    _, first = run(cfg, build, loader, trainer, backend="inductor", max_steps=1)
+    plain, eager = run(cfg, build, loader, trainer, fast_dev_run=1)
+    _, first = run(cfg, build, loader, trainer, backend="inductor", fast_dev_run=1)
     assert first.loss == pytest.approx(eager.loss, rel=1e-3)
     torch._dynamo.utils.counters.clear()
     model, graphs = run(cfg, build, loader, trainer, backend="inductor", max_steps=12)
@@ -92,7 +92,7 @@ def wrapped(compose, build, loader, trainer, tmp_path):
     for name, net in list(model.named_children()):
         if net in (host.student(model), host.teacher(model)):
             setattr(model, name, torch.compile(net, backend="eager"))
-    fitter = trainer(max_steps=1)
+    fitter = trainer(fast_dev_run=1)
     fitter.fit(model, loader(cfg))
     path = tmp_path / "run" / "wrapped.ckpt"
     fitter.save_checkpoint(path)

@@ -156,7 +156,7 @@ def test_a_trainer_with_a_way_of_its_own_keeps_it(compose, build, loader, traine
 
     for plugins in ([], [Own()]):
         cfg = compose(*VIT)
-        trainer(callbacks=[Look()], plugins=plugins, max_steps=1).fit(build(cfg), loader(cfg))
+        trainer(callbacks=[Look()], plugins=plugins, fast_dev_run=1).fit(build(cfg), loader(cfg))
     assert kinds == [AtomicCheckpointIO, Own]
 
 
@@ -377,7 +377,7 @@ def test_a_new_seed_counts_for_a_model_loaded_to_train_afresh(compose, build, lo
         seed_everything(seed)
         model.on_load_checkpoint(checkpoint)
         record = Record()
-        trainer(max_steps=1, callbacks=[record]).fit(model, loader(cfg))
+        trainer(fast_dev_run=1, callbacks=[record]).fit(model, loader(cfg))
         firsts += record.indexes
     assert firsts[0] != firsts[1]
 

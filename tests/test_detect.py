@@ -286,6 +286,10 @@ def test_an_output_that_cannot_be_written_is_an_error_before_any_work(streets, t
     (tmp_path / "out").write_text("a file")
     with pytest.raises(SystemExit, match="--out: expected a folder that can be written"):
         run(streets, tmp_path / "out", "--rare", "person")
+    (tmp_path / "out").unlink()
+    (tmp_path / "out/report.html").mkdir(parents=True)
+    with pytest.raises(SystemExit, match="--out: .*written over, got .*report.html"):
+        run(streets, tmp_path / "out", "--rare", "person")
     assert not (tmp_path / "cache").exists()
 
 

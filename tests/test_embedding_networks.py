@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from short_runs import AT_ONCE
 
 from solo_ood import host
 from solo_ood.embedding.embedder import Embedder
@@ -157,7 +158,7 @@ def run(request, compose, build, loader, trainer, tmp_path):
     overrides = [f"backbone.name={request.param}"]
     if request.param == "vit_tiny":
         overrides += ["+backbone.kwargs.patch_size=8", "+backbone.kwargs.img_size=32"]
-    cfg = compose(*overrides, "max_epochs=1")
+    cfg = compose(*overrides, *AT_ONCE, "max_epochs=1")
     if host.generation() == "release":
         from solo_ood.host import release
 

@@ -114,6 +114,8 @@ def test_what_does_not_fit_is_one_clear_error(run, data, tmp_path):
     flat = tmp_path / "flat"
     flat.mkdir()
     (flat / "a.jpg").write_bytes((data / "train/car/00.jpg").read_bytes())
+    blocked = tmp_path / "blocked"
+    (blocked / "evaluation.md").mkdir(parents=True)
     several = tmp_path / "several.csv"
     rows = [f"{data / 'train/car'}/{name}" for name in ("00.jpg,car", "00.jpg,bus", "01.jpg,bus")]
     rows.append(f"{data / 'train/dog/00.jpg'},dog")
@@ -129,6 +131,7 @@ def test_what_does_not_fit_is_one_clear_error(run, data, tmp_path):
         ({"run": run.parent}, "the runs in it are 0"),
         ({"out": flat / "a.jpg"}, "--out: expected a folder that can be written, got .*a.jpg"),
         ({"out": flat / "a.jpg/b"}, "--out: expected a folder that can be written"),
+        ({"out": blocked}, "--out: expected files that can be written over, got .*evaluation.md"),
         ({"train": several}, "--train .*expected images of one label each, got 1 of 3 with"),
         # Before the data, which are gone, are looked for.
         (

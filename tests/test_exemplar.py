@@ -273,7 +273,7 @@ def test_only_a_teacher_that_depends_on_its_mode_costs_a_second_pass(
     )  # fmt: skip
     model, passes = build(cfg), []
     host.teacher(model).register_forward_hook(lambda net, x, y: passes.append(net.training))
-    trainer(max_steps=4).fit(model, loader(cfg))
+    trainer(fast_dev_run=4).fit(model, loader(cfg))
     looks = 2  # at the steps 0 and 3, one pass for each of 2 crops
     assert len(passes) == 4 * per_step + 2 * looks
     assert passes.count(True) == 4 * 2

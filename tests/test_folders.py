@@ -14,7 +14,7 @@ from torchvision.datasets import ImageFolder
 from solo_ood import preflight
 from solo_ood.cli import main
 from solo_ood.data.images import layout_of, read_splits
-from solo_ood.data.names import split_of, splits_among
+from solo_ood.data.names import like_splits, split_of, splits_among
 from solo_ood.errors import UserError
 
 SMALL = ("ood=off", "optimizer.batch_size=1")  # so that a picture is enough
@@ -216,7 +216,27 @@ def test_folders_that_hold_the_same_folders_are_an_error(tmp_path, compose, name
     with pytest.raises(UserError, match=r"data.train_path: .*\(car, rider\): are those the cla"):
         preflight.check(compose(f"data.train_path={tmp_path}", *SMALL))
     fill(tmp_path, *names)  # pictures of their own make them classes
-    assert len(read_splits(tmp_path)[0].classes) == len(names)
+    fit = read_splits(tmp_path)[0]
+    assert len(fit.classes) == len(names)
+    said = [note for note in fit.notes if "if these are splits" in note]
+    assert bool(said) == (names != ("one", "two", "three"))
+    assert all(note.startswith(f"classes: {', '.join(sorted(names))}; ") for note in said)
+
+
+@pytest.mark.parametrize(
+    ("names", "like"),
+    [
+        (["trainA", "trainB"], True),
+        (["tr", "te"], True),
+        (["Train_1", "train_2", "test-a"], True),
+        (["trainA", "car"], False),
+        (["tram", "taxi"], False),
+        (["valley", "trainer"], False),
+        (["trainA"], False),
+    ],
+)
+def test_names_that_are_nearly_splits(names, like):
+    assert like_splits(names) == like
 
 
 def test_masks_may_be_a_class_and_a_train_is_one_in_a_split(tmp_path):

@@ -164,6 +164,42 @@ def test_the_replay_reads_the_data_of_this_epoch(prepared, trainer, loader, comp
         assert seen.read[epoch] and seen.read[epoch] <= set(parts[epoch])
 
 
+def test_exemplars_are_read_again_from_the_data_of_this_epoch(
+    prepared, trainer, loader, compose, digits_cache
+):
+    from lightning.pytorch import LightningDataModule
+
+    from solo_ood.data.digits import digits_lt
+
+    exemplar = ("ood=exemplar", "method_kwargs.ood.scorer.exemplars=[3,200]")
+    model, train = prepared(*exemplar, "++method_kwargs.ood.scorer.exemplar_every=1000")
+    other = loader(compose(*SMALL, f"data.train_path={digits_lt('val')}")).dataset
+
+    class Data(LightningDataModule):
+        def train_dataloader(self):
+            first = self.trainer.current_epoch == 0
+            dataset = train.dataset.dataset if first else other
+            whole = SimpleNamespace(dataset=dataset, collate_fn=train.collate_fn)
+            return loading_of(whole, [3, 200, *range(10, 32)])
+
+    class Looked(Callback):
+        def __init__(self):
+            self.at = []
+
+        def on_train_start(self, trainer, module):
+            look = module.selector.scorer.set_exemplars
+            now = lambda: (trainer.current_epoch, trainer.global_step)  # noqa: E731
+            module.selector.scorer.set_exemplars = lambda x: self.at.append((*now(), x)) or look(x)
+
+    seen = Looked()
+    fit = trainer(max_epochs=3, callbacks=[seen], reload_dataloaders_every_n_epochs=1)
+    with pytest.warns(RuntimeWarning, match="queue: expected indexes of the"):
+        fit.fit(model, datamodule=Data())
+    (*first, before), (*second, after), *_ = seen.at
+    assert (first, second) == ([0, 0], [1, 3])  # at the first step with other data, not in 1000
+    assert not torch.allclose(before, after, atol=1e-2)
+
+
 def test_a_second_fit_forgets_the_first_data(prepared, trainer):
     model, train = prepared()
     labels = torch.tensor(train.dataset.dataset.targets)
@@ -258,6 +294,31 @@ def test_a_queue_that_starves_is_said_at_the_end(prepared, trainer):
         trainer(max_epochs=11).fit(model, train)
     counts = model.selector.counts
     assert 0 < counts["replay_done"] < 0.9 * counts["replay_due"]
+
+
+# -- a Trainer of the user's own ----------------------------------------------------------------
+
+
+def test_a_run_too_short_to_flag_anything_is_an_error_before_its_first_step(prepared, trainer):
+    model, train = prepared("++method_kwargs.ood.start=0.5")
+    fit = trainer(max_epochs=1)  # 6 batches: 3 of 8 samples each to look at, 8 + 8 + 8 are needed
+    fit.fit(model, train)
+    assert model.selector.counts["judged"] > 0
+    model, train = prepared("++method_kwargs.ood.start=0.5", "method_kwargs.ood.threshold.n=9")
+    fit = trainer(max_epochs=1)
+    said = r"samples of the run: expected at least 25 after ood\.start=0\.5.* got 24 \(6 batches"
+    with pytest.raises(UserError, match=said):
+        fit.fit(model, train)
+    assert fit.global_step == 0
+    trainer(fast_dev_run=True).fit(model, train)
+    trainer(max_epochs=2).fit(model, train)
+
+
+def test_neighbours_that_a_small_data_set_lacks_are_an_error(prepared, trainer):
+    few = [f"++method_kwargs.ood.scorer.{name}=16" for name in ("k", "n_reference", "min_samples")]
+    model, train = prepared(*few, rows=range(16))
+    with pytest.raises(UserError, match=r"ood\.scorer\.k: expected at most 15: of the 16 rows"):
+        trainer(max_epochs=8).fit(model, train)
 
 
 @pytest.mark.parametrize("how", ["max_epochs", "max_time", "batches", "data"])

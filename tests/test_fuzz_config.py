@@ -286,7 +286,7 @@ def test_what_is_accepted_trains_in_the_host(number, compose, build, loader, tra
     cfg = compose("augmentations.1.num_crops=0", "augmentations.1.crop_size=32", *backbone)
     cfg.method_kwargs.ood = block
     model = build(cfg)
-    trainer(max_steps=4).fit(model, loader(cfg))
+    trainer(fast_dev_run=4).fit(model, loader(cfg))
     if model.selector is not None:
         model.selector.settle()
         assert model.selector.counts["judged"] > 0, block

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, seed_everything
 from lightning.pytorch.loggers import CSVLogger
+from short_runs import AT_ONCE
 from torch.utils.data import DataLoader, Dataset
 
 OOD = "++method_kwargs.ood."
@@ -88,7 +89,7 @@ class PaperLoss(Callback):
 def test_loss_over_all_crops_is_the_paper_s(n_local, compose, build, loader, trainer):
     cfg = compose(f"augmentations.1.num_crops={n_local}", f"{OOD}mix.ratio=0.0")
     paper = PaperLoss()
-    run(cfg, build, loader, trainer, [paper], max_steps=1)
+    run(cfg, build, loader, trainer, [paper], fast_dev_run=1)
     torch.testing.assert_close(paper.loss, paper.expected, rtol=1e-5, atol=1e-6)
     assert len(paper.gradients) == 2 + n_local
     assert all(gradient.abs().sum() > 0 for gradient in paper.gradients)
@@ -179,7 +180,7 @@ def test_loggers_and_callbacks_miss_no_value(
 
 
 def test_nothing_is_scored_before_the_start(compose, build, loader, trainer):
-    cfg = compose("method_kwargs.ood.start=0.5")
+    cfg = compose("method_kwargs.ood.start=0.5", *AT_ONCE)
     model, _ = run(cfg, build, loader, trainer, limit_train_batches=6)
     # 2 epochs of 6 steps: the second half feeds 6 batches of at most 8 fresh rows
     assert 0 < model.selector.scorer.n_fed <= 6 * 8
@@ -206,7 +207,7 @@ def test_oracle_without_labels_is_an_error(compose, build, trainer):
 
     model = build(compose(f"{OOD}scorer.name=oracle"))
     with pytest.raises(ValueError, match="oracle: expected labelled training data"):
-        trainer().fit(model, DataLoader(Unlabelled(16, crops=3), batch_size=8))
+        trainer(fast_dev_run=True).fit(model, DataLoader(Unlabelled(16, crops=3), batch_size=8))
 
 
 def test_other_than_two_global_crops_is_an_error(compose, build):
@@ -216,7 +217,7 @@ def test_other_than_two_global_crops_is_an_error(compose, build):
 
 def test_validation_feeds_nothing(compose, build, loader, trainer):
     cfg = compose()
-    model, _ = run(cfg, build, loader, trainer, max_steps=4)
+    model, _ = run(cfg, build, loader, trainer, fast_dev_run=4)
     before = model.selector.scorer.n_fed
     validation = DataLoader(Images(16, crops=1, with_index=False), batch_size=8)
     trainer().validate(model, validation, verbose=False)
@@ -289,7 +290,12 @@ def test_resumed_run_equals_the_uninterrupted_one(scorer, compose, build, traine
 
 
 def test_plain_dino_and_dino_ood_resume_from_each_other(compose, build, trainer, tmp_path):
-    overrides = ("augmentations.1.crop_size=32", "augmentations.0.num_crops=1", "max_epochs=2")
+    overrides = (
+        "augmentations.1.crop_size=32",
+        "augmentations.0.num_crops=1",
+        "max_epochs=2",
+        *AT_ONCE,
+    )
     images = DataLoader(Images(16), batch_size=8)
     for first, second in (("dino", "dino_ood"), ("dino_ood", "dino")):
         path = tmp_path / f"{first}.ckpt"
@@ -334,7 +340,7 @@ def test_dataset_without_indexes_is_an_error(compose, build, trainer):
             return 0.5, [self.images[index]] * 3, self.targets[index]
 
     with pytest.raises(ValueError, match="training dataset.*expected .index, crops, target"):
-        trainer().fit(build(compose()), DataLoader(NoIndex(16), batch_size=8))
+        trainer(fast_dev_run=True).fit(build(compose()), DataLoader(NoIndex(16), batch_size=8))
 
 
 def test_crops_can_be_kept_instead_of_indexes(compose, build, trainer):

@@ -278,13 +278,20 @@ def test_paths_of_a_config_may_begin_at_home(tmp_path, monkeypatch, compose):
     assert cfg.checkpoint.dir == f"{tmp_path}/runs"
 
 
-@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize(("enabled", "labels"), [(True, True), (False, True), (True, False)])
 def test_training_sees_16_bit_grey_as_pictures(
-    tmp_path, compose, build, loader, trainer, capsys, enabled
+    tmp_path, compose, build, loader, trainer, capsys, enabled, labels
 ):
     data = folder(tmp_path / "data", deep)
     paths = [f"data.train_path={data}", f"data.val_path={data}"]
-    cfg = compose(*paths, f"++method_kwargs.ood.enabled={str(enabled).lower()}")
+    if not labels:
+        flat = tmp_path / "flat"
+        flat.mkdir()
+        for path in data.glob("*/*.png"):
+            path.rename(flat / f"{path.parent.name}-{path.name}")
+        paths = [f"data.train_path={flat}", "data.val_path=null", "data.no_labels=True"]
+    soon = ("method_kwargs.ood.scorer.min_samples=4", "method_kwargs.ood.threshold.n=4")
+    cfg = compose(*paths, f"++method_kwargs.ood.enabled={str(enabled).lower()}", *soon)
     spreads = []
 
     class Seen(Callback):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 from warm_host import warm_host
 
@@ -62,7 +63,6 @@ def checked(registered, data):
 def _composed(*overrides):
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
-    from omegaconf import OmegaConf
 
     configs = Path(__file__).resolve().parent.parent / "configs"
     with initialize_config_dir(str(configs), version_base="1.2"):
@@ -100,6 +100,10 @@ SMALL = (f"{OOD}scorer.min_samples=8", f"{OOD}threshold.n=20")
         (["+backbone.kwargs.in_chans=1"], "in_chans: expected 3: the host reads .* as RGB"),
         (["name=a/b"], "name: expected part of a file's name: no /"),
         (["max_epochs=-1", "+max_time=00:01:00:00"], "max_epochs: expected a number: DINO's"),
+        (
+            [f"{OOD}scorer.{x}=40" for x in ("k", "n_reference", "min_samples")],
+            r"ood\.scorer\.k: expected at most 39: of the 40 rows .* of 40 training samples",
+        ),
         (["max_epochs=2"], r"samples of the run: expected at least 764 .*got 64 \(10 batches"),
     ],
 )
@@ -171,6 +175,17 @@ def test_a_folder_of_images_is_taken_as_unlabelled(checked, capsys):
     assert checked(*SMALL, train="good").data.no_labels is False
 
 
+def test_classes_that_may_be_splits_are_named_once(checked, data, capsys):
+    for name in ("trainA", "trainB"):
+        write(data / "gan" / name, 20)
+    checked(*SMALL, train="gan")
+    checked(*SMALL, train="gan")
+    line = f"{data / 'gan'}: classes: trainA, trainB; if these are splits, call them train and val"
+    assert capsys.readouterr().out.count(line) == 1
+    checked(*SMALL)
+    assert "splits" not in capsys.readouterr().out
+
+
 # -- the programs themselves, on either host -------------------------------------------------------
 
 
@@ -186,6 +201,38 @@ def test_the_program_ends_with_one_line_and_a_status(overrides, data, tmp_path):
     status, out, err = program(tmp_path, data, *overrides)
     assert status == 1 and not list(tmp_path.glob("trained_models/*"))
     assert len(err) == 1 and err[0].startswith("Error: ") and overrides[0].split("=")[0] in err[0]
+
+
+@pytest.fixture(scope="module")
+def own_config(registered, data, tmp_path_factory):
+    """Return the folder of ``mine.yaml``: the user's own, without a word of Hydra or of checks."""
+    folder = tmp_path_factory.mktemp("configs")
+    paths = (f"data.train_path={data / 'good'}", f"data.val_path={data / 'good'}")
+    OmegaConf.save(_composed(*paths, "optimizer.batch_size=8", *QUICK), folder / "mine.yaml")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optimizer.batch_size=64", "the 40 training samples fill"),
+        ("method_kwargs.ood.scorer.min_samples=900", "samples of the run: expected at least"),
+        ("accelerator=gpuu", "Did you mean 'gpu'"),
+    ],
+)
+def test_a_config_of_the_user_s_own_is_checked_as_well(override, said, own_config, tmp_path):
+    arguments = ("--config-path", str(own_config), "hydra.run.dir=.", override)
+    run = warm_host().start(tmp_path, *arguments, config="mine")
+    assert run.wait() == 1 and not list(tmp_path.glob("trained_models/*"))
+    (line,) = run.stderr.splitlines()
+    assert line.startswith("Error: ") and said in line
+
+
+def test_runs_of_other_methods_are_nobody_s_but_theirs(data):
+    cfg = _composed(f"data.train_path={data / 'good'}", "method=dino", "optimizer.batch_size=64")
+    preflight.Preflight().on_job_start(cfg)
+    with pytest.raises(SystemExit, match="the 40 training samples fill"):  # from a config of ours
+        preflight.Preflight(every_method=True).on_job_start(cfg)
 
 
 def test_the_program_trains_on_a_folder_of_images(data, tmp_path):

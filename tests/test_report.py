@@ -266,11 +266,14 @@ def test_an_export_never_replaces_the_settings_of_a_run(run, trained, tmp_path):
     other = shutil.copytree(run, tmp_path / "other")
     (tmp_path / "link").symlink_to(run)
     (tmp_path / "file").touch()
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked/args.json").symlink_to(tmp_path / "gone/args.json")
     cases = [
         (run, "the folder of the checkpoint. Name another folder."),
         (tmp_path / "link", "the folder of the checkpoint. Name another folder."),
         (other, "which holds the args.json of another run. Name another folder."),
         (tmp_path / "file/out", "a folder that can be written"),
+        (tmp_path / "blocked", "files that can be written over, got .*args.json"),
     ]
     for out, message in cases:
         with pytest.raises(SystemExit, match=f"^Error: OUT: expected .*{message}"):
@@ -291,3 +294,6 @@ def test_a_folder_that_cannot_be_written_costs_the_pictures_not_the_summary(run,
     with pytest.raises(ValueError, match="--out: expected a folder that can be written"):
         report(run, run / "report")
     assert "queue.png" in report(run, tmp_path / "there")
+    (tmp_path / "other/summary.txt").mkdir(parents=True)
+    with pytest.raises(ValueError, match="--out: expected files .*over, got .*summary.txt"):
+        report(run, tmp_path / "other")

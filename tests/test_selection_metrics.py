@@ -6,6 +6,8 @@ import pytest
 import torch
 from selection_streams import B, common, make, step, warm
 
+from solo_ood.summary import detector_lines
+
 
 @pytest.mark.parametrize("name", ["knn", "random"])
 def test_the_long_run_flag_rate_is_1_minus_the_percentile(name):
@@ -62,6 +64,23 @@ def test_features_that_are_not_finite_are_counted_and_never_queued():
     selector.settle()
     assert selector.metrics()["not_finite"] == 1
     assert selector.counts["judged"] == judged + 7 and 103 not in selector.queue
+
+
+def test_samples_without_a_score_are_said_with_the_reason_that_it_can_have():
+    few = {"n_reference": 16, "min_samples": 16, "k": 16}  # 8 samples: 14 rows are another's
+    selector = make(scorer=few)
+    for t in range(10):
+        step(selector, list(range(B)), common(B, seed=t))
+    selector.settle()
+    assert selector.counts["judged"] == 0 and selector.counts["not_finite"] == 8 * B
+    said = "\n".join(detector_lines(selector, selector.cfg))
+    assert "64 samples had no score and were left out: features NaN or Inf, or fewer than" in said
+    assert "ood.scorer.k = 16 other samples to compare with" in said
+    other = make(scorer={"name": "mahalanobis", "k": None})
+    other.counts["not_finite"] = 3
+    said = "\n".join(detector_lines(other, other.cfg))
+    assert "3 samples had no score and were left out: features NaN or Inf" in said
+    assert "fewer" not in said
 
 
 def test_the_age_in_the_queue_counts_steps():

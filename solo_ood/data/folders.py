@@ -10,7 +10,7 @@ from typing import Any
 
 from solo_ood.data.labels import Labelled, join
 from solo_ood.data.layouts import layout_parts, layout_remedy, looks_like
-from solo_ood.data.names import clean, is_litter, split_of, splits_among
+from solo_ood.data.names import clean, is_litter, like_splits, split_of, splits_among
 from solo_ood.data.order import natural_key
 from solo_ood.data.tree import Tree, counted, walk
 from solo_ood.errors import UserError
@@ -31,6 +31,8 @@ def read_folders(root: Path) -> tuple[Labelled, Labelled | None, list[str]]:
     if found is None:
         fit, test = _labelled(tree), None
         inner = {parts[1] for parts in tree.dirs if len(parts) > 1 and split_of(parts[1])}
+        if like_splits(tree.folders):
+            notes.append(classes_note(tree.folders))
         if inner:
             notes.append(f"read together, whatever their class: {_some(sorted(inner))}")
     else:
@@ -49,6 +51,11 @@ def read_folders(root: Path) -> tuple[Labelled, Labelled | None, list[str]]:
         notes += [f"{test_name}: {note}" for note in test_notes]
         _same_classes(fit_name, fit, test_name, test)
     return join(fit), None if test is None else join(test), notes + _linked(fit, test)
+
+
+def classes_note(names: Sequence[str]) -> str:
+    """Return what to say of classes whose names look like those of splits."""
+    return f"classes: {_some(names)}; if these are splits, call them train and val, or give one"
 
 
 def check_training_folder(path: Path, key: str, no_labels: bool = False) -> None:

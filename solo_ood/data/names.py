@@ -14,6 +14,11 @@ TEST_NAMES = (
 )
 _FILLERS = {"set", "sets", "data", "dataset", "split", "image", "images", "img", "imgs"}
 
+_NEARLY = re.compile(
+    r"(?i:tr|trn|train|training|va|vl|val|valid|validation|dev|eval|te|ts|tst|test|testing)"
+    r"[\W\d_]*([A-Z]|(?<=[\W\d_])[a-z])?"
+)
+
 # Of macOS, Windows, and network storage; what begins with a dot is hidden anyway.
 _LITTER = {
     *("__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "lost+found"),
@@ -55,6 +60,14 @@ def splits_among(names: Iterable[str]) -> dict[str, tuple[str, int]]:
     if all(loose.values()) and {kind[0] for kind in loose.values() if kind} == {"fit", "test"}:
         return {name: kind for name, kind in loose.items() if kind}
     return plain
+
+
+def like_splits(names: Iterable[str]) -> bool:
+    """Whether several names are all nearly those of splits, such as ``trainA`` and ``trainB`` or
+    ``tr`` and ``te``; they may as well be classes.
+    """
+    found = [_NEARLY.fullmatch(clean(name)) is not None for name in names]
+    return len(found) > 1 and all(found)
 
 
 def _split_in(name: str) -> tuple[str, int] | None:

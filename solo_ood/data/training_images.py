@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.data import Subset
 
-from solo_ood.data.pixels import load
+from solo_ood.data.pixels import Levels, load
 from solo_ood.data.rows import paths_of
 from solo_ood.data.survey import spread, survey
 
@@ -17,7 +17,7 @@ LOOKED_AT = 100  # images of a data set, evenly spread
 
 
 def show_all_bits(*datasets: Any) -> list[str]:
-    """Let ImageFolders scale images of more than 8 bits, all by one range; return what was done.
+    """Let folders scale images of more than 8 bits, all by one range; return what was done.
 
     Data without such images are read as before. To be called before workers hold the datasets.
     """
@@ -32,14 +32,36 @@ def show_all_bits(*datasets: Any) -> list[str]:
         if getattr(dataset, "loader", None) is default_loader:
             dataset.loader = partial(load, levels=seen.levels)
             said = [f"training images: {seen.notes[0]}"]
-        elif not hasattr(
-            dataset, "loader"
-        ):  # solo-learn's folder without classes opens them itself
+        elif "CustomDatasetWithoutLabels" in _names(dataset):
+            _scale(dataset, seen.levels)
+            said = [f"training images: {seen.notes[0]}"]
+        elif not hasattr(dataset, "loader"):  # of the user's own
             return [
                 "training images have more than 8 bits, and this data set shows all above 255 as "
                 "white: store them with 8 bits"
             ]
     return said
+
+
+def _names(dataset: Any) -> list[str]:
+    return [one.__name__ for one in type(dataset).__mro__]
+
+
+def _scale(dataset: Any, levels: Levels) -> None:
+    """Let solo-learn's folder without classes, which has no loader to set, scale its images.
+
+    Its loader holds it and takes no other: it stays the same object, of a class of its class.
+    """
+    indexed = "DatasetWithIndex" in _names(dataset)
+
+    class Scaled(type(dataset)):  # type: ignore[misc]
+        def __getitem__(self, index: int) -> tuple[Any, ...]:
+            image = load(self.root / self.images[index], levels)
+            sample = (image if self.transform is None else self.transform(image), -1)
+            return (index, *sample) if indexed else sample
+
+    if "Scaled" not in _names(dataset):
+        dataset.__class__ = Scaled
 
 
 def datasets_of(trainer: Any) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,9 +13,27 @@ from solo_ood.detection import table
 from solo_ood.detection.drawing import Drawing, slug
 from solo_ood.detection.measure import Row
 from solo_ood.detection.options import MeasureOptions
+from solo_ood.detection.request import Request
 from solo_ood.detection.scoring import Measured
 from solo_ood.pages.page import Page
 from solo_ood.text import printable
+
+
+def report(request: Request, results: Sequence[Measured], show: Callable[[str], None]) -> list[Row]:
+    """Write the table, then the pictures and the page; return the rows of the table.
+
+    A picture that fails costs nothing but itself.
+    """
+    notes = list(dict.fromkeys([*request.notes, *(note for one in results for note in one.notes)]))
+    rows = [row for result in results for row in result.rows]
+    rows += [row for result in results for row in table.mean_rows(result.rows)]
+    options, definitions = request.options, request.definitions
+    write_table(options, rows, notes, definitions)
+    show("\n".join([table.terminal(rows), *map(printable, notes)]))  # whatever pictures may do
+    failed = write_page(options, results, rows, notes, definitions)
+    page = options.output.folder / "report.html"
+    show("\n".join([*failed, printable(f"report: {page}")]))
+    return rows
 
 
 def write_table(

@@ -12,6 +12,7 @@ import numpy as np
 from solo_ood.data.images import Split, layout_of, long_tailed, read_splits
 from solo_ood.data.rare import RareDefinition, tail_note
 from solo_ood.data.survey import cut_note, survey
+from solo_ood.detection import table
 from solo_ood.detection.detectors import Detector
 from solo_ood.detection.feats import Feats
 from solo_ood.detection.lookup import (
@@ -77,7 +78,7 @@ def read_request(options: MeasureOptions, show: Callable[[str], None]) -> Reques
         UserError: for bad data, options, networks or weights.
     """
     check_options(options)
-    check_writable(options.output.folder, "--out")
+    check_writable(options.output.folder, "--out", "report.html", *table.FILES)
     check_projection(options.output.projection)
     check_data(options.data.path)
     options = _sized(options)

@@ -127,6 +127,9 @@ def _number(value: float) -> str:
     return "–" if np.isnan(value) else f"{value:#.4g}" if value >= 10 else f"{value:.3f}"
 
 
+FILES = ("table.csv", "table.json", "table.md")
+
+
 def write(rows: Sequence[Row], folder: Path, facts: dict[str, Any]) -> list[Path]:
     """Write ``table.csv``, ``table.json`` and ``table.md``; return their paths."""
     records = [_record(row) for row in rows]
@@ -137,7 +140,7 @@ def write(rows: Sequence[Row], folder: Path, facts: dict[str, Any]) -> list[Path
     text = json.dumps({"about": facts, "rows": [_finite(r) for r in records]}, indent=1)
     (folder / "table.json").write_text(text + "\n", encoding="utf-8")
     (folder / "table.md").write_text(markdown(rows), encoding="utf-8")
-    return [folder / f"table.{suffix}" for suffix in ("csv", "json", "md")]
+    return [folder / name for name in FILES]
 
 
 def _record(row: Row) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def evaluate(options: EvaluateOptions, show: Callable[[str], None] = print) -> l
     """
     check(options)
     run = find_run(options.run)
-    check_writable(options.out or run.folder, "--out")
+    check_writable(options.out or run.folder, "--out", *figures.FILES)
     check_devices(options.embedding)
     task = _task(run, options)
     roles = _roles(run, options)

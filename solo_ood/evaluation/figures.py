@@ -118,6 +118,9 @@ def saved(path: Path, method: str | None = None) -> list[Figure]:
         return []
 
 
+FILES = ("evaluation.json", "evaluation.csv", "evaluation.md")
+
+
 def write(figures: Sequence[Figure], folder: Path, facts: dict[str, Any]) -> list[Path]:
     """Write ``evaluation.json``, ``.csv`` and ``.md``; return their paths.
 
@@ -128,7 +131,7 @@ def write(figures: Sequence[Figure], folder: Path, facts: dict[str, Any]) -> lis
     old = [one for one in saved(folder / "evaluation.json") if one.has_data and one.key not in new]
     figures = [*figures, *old]
     records = [record(one) for one in figures]
-    paths = [folder / f"evaluation.{suffix}" for suffix in ("json", "csv", "md")]
+    paths = [folder / name for name in FILES]
     text = json.dumps({"about": facts, "figures": records}, indent=1)
     paths[0].write_text(text + "\n", encoding="utf-8")
     with paths[1].open("w", newline="", encoding="utf-8") as file:

@@ -44,7 +44,7 @@ def knn(
             training folder, where its data are evaluated.
     """
     run = find_run(checkpoint)
-    check_writable(run.folder, "the run's folder")
+    check_writable(run.folder, "the run's folder", "knn.json")
     if tail_path is None and train_path is None:
         tail_path = run_setting(checkpoint, "tail_path")
     train_path = str(train_path or run_setting(checkpoint, "train_path"))

@@ -81,7 +81,7 @@ def linear(cfg: DictConfig) -> dict[str, float]:
     seed_everything(cfg.get("seed", 5))
     release.require(cfg, "data.dataset", "custom", "imagenet", "imagenet100")  # ImageFolders
     run = find_run(Path(cfg.pretrained_feature_extractor))
-    check_writable(run.folder, "the run's folder")
+    check_writable(run.folder, "the run's folder", "linear.json")
     if cfg.data.get("tail_path") is not None:
         check_labelled_folder(cfg.data.tail_path, "data.tail_path")
     weights = cfg.get("weights", "student")

@@ -12,6 +12,7 @@ from omegaconf.errors import InterpolationResolutionError
 from solo_ood.config import parse
 from solo_ood.errors import UserError
 from solo_ood.loggers import check_logger
+from solo_ood.plugin import NAME
 from solo_ood.preflight.data import check_data, expand_home, take_flat_folder
 from solo_ood.preflight.settings import check_settings
 from solo_ood.preflight.steps import check_steps
@@ -30,7 +31,7 @@ def check(cfg: DictConfig) -> None:
     check_data(cfg)
     check_logger(cfg)
     ood = None
-    if cfg.get("method") == "dino_ood":
+    if cfg.get("method") == NAME:
         batch_size = OmegaConf.select(cfg, "optimizer.batch_size")
         ood = parse(OmegaConf.select(cfg, "method_kwargs.ood"), batch_size)
     check_steps(cfg, ood)
@@ -43,16 +44,28 @@ def prepare(cfg: DictConfig) -> None:
 
 
 class Preflight(Callback):
-    """Runs ``check`` before the task function of an unmodified host script."""
+    """Runs ``check`` before the task function of an unmodified host script.
+
+    Args:
+        every_method: look at the runs of the host's own methods, too, as our own configs want.
+    """
+
+    def __init__(self, every_method: bool = False) -> None:
+        self._every_method = every_method
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Set what the run's config does not say; later it belongs to the task function."""
         # Raised anywhere in the run, one line instead of a trace is what Hydra prints of it.
-        UserError.__bases__ = (ValueError, CompactHydraException)
-        _ended_by_user_errors(prepare, config)
+        if self._is_ours(config):
+            UserError.__bases__ = (ValueError, CompactHydraException)
+            _ended_by_user_errors(prepare, config)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        _ended_by_user_errors(check, config)
+        if self._is_ours(config):
+            _ended_by_user_errors(check, config)
+
+    def _is_ours(self, config: DictConfig) -> bool:
+        return self._every_method or OmegaConf.select(config, "method") == NAME
 
 
 def _ended_by_user_errors(step: Any, config: DictConfig) -> None:

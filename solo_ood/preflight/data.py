@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from solo_ood.data.folders import check_training_folder
+from solo_ood.data.folders import check_training_folder, classes_note
+from solo_ood.data.names import like_splits
 from solo_ood.errors import UserError
 
 KEYS = ("data.train_path", "data.val_path")
@@ -60,6 +62,15 @@ def check_data(cfg: DictConfig) -> None:
             check_training_folder(Path(path), key, no_labels)
         if not no_labels:
             _check_classes(key, Path(path))
+            names = [folder.name for folder in _class_folders(Path(path))]
+            if like_splits(names):
+                _say(f"{path}: {classes_note(names)}.")
+
+
+@cache
+def _say(line: str) -> None:
+    """Print the line, once: the release checks a config before and in its program."""
+    print(line)
 
 
 def check_labelled_folder(path: str, option: str) -> None:

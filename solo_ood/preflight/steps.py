@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from solo_ood.config import OODConfig, first_step, samples_before_first_flag
+from solo_ood.enough import check_neighbours, check_samples
 from solo_ood.errors import UserError
 from solo_ood.preflight.data import count_samples
 
@@ -62,6 +63,9 @@ def check_steps(cfg: DictConfig, ood: OODConfig | None) -> None:
     batches = _batches(cfg, batch_size, ood)
     if ood is None or not ood.enabled or cfg.get("fast_dev_run"):
         return
+    samples = count_samples(cfg, at_most=ood.scorer.n_reference)
+    if samples is not None:
+        check_neighbours(ood, samples)
     accumulated = cfg.get("accumulate_grad_batches") or 1
     in_epoch = batches if batches == math.inf else math.ceil(batches / accumulated)
     first = first_step(ood, min(steps, in_epoch * epochs))
@@ -69,16 +73,7 @@ def check_steps(cfg: DictConfig, ood: OODConfig | None) -> None:
     if total == math.inf:
         return
     rows = batch_size * num_processes(cfg)
-    fresh, needed = int(total - first * accumulated) * rows, samples_before_first_flag(ood) + rows
-    if fresh < needed:
-        raise UserError(
-            "samples of the run",
-            expected=f"at least {needed} after ood.start={ood.start}, until scorer and threshold "
-            "are ready and one more batch can be flagged",
-            got=f"{fresh} ({total:.0f} batches of {rows} in all)",
-            remedy="Train longer, lower ood.scorer.min_samples and ood.threshold.n, or "
-            "set ood.enabled=false.",
-        )
+    check_samples(ood, int(total - first * accumulated) * rows, rows, total)
 
 
 def _batches(cfg: DictConfig, batch_size: int, ood: OODConfig | None) -> float:
