@@ -26,12 +26,12 @@ controls: install
 
 # dino_ood beside stock DINO: what a step costs.
 bench: install
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -W ignore scripts/bench.py --out $(RUNS)/bench
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -W ignore tools/bench.py --out $(RUNS)/bench
 
 # The scorers beside other libraries.
 benchmark: install
 	$(BIN)/python -m pip install -q '.[benchmark]'
-	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -W ignore scripts/benchmark_scorers.py
+	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -W ignore tools/benchmark_scorers.py
 
 # Several files at a time: each process holds about 3 GB.
 test: install
@@ -49,11 +49,11 @@ test-long: install
 # Both want SOLO_LEARN_CHECKOUT=PATH, a git checkout of solo-learn's main branch, and only read it.
 test-upstream: install
 	$(BIN)/python -m pip install -q '.[test,umap,upstream]'
-	OMP_NUM_THREADS=1 $(BIN)/python -W ignore scripts/test_upstream.py
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tools/test_upstream.py
 
 compatibility: install
 	$(BIN)/python -m pip install -q '.[umap]'
-	OMP_NUM_THREADS=1 $(BIN)/python -W ignore scripts/compatibility.py
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tools/compatibility.py
 
 check: install docs
 	$(BIN)/ruff format --check .
@@ -66,7 +66,7 @@ docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 install: $(VENV)/.installed
-	@$(BIN)/python scripts/install_host.py --spec '$(SOLO_LEARN)'
+	@$(BIN)/python tools/install_host.py --spec '$(SOLO_LEARN)'
 
 $(VENV)/.installed: $(SOURCES)
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)

@@ -23,9 +23,9 @@ def bench(registered, tmp_path_factory):
     from solo_ood import host
 
     if host.generation() != "release":
-        pytest.skip("scripts/ is for solo-learn 1.0.2")
+        pytest.skip("the bench is for solo-learn 1.0.2")
     out = tmp_path_factory.mktemp("bench")
-    command = ["scripts/bench.py", "--quick", "--sections", *SECTIONS, "--out", out]
+    command = ["tools/bench.py", "--quick", "--sections", *SECTIONS, "--out", out]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", *map(str, command)],
         cwd=REPOSITORY,
@@ -87,7 +87,7 @@ def test_every_table_is_a_csv_file_too(bench):
 
 
 def test_intervals_hold_the_median_and_pairs_cancel_a_slow_machine():
-    sys.path.insert(0, str(REPOSITORY / "scripts"))
+    sys.path.insert(0, str(REPOSITORY / "tools"))
     try:
         from timing import in_turns, paired_ratio
     finally:

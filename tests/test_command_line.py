@@ -74,12 +74,12 @@ def test_help_imports_nothing_heavy():
 
 
 def test_the_default_block_is_the_schema_with_its_comments():
-    path = REPOSITORY / "scripts/write_defaults.py"
+    path = REPOSITORY / "tools/write_defaults.py"
     spec = importlib.util.spec_from_file_location("write_defaults", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     text = module.TARGET.read_text()
-    assert text == module.text(), "run: python scripts/write_defaults.py"
+    assert text == module.text(), "run: python tools/write_defaults.py"
     assert OmegaConf.create(text) == OmegaConf.structured(OODConfig)
     comments = [line for line in text.splitlines() if "#" in line and ":" in line]
     assert len(comments) > 20 and max(map(len, text.splitlines())) <= 100

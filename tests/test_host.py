@@ -92,7 +92,7 @@ def test_no_host_is_an_error_with_a_remedy(tmp_path):
     assert python("import solo_ood", site=site, cwd=tmp_path) == ""
     out = python("import solo_ood; solo_ood.register()", site=site, cwd=tmp_path)
     assert "solo-learn: expected an installed host, got no package `solo`" in out
-    assert "scripts/install_host.py" in out
+    assert "tools/install_host.py" in out
 
 
 def test_host_of_unknown_interface_is_an_error(tmp_path):

@@ -1,4 +1,4 @@
-"""What ``scripts/test_upstream.py`` reads from git, pytest and Sphinx, and how it judges it."""
+"""What ``tools/test_upstream.py`` reads from git, pytest and Sphinx, and how it judges it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+TOOLS = Path(__file__).resolve().parent.parent / "tools"
 TREE = "/some/where/after"
 PAGE = "docs/source/solo/utils.rst"
 
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.syspath_prepend(str(TOOLS))
 
 
 def test_added_lines_of_a_real_diff(tmp_path):

@@ -21,7 +21,7 @@ from solo_ood.loggers import logger_names
 Generation = Literal["release", "checkout"]
 
 _REMEDY = (
-    "Run `python scripts/install_host.py` in a checkout of solo-ood, or install a checkout of "
+    "Run `python tools/install_host.py` in a checkout of solo-ood, or install a checkout of "
     "solo-learn's main branch."
 )
 

@@ -5,7 +5,7 @@ Every cell is a run on tiny real data (digits) and is judged by what it produced
 after each one, so that a second call goes on where the first one stopped; a row whose versions,
 patches or ``solo_ood`` have changed since is run anew.
 
-    python scripts/compatibility.py --checkout PATH [--rows today --columns pretrain DDP] [--fresh]
+    python tools/compatibility.py --checkout PATH [--rows today --columns pretrain DDP] [--fresh]
 """
 
 from __future__ import annotations

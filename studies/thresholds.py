@@ -1,4 +1,4 @@
-"""Compare thresholds over batch sizes and kinds of streams: ``python scripts/study_thresholds.py``.
+"""Compare thresholds over batch sizes and kinds of streams: ``python studies/thresholds.py``.
 
 Prints the tables of docs/thresholds.md and writes its figure. Besides the two that the package has,
 it holds the ones that were tried: a window's quantile, and levels that follow the flag rate.

@@ -5,7 +5,7 @@ with and without the loader; peak memory; what the parts take; how long the step
 and how the selection grows with its sizes. The arms take single steps in turns, in an order drawn
 anew in each round, and the ratios are of steps of the same round: read the ratios, not the times.
 
-    python scripts/bench.py [--sections steps parts] [--rounds 24] [--out FOLDER] [--quick]
+    python tools/bench.py [--sections steps parts] [--rounds 24] [--out FOLDER] [--quick]
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How much do exemplars gain if it is known where in them what matters is? Print it as Markdown.
 
-On driving frames, by the protocol of ``study_detectors.py``, for several numbers of exemplars, with
-masks and with boxes. Embeddings and results stay in ``--out``.
+On driving frames, by the protocol of ``studies/detectors.py``, for several numbers of exemplars,
+with masks and with boxes. Embeddings and results stay in ``--out``.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from scipy import ndimage
-from study_detectors import (
+from detectors import (
     PHASES,
     Numbers,
     Stream,
@@ -26,6 +24,8 @@ from study_detectors import (
     ridge,
     table,
 )
+from PIL import Image
+from scipy import ndimage
 from tqdm import tqdm
 
 from solo_ood.data.images import Split

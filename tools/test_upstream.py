@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Judge ``patches/solo-learn-main`` on a clean checkout of solo-learn's main branch.
 
-    python scripts/test_upstream.py --checkout PATH [--only suite docs]
+    python tools/test_upstream.py --checkout PATH [--only suite docs]
 
 The checkout is only read; everything happens in copies below ``--work``.
 """

@@ -1,6 +1,6 @@
 """Write ``configs/ood/default.yaml``, the defaults as Hydra sees them, from ``solo_ood/config.py``.
 
-``python scripts/write_defaults.py`` after every change of the schema; a test compares the two.
+``python tools/write_defaults.py`` after every change of the schema; a test compares the two.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from solo_ood.config import OODConfig
 TARGET = Path(__file__).resolve().parent.parent / "configs" / "ood" / "default.yaml"
 HEADER = """\
 # @package method_kwargs.ood
-# Made from solo_ood/config.py by scripts/write_defaults.py: every key of the method, so that each
+# Made from solo_ood/config.py by tools/write_defaults.py: every key of the method, so that each
 # can be overridden without a `+`. In the defaults list of a config of your own it is
 # `- ood: default`, before `_self_`; on the command line `+ood=default`.
 """

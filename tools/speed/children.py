@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPTS = Path(__file__).resolve().parents[1]
+TOOLS = Path(__file__).resolve().parents[1]
 
 
 def printed_by(module: str, *arguments: object) -> str:
@@ -17,7 +17,7 @@ def printed_by(module: str, *arguments: object) -> str:
         RuntimeError: if it fails.
     """
     command = ["-m", module, *map(str, arguments)]
-    path = os.pathsep.join([str(SCRIPTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(TOOLS), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
         [sys.executable, "-W", "ignore", *command],
         env={**os.environ, "PYTHONPATH": path},

@@ -1,1 +1,0 @@
-"""Parts of ``scripts/compatibility.py``, one a module."""

@@ -1,1 +1,0 @@
-"""Stages of ``scripts/test_upstream.py``, one a module."""

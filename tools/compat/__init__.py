@@ -1,0 +1,1 @@
+"""Parts of ``tools/compatibility.py``, one a module."""

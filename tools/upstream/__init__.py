@@ -1,0 +1,1 @@
+"""Stages of ``tools/test_upstream.py``, one a module."""
