@@ -16,7 +16,7 @@ from mkdocs.structure.files import File, Files
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "solo_ood"
 PAGES = {"README.md": "index.md"}  # of the repository: of the site
-AS_THEY_ARE = ["CONTRIBUTING.md", "CHANGELOG.md", "patches/README.md", "LICENSE"]
+AS_THEY_ARE = ["CONTRIBUTING.md", "CHANGELOG.md", "patches/README.md"]
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
 
 
