@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
@@ -134,6 +135,14 @@ def test_rows_of_the_page_of_faults_name_tests_that_exist():
 
 def python_of(page: Path) -> list[str]:
     return re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.S)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_imports_that_are_shown_work(page):
+    shown = re.findall(r"^from (solo_ood[\w.]*) import (.+)$", "\n".join(python_of(page)), re.M)
+    for module, names in shown:
+        for name in names.split(", "):
+            assert hasattr(importlib.import_module(module), name), (module, name)
 
 
 def test_the_parts_work_alone_as_the_page_of_the_design_shows(capsys):
