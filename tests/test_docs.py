@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import fields, is_dataclass
@@ -13,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 
-from solo_ood.config import OODConfig
+from solo_ood.config import OODConfig, parse
 
 REPOSITORY = next(
     path for path in Path(__file__).resolve().parents if (path / "pyproject.toml").is_file()
@@ -88,6 +90,30 @@ def test_options_named_in_the_page_of_a_verb_are_its_own(verb):
     known = help_of(verb) + help_of("export")
     for option in re.findall(r"`(--[a-z][a-z-]*)", prose):
         assert option in known, option
+
+
+def runs_in(page: Path) -> list[tuple[str, list[str]]]:
+    """Return the config and the overrides of every pre-training that a page shows."""
+    text = page.read_text().replace("\\\n", " ")
+    shown = re.findall(r"main_pretrain\.py --config-name (\w+)([^\n`]*)", text)
+    # The README's table of what to add to the first command.
+    _, _, table = text.partition("| you want to | add |\n|---|---|\n")
+    spans = re.findall(r"`([^`]+)`", table.partition("\n\n")[0])
+    shown += [("dino_ood", span) for span in spans if "=" in span]
+    split = [(config, shlex.split(rest.split("  #")[0])) for config, rest in shown]
+    return [(config, [word for word in words if word != "..."]) for config, words in split]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if runs_in(page)], ids=name_of)
+def test_overrides_of_the_runs_that_are_shown_compose(page, registered):
+    for config, overrides in runs_in(page):
+        with initialize_config_dir(str(REPOSITORY / "configs"), version_base="1.2"):
+            cfg = compose(config, overrides)
+        parse(cfg.method_kwargs.ood, cfg.optimizer.batch_size)
+
+
+def test_the_pages_show_runs():
+    assert len([run for page in PAGES for run in runs_in(page)]) > 10
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
