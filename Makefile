@@ -18,7 +18,7 @@ THREADS ?= 1
 
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo controls bench benchmark gpu-kit test browser test-long test-upstream compatibility check install clean
+.PHONY: demo controls bench benchmark gpu-kit test browser test-long test-upstream compatibility check docs install clean
 
 demo: install
 	OMP_NUM_THREADS=$(THREADS) PYTHONWARNINGS=ignore sh scripts/demo.sh $(BIN) $(RUNS)
@@ -66,11 +66,15 @@ compatibility: install
 	$(BIN)/python -m pip install -q '.[umap]'
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tools/compatibility.py
 
-check: install
-	$(BIN)/python -m pip install -q '.[dev]'
+check: install docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy solo_ood
+
+# The pages of docs/ and the API as a site, build/site/index.html; a broken link is an error.
+docs: install
+	$(BIN)/python -m pip install -q '.[dev,docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 install: $(VENV)/.installed
 	@$(BIN)/python tools/install_host.py --spec '$(SOLO_LEARN)'

@@ -168,6 +168,21 @@ def test_exported_checkpoint_is_plain_dino(weights, run, tmp_path, registered):
     }  # fmt: skip
 
 
+def test_the_lines_of_the_readme_load_the_exported_teacher_into_timm(run, tmp_path, registered):
+    from solo_ood.host.runs import load_network
+
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), flags=re.S)
+    (code,) = (block for block in blocks if "timm" in block)
+    exit_code, out, err = call(SOLO_OOD, "export", run, tmp_path, "--weights", "teacher", cwd=run)
+    assert exit_code == 0, err
+    names: dict = {}
+    exec(code.replace("OUT/NAME-teacher.ckpt", str(checkpoint_of(tmp_path))), names)
+    original, _ = load_network(checkpoint_of(run), "teacher")
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(names["teacher"](images), original.eval()(images))
+
+
 @pytest.mark.parametrize(
     ("override", "error"),
     [

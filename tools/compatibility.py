@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the README's compatibility table by running everything in it: ``make compatibility``.
+"""Make the table of docs/compatibility.md by running everything in it: ``make compatibility``.
 
 Every cell is a run on tiny real data (digits) and is judged by what it produced. Results are kept
 after each one, so that a second call goes on where the first one stopped; a row whose versions,
@@ -42,7 +42,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "(default: $SOLO_LEARN_CHECKOUT)",
     )
     parser.add_argument("--work", type=Path, default=ROOT / ".compat", help="everything made")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs/compatibility.md")
     keys = [host.key for host in HOSTS]
     parser.add_argument("--rows", nargs="+", choices=keys, default=keys, metavar="ROW")
     parser.add_argument(
@@ -147,8 +147,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             write(path, results)
     text = table(results)
     print(f"\n{text}\n")
-    if not publish(text, args.readme):
-        print(f"not written: {args.readme.name} has no markers {START} and {END}")
+    if not publish(text, args.page):
+        print(f"not written: {args.page.name} has no markers {START} and {END}")
     return 1 if errors else 0
 
 

@@ -1,4 +1,4 @@
-"""The results as a file and as the README's table."""
+"""The results as a file and as the table of docs/compatibility.md."""
 
 from __future__ import annotations
 
@@ -79,11 +79,11 @@ def _versions(rows: Sequence[tuple[Any, dict[str, Any]]]) -> list[str]:
     return [said, "", *(f"- {'; '.join(labels)}: {used}" for used, labels in sets.items())]
 
 
-def publish(text: str, readme: Path) -> bool:
-    """Put the table between the markers of ``readme``; return whether they are there."""
-    before, start, rest = readme.read_text().partition(START)
+def publish(text: str, page: Path) -> bool:
+    """Put the table between the markers of ``page``; return whether they are there."""
+    before, start, rest = page.read_text().partition(START)
     _, end, after = rest.partition(END)
     if not (start and end):
         return False
-    readme.write_text(f"{before}{START}\n{text}\n{END}{after}")
+    page.write_text(f"{before}{START}\n{text}\n{END}{after}")
     return True
