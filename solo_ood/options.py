@@ -54,11 +54,20 @@ class About:
     @property
     def range(self) -> str:
         """The range in words, with a blank before it; "" if there is none."""
-        low = f" of at least {self.at_least:.0f}" * (self.at_least > -inf)
-        low += f" above {self.above:.0f}" * (self.above > -inf)
-        if self.at_least > -inf and self.at_most < inf:
-            return f" from {self.at_least:.0f} to {self.at_most:.0f}"
-        return low + f"{' and' if low else ''} below {self.below:.0f}" * (self.below < inf)
+        if -inf < self.at_least and self.at_most < inf:
+            return f" from {_short(self.at_least)} to {_short(self.at_most)}"
+        ends = {
+            "of at least": self.at_least,
+            "above": self.above,
+            "at most": self.at_most,
+            "below": self.below,
+        }
+        words = [f"{word} {_short(end)}" for word, end in ends.items() if isfinite(end)]
+        return f" {' and '.join(words)}" if words else ""
+
+
+def _short(number: float) -> str:
+    return f"{number:.0f}" if number == int(number) else f"{number:g}"
 
 
 def option(default: Any = MISSING, help: str | Callable[[], str] = "", **about: Any) -> Any:

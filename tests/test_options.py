@@ -70,8 +70,11 @@ def test_values_have_the_types_of_their_fields_and_groups_no_names_on_the_comman
         ("x --seats", "--seats: expected a whole number of at least 1, got nothing"),
         ("x --gears 1 0", "--gears: expected .* at least 1 or all, got 0. .* default, 1 2."),
         ("x --gears many", "--gears: expected .* or all, got many"),
-        ("x --top-speed 0", "--top-speed: expected a number above 0, got 0. .*default, 80.0"),
-        ("x --top-speed 301", "--top-speed: expected .*got 301"),
+        (
+            "x --top-speed 0",
+            "--top-speed: expected a number above 0 and at most 300, got 0. .*default, 80.0",
+        ),
+        ("x --top-speed 301", "--top-speed: expected .*at most 300, got 301"),
         ("x --top-speed nan", "--top-speed: expected .*got nan"),
         ("x --kind trian", "Unknown --kind: expected one of car, train, got 'trian'. Did you mean"),
         ("x --quiet=1", "--quiet: expected no value"),

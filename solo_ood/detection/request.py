@@ -118,9 +118,7 @@ def read_request(options: MeasureOptions, show: Callable[[str], None]) -> Reques
                 raise
             detectors, left_out = without_regions(detectors, error)
             notes += left_out
-    return Request(
-        options, fit, test, definitions, boxes, detectors, embedders, sizes, notes
-    )  # fmt: skip
+    return Request(options, fit, test, definitions, boxes, detectors, embedders, sizes, notes)
 
 
 def check_data(path: Path) -> None:
