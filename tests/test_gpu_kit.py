@@ -1,0 +1,72 @@
+"""The kit for a machine with a GPU: built, and every stage tried with tiny sizes on what is here."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+STAGES = ("tests", "memory", "pilot", "bench", "study")
+
+
+@pytest.fixture(scope="module")
+def kit(registered, tmp_path_factory):
+    """Build the kit with the embedded digits."""
+    from solo_ood import host
+
+    if host.generation() != "release":
+        pytest.skip("the kit holds solo-learn 1.0.2")
+    folder = tmp_path_factory.mktemp("gpu") / "kit"
+    command = [sys.executable, "-W", "ignore", "tools/gpu/build.py", "--out", folder]
+    built = subprocess.run([*map(str, command)], cwd=REPOSITORY, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr[-2000:]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(kit):
+    """Run every stage by the packages of the kit; return the folder that they wrote."""
+    out = kit.parent / "results"
+    folders = {"SITE": kit.parent / "site", "OUT": out, "TMPDIR": kit.parent}
+    # The machine has a python3 with torch; here that of the tests is one.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    tiny = ["--arms", "exemplar", "--largest", "14", "--reference", "10"]
+    done = subprocess.run(
+        ["sh", kit / "run.sh", "tests,memory", "pilot", "bench", "study", "--quick", "--more", *tiny],
+        env={**os.environ, **{k: str(v) for k, v in folders.items()}, "PATH": path, "LIMIT": "900"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return out
+
+
+def test_the_kit_is_small_and_holds_all_that_the_machine_lacks(kit):
+    wheels = {path.name.split("-")[0] for path in (kit / "wheels").iterdir()}
+    assert wheels == {
+        "antlr4_python3_runtime", "hydra_core", "omegaconf", "solo_learn", "solo_ood"
+    }  # fmt: skip
+    assert all(path.name.endswith("-none-any.whl") for path in (kit / "wheels").iterdir())
+    assert sum(path.stat().st_size for path in kit.rglob("*") if path.is_file()) < 60e6
+
+
+def test_every_stage_runs_and_writes_its_log(results):
+    assert {path.stem for path in results.glob("*.log")} == set(STAGES)
+    for stage in ("memory", "bench"):
+        tables = json.loads((results / stage / "bench.json").read_text())["tables"]
+        assert all(table["rows"] for table in tables.values())
+
+
+def test_a_run_of_the_study_says_what_it_is_of(results):
+    (path,) = (results / "study").glob("*.json")
+    found = json.loads(path.read_text())
+    assert (found["arm"], found["seed"], found["images"]) == ("exemplar", 0, 102)
+    assert found["checkpoint"].endswith("ep=1.ckpt") and found["logged"]["distinct_replayed"] > 0
+    assert {figure["method"] for figure in found["figures"]} == {"knn", "linear"}
+    assert all(0 <= figure["Few"] <= 100 for figure in found["figures"])
+    assert len(list((results / "pilot").glob("*.json"))) == 2
