@@ -11,7 +11,11 @@ SOON = (  # with TINY: samples are flagged from the third step on, and replayed 
     "++method_kwargs.ood.queue.release=0",
 )
 
-AT_ONCE = ("method_kwargs.ood.scorer.min_samples=2", "method_kwargs.ood.threshold.n=2")
+AT_ONCE = (  # in the second step of 8 samples
+    "method_kwargs.ood.scorer.min_samples=2",
+    "method_kwargs.ood.threshold.n=2",
+    "method_kwargs.ood.threshold.percentile=0.5",
+)
 
 
 class SaveAfterFirstEpoch(Callback):

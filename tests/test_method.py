@@ -180,7 +180,7 @@ def test_loggers_and_callbacks_miss_no_value(
 
 
 def test_nothing_is_scored_before_the_start(compose, build, loader, trainer):
-    cfg = compose("method_kwargs.ood.start=0.5", *AT_ONCE)
+    cfg = compose("method_kwargs.ood.start=0.5")
     model, _ = run(cfg, build, loader, trainer, limit_train_batches=6)
     # 2 epochs of 6 steps: the second half feeds 6 batches of at most 8 fresh rows
     assert 0 < model.selector.scorer.n_fed <= 6 * 8
@@ -194,7 +194,7 @@ def test_no_features_are_kept_between_steps(compose, build, loader, trainer):
         def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
             held.append(len(module._teacher_feats))
 
-    cfg = compose("method_kwargs.ood.start=0.5")
+    cfg = compose("method_kwargs.ood.start=0.5", *AT_ONCE)
     run(cfg, build, loader, trainer, [Held()], limit_train_batches=2)
     assert held == [0, 0, 0, 0]
 

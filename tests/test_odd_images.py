@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from lightning.pytorch import Callback
 from PIL import ExifTags, Image
+from short_runs import AT_ONCE
 
 from solo_ood import plots
 from solo_ood.cli import main
@@ -290,8 +291,7 @@ def test_training_sees_16_bit_grey_as_pictures(
         for path in data.glob("*/*.png"):
             path.rename(flat / f"{path.parent.name}-{path.name}")
         paths = [f"data.train_path={flat}", "data.val_path=null", "data.no_labels=True"]
-    soon = ("method_kwargs.ood.scorer.min_samples=4", "method_kwargs.ood.threshold.n=4")
-    cfg = compose(*paths, f"++method_kwargs.ood.enabled={str(enabled).lower()}", *soon)
+    cfg = compose(*paths, f"++method_kwargs.ood.enabled={str(enabled).lower()}", *AT_ONCE)
     spreads = []
 
     class Seen(Callback):
