@@ -8,13 +8,12 @@ from far_device import Far, FarDevice, HostWaited, move
 from lightning.pytorch import Callback, seed_everything
 
 from solo_ood import rare_replay
-from solo_ood.choices import THRESHOLDS
+from solo_ood.choices import SCORERS, THRESHOLDS
 from solo_ood.config import parse
 from solo_ood.mixing import drawn_order, mix
 from solo_ood.scorers import ExemplarScorer
 from solo_ood.selection import RareSelector
 
-SCORERS = ["knn", "mahalanobis", "exemplar", "random", "random-fresh", "oracle"]
 BATCH, RARE, DIM, STEPS = 16, 4, 8, 25
 # `_send` is where scores go to (pinned) host memory; nothing else may copy there.
 ALLOWED = ("_send",)

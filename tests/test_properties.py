@@ -112,8 +112,8 @@ def test_rows_of_no_use_leave_no_trace_in_what_is_learnt(name, normalize, stream
 steps = st.lists(st.lists(kinds, min_size=3, max_size=3), min_size=8, max_size=25)
 blocks = st.fixed_dictionaries(
     {
-        "scorer": st.sampled_from(SCORERS),
-        "threshold": st.sampled_from(THRESHOLDS),
+        "scorer": st.sampled_from(list(SCORERS)),
+        "threshold": st.sampled_from(list(THRESHOLDS)),
         "percentile": st.sampled_from([0.5, 0.9]),
         "normalize": st.booleans(),
         "release": st.sampled_from([0.0, 0.5]),
