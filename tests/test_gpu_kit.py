@@ -1,4 +1,4 @@
-"""The kit for a machine with a GPU: built, and every stage tried with tiny sizes on what is here."""
+"""The kit for a machine with a GPU: built, and every stage tried with tiny sizes."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ def results(kit):
     # The machine has a python3 with torch; here that of the tests is one.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     tiny = ["--arms", "exemplar", "--largest", "14", "--reference", "10"]
+    stages = ["tests,memory", "pilot", "bench", "study"]
     done = subprocess.run(
-        ["sh", kit / "run.sh", "tests,memory", "pilot", "bench", "study", "--quick", "--more", *tiny],
+        ["sh", kit / "run.sh", *stages, "--quick", "--more", *tiny],
         env={**os.environ, **{k: str(v) for k, v in folders.items()}, "PATH": path, "LIMIT": "900"},
         capture_output=True,
         text=True,
