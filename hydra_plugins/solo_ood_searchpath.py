@@ -12,7 +12,7 @@ class SoloOODSearchPath(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         if "solo.methods" not in sys.modules:
             return  # another Hydra application: it must not pay for us
-        from solo_ood.plugin import check_before_running, register
+        from solo_ood.training.plugin import check_before_running, register
 
         register()
         check_before_running()

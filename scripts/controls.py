@@ -21,7 +21,7 @@ import numpy as np
 from scipy import stats
 
 from solo_ood.pages import markdown
-from solo_ood.report import read_curves
+from solo_ood.runs.report import read_curves
 
 SCRIPTS = Path(__file__).resolve().parent
 # Of metrics.csv; each is over the run so far, so the last value counts.

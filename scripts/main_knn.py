@@ -7,20 +7,20 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from solo_ood import command_line
-from solo_ood.cli import user_errors
+from solo_ood.console import user_errors
 from solo_ood.evaluation.groups import format_groups
-from solo_ood.options import option
-from solo_ood.run_files import find_run
+from solo_ood.host.run_folder import find_run
+from solo_ood.options import command_line
+from solo_ood.options.field import option
 
 DISTANCES = ("cosine", "euclidean")  # of the host's classifier
 
 with user_errors():
-    from solo_ood import host
+    from solo_ood.host import installed
 
-    host.require_release()
-    from solo_ood.host.knn_run import knn
-    from solo_ood.plugin import register
+    installed.require_release()
+    from solo_ood.training.plugin import register
+    from solo_ood.training.release_knn import knn
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,14 @@
 import hydra
 from omegaconf import DictConfig
 
-from solo_ood.cli import user_errors
+from solo_ood.console import user_errors
 from solo_ood.evaluation.groups import format_groups
 
 with user_errors():
-    from solo_ood import host
+    from solo_ood.host import installed
 
-    host.require_release()
-    from solo_ood.host.runs import linear
+    installed.require_release()
+    from solo_ood.training.release_programs import linear
 
 
 @hydra.main(version_base="1.2")

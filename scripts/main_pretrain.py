@@ -3,13 +3,15 @@
 import hydra
 from omegaconf import DictConfig
 
-from solo_ood.cli import user_errors
+from solo_ood.console import user_errors
 
 with user_errors():
-    from solo_ood import host
+    from solo_ood.host import installed
 
-    host.require_release()
-    from solo_ood.host.runs import pretrain  # imports the host, so that Hydra finds our configs
+    installed.require_release()
+    from solo_ood.training.release_programs import (
+        pretrain,  # imports the host, so that Hydra finds our configs
+    )
 
 
 @hydra.main(version_base="1.2")

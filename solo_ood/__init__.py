@@ -12,13 +12,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "register": "plugin",
-    "OODConfig": "config",
-    "RareQueue": "rare_queue",
-    "RareSelector": "selection",
-    "make_scorer": "scorers",
-    "make_threshold": "threshold",
-    "mix": "mixing",
+    "register": "training.plugin",
+    "OODConfig": "settings.schema",
+    "RareQueue": "selection.rare_queue",
+    "RareSelector": "selection.selector",
+    "make_scorer": "selection.scorers",
+    "make_threshold": "selection.threshold",
+    "mix": "replay.mixing",
 }
 __all__ = ["__version__", *_PUBLIC]
 

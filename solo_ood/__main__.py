@@ -7,7 +7,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from solo_ood.cli import user_errors
+from solo_ood.console import user_errors
 from solo_ood.errors import UserError
 
 
@@ -31,7 +31,7 @@ def main() -> None:
     import torch
 
     from solo_ood.host.compat import OnCPU, fix_knn_metric
-    from solo_ood.plugin import register
+    from solo_ood.training.plugin import register
 
     register()
     fix_knn_metric()

@@ -7,30 +7,20 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-from solo_ood import command_line
-from solo_ood.detection import options as measure_options
-from solo_ood.detection.options import MeasureOptions
-from solo_ood.errors import UserError, unknown_name
+from solo_ood.benchmark import options as measure_options
+from solo_ood.benchmark.options import MeasureOptions
+from solo_ood.console import show, user_errors
+from solo_ood.errors import unknown_name
 from solo_ood.evaluation import options as evaluation_options
 from solo_ood.evaluation.options import WEIGHTS, EvaluateOptions
-from solo_ood.options import option
-from solo_ood.text import show
-
-
-@contextmanager
-def user_errors() -> Iterator[None]:
-    """Show a ``UserError`` as one line; everything else keeps its trace."""
-    try:
-        yield
-    except UserError as error:
-        raise SystemExit(f"Error: {error}") from None
+from solo_ood.options import command_line
+from solo_ood.options.field import option
 
 
 @dataclass(frozen=True)
@@ -54,13 +44,13 @@ class ReportOptions:
 
 
 def _export(options: ExportOptions) -> None:
-    from solo_ood.export import export
+    from solo_ood.runs.export import export
 
     show(f"wrote {export(options.checkpoint, options.out, options.weights)}")
 
 
 def _report(options: ReportOptions) -> None:
-    from solo_ood.report import report
+    from solo_ood.runs.report import report
 
     show(report(options.run, options.out, options.metrics))
 
@@ -72,7 +62,7 @@ def _evaluate(options: EvaluateOptions) -> None:
 
 
 def _measure(options: MeasureOptions) -> None:
-    from solo_ood.detection.run import measure_detectors
+    from solo_ood.benchmark.run import measure_detectors
 
     measure_detectors(replace(options, command=_written()), show)
 

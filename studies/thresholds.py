@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from solo_ood.pages import markdown
-from solo_ood.threshold import FixedThreshold, QuotaThreshold
+from solo_ood.selection.threshold import FixedThreshold, QuotaThreshold
 
 P, RARE, SAMPLES, WINDOW, WARM = 0.95, 0.05, 120_000, 1024, 256
 BATCHES = (8, 24, 96, 384, 768, 1536, 8192)

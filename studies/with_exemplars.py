@@ -14,7 +14,7 @@ from sklearn.preprocessing import normalize
 from sklearn.svm import SVC, LinearSVC
 from stream import Stream, neighbours, ranks
 
-from solo_ood.scorers import ExemplarScorer
+from solo_ood.selection.scorers import ExemplarScorer
 
 Supervised = Callable[[Stream, np.ndarray], np.ndarray]  # the second: exemplars (E, D)
 

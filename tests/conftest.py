@@ -54,7 +54,7 @@ def digits_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def registered() -> None:
     """The real host with ``dino_ood`` in its registry."""
-    from solo_ood.plugin import register
+    from solo_ood.training.plugin import register
 
     register()
 
@@ -66,13 +66,13 @@ def compose(registered: None) -> Callable[..., Any]:
     from hydra import initialize_config_dir
     from omegaconf import OmegaConf
 
-    from solo_ood import host
+    from solo_ood.host import installed
 
     def composed(*overrides: str, tiny: bool = True) -> Any:
         with initialize_config_dir(str(REPOSITORY / "configs"), version_base="1.2"):
             cfg = hydra_compose("dino_ood", [*(TINY if tiny else []), *overrides])
         OmegaConf.set_struct(cfg, False)
-        if host.generation() == "checkout":
+        if installed.generation() == "checkout":
             from solo.args.pretrain import parse_cfg
 
             cfg = parse_cfg(cfg)
@@ -86,10 +86,10 @@ def build(registered: None) -> Callable[[Any], Any]:
     """Build ``cfg.method`` with the host's own constructor."""
     from solo.methods import METHODS
 
-    from solo_ood import host
+    from solo_ood.host import installed
 
     def built(cfg: Any) -> Any:
-        if host.generation() == "checkout":
+        if installed.generation() == "checkout":
             return METHODS[cfg.method](cfg)
         from solo_ood.host import release
 
@@ -105,10 +105,10 @@ def build(registered: None) -> Callable[[Any], Any]:
 @pytest.fixture
 def loader(registered: None) -> Callable[[Any], Any]:
     """Return the host's own training loader for a config."""
-    from solo_ood import host
+    from solo_ood.host import installed
 
     def loaded(cfg: Any) -> Any:
-        if host.generation() == "release":
+        if installed.generation() == "release":
             from solo_ood.host import release
 
             return release.train_loader(cfg)

@@ -12,8 +12,8 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Subset
 
-from solo_ood import host
-from solo_ood.plugin import register
+from solo_ood.host import installed
+from solo_ood.training.plugin import register
 
 
 class Recorder(Callback):
@@ -38,7 +38,7 @@ def model_and_loader(configs: str | Path, overrides: list[str]) -> tuple[Any, An
         cfg = compose("dino_ood", overrides)
     OmegaConf.set_struct(cfg, False)
     seed_everything(3)
-    if host.generation() == "release":
+    if installed.generation() == "release":
         from solo_ood.host import release
 
         return release.build_model(cfg), release.train_loader(cfg)

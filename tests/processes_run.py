@@ -23,7 +23,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader, Dataset
 
-from solo_ood import host
+from solo_ood.host import networks
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 GLOBAL_BATCH, STREAM = 16, 96  # rows of a step on all processes, of an epoch
@@ -154,7 +154,7 @@ class Steps(Callback):
 def run(name: str, folder: Path, tiny: list[str], options: list[str]) -> None:
     """Train once and write what was recorded."""
     model, whole = model_and_loader(CONFIGS, overrides_of(tiny, options))
-    for network in (host.student(model), host.teacher(model)):
+    for network in (networks.student(model), networks.teacher(model)):
         network.blocks = network.blocks[:2]  # of 12, for time
     if "unlike" in options:  # each rounds in its own way
         score = model.selector.scorer.ood_score

@@ -8,8 +8,8 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from solo_ood.config import parse
-from solo_ood.selection import RareSelector
+from solo_ood.selection.selector import RareSelector
+from solo_ood.settings.schema import parse
 
 D, B = 8, 8
 BASE = {

@@ -41,9 +41,9 @@ class Clock(Callback):
         self.norm = norm_of(module)
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
-        from solo_ood import host
+        from solo_ood.host import networks
 
-        teacher = [p.detach().clone() for p in host.teacher(module).parameters()]
+        teacher = [p.detach().clone() for p in networks.teacher(module).parameters()]
         if self.taught is not None:
             self.teacher_moved.append(not all(map(torch.equal, teacher, self.taught)))
         self.taught = teacher

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from solo_ood import atomic
+from solo_ood.files import atomic
 
 
 def in_a_process(work) -> int:

@@ -20,9 +20,9 @@ FAMILIES = [
 
 
 def has(name):
-    from solo_ood import host
+    from solo_ood.host import installed
 
-    if host.generation() == "release":
+    if installed.generation() == "release":
         return name.split("_")[0].rstrip("0123456789") in ("resnet", "vit", "swin")
     return True
 

@@ -21,12 +21,12 @@ from short_runs import SaveAfterFirstEpoch
 from torch.utils.data import DataLoader, get_worker_info
 from torchvision.datasets.folder import default_loader
 
-from solo_ood.config import parse
 from solo_ood.errors import UserError
-from solo_ood.mixing import drawn_order
-from solo_ood.rare_queue import RareQueue
-from solo_ood.replay import RareLoader
-from solo_ood.selection import RareSelector
+from solo_ood.replay.mixing import drawn_order
+from solo_ood.replay.rare_loader import RareLoader
+from solo_ood.selection.rare_queue import RareQueue
+from solo_ood.selection.selector import RareSelector
+from solo_ood.settings.schema import parse
 
 HERE = Path(__file__).resolve().parent
 OOD = "++method_kwargs.ood."
@@ -107,10 +107,10 @@ class Steps(Callback):
     """Record the losses, and the crops that reach the student: their number, finite or not."""
 
     def on_train_start(self, trainer, module):
-        from solo_ood import host
+        from solo_ood.host import networks
 
         self.losses, self.rows, self.finite = [], set(), True
-        host.student(module).register_forward_pre_hook(self.record)
+        networks.student(module).register_forward_pre_hook(self.record)
 
     def record(self, student, crops):
         self.rows.add(len(crops[0]))
@@ -196,7 +196,7 @@ def test_replay_goes_on_without_the_files_it_cannot_read(workers, prepared, imag
 def test_a_fresh_row_takes_the_place_of_a_replay_that_cannot_be_read(
     mode, rows, prepared, images, trainer
 ):
-    from solo_ood import host
+    from solo_ood.host import networks
 
     model, train = prepared(f"{OOD}mix.mode={mode}", *NEVER_LEAVE)
     seen, fresh, orders = [], [], []
@@ -206,7 +206,7 @@ def test_a_fresh_row_takes_the_place_of_a_replay_that_cannot_be_read(
         module.selector.queue.push([40, 41])
         fresh.append(batch[1][0])
         orders.append(drawn_order(8, 2, module.selector.seed, module.selector.queue.step))
-        host.student(module).register_forward_pre_hook(lambda _, crops: seen.append(crops[0]))
+        networks.student(module).register_forward_pre_hook(lambda _, crops: seen.append(crops[0]))
 
     for index in (40, 41):
         images[index].unlink()

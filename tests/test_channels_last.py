@@ -53,7 +53,7 @@ def forms(cfg, build, loader, trainer, convert, steps):
 
 @pytest.mark.parametrize(("mode", "store"), [("append", "indexes"), ("replace", "crops")])
 def test_mixed_batches_stay_in_channels_last(mode, store, compose, build, loader, trainer):
-    from solo_ood import host
+    from solo_ood.host import networks
 
     off = "+performance.disable_channel_last=True"  # a checkout converts whatever it gets
     cfg = compose(*SOON, f"{OOD}mix.mode={mode}", f"{OOD}queue.store={store}", off)
@@ -66,16 +66,16 @@ def test_mixed_batches_stay_in_channels_last(mode, store, compose, build, loader
         "teacher in eval mode": 8 * 2,
     }
     assert all(all(forms) for forms in kept.values())
-    weights = [p for p in host.student(model).parameters() if p.ndim == 4]
+    weights = [p for p in networks.student(model).parameters() if p.ndim == 4]
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
 
 
 def test_the_main_branch_s_own_option_holds_for_the_features_in_eval_mode(
     compose, build, loader, trainer
 ):
-    from solo_ood import host
+    from solo_ood.host import installed
 
-    if host.generation() == "release":
+    if installed.generation() == "release":
         pytest.skip("solo-learn 1.0.2 has no performance.disable_channel_last")
     for off in (False, True):
         cfg = compose(*SOON, f"+performance.disable_channel_last={off}")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from solo_ood.choices import SCORERS, THRESHOLDS, ScorerChoice, ThresholdChoice
-from solo_ood.config import ScorerConfig, ThresholdConfig, parse
-from solo_ood.scorers import Scorer, make_scorer
-from solo_ood.setting import choices_of, help_of, range_of, setting
-from solo_ood.threshold import Threshold, make_threshold
+from solo_ood.selection.scorers import Scorer, make_scorer
+from solo_ood.selection.threshold import Threshold, make_threshold
+from solo_ood.settings.choices import SCORERS, THRESHOLDS, ScorerChoice, ThresholdChoice
+from solo_ood.settings.field import choices_of, help_of, range_of, setting
+from solo_ood.settings.schema import ScorerConfig, ThresholdConfig, parse
 
 OOD = "method_kwargs.ood."
 SMALL = ("augmentations.1.num_crops=0", "augmentations.1.crop_size=32",

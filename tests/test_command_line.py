@@ -22,9 +22,9 @@ from warm_host import warm_host
 
 from solo_ood.cli import main
 from solo_ood.cli import parse as parse_command
-from solo_ood.config import OODConfig, parse
 from solo_ood.errors import unknown_name
 from solo_ood.host.quiet import SILENT, silence
+from solo_ood.settings.schema import OODConfig, parse
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 HELP = """
@@ -317,9 +317,9 @@ def test_no_remedy_says_nothing():
 
 
 OWN = """
-from solo_ood.plugin import register; register()
+from solo_ood.training.plugin import register; register()
 from hydra import compose, initialize_config_dir
-from solo_ood.config import parse
+from solo_ood.settings.schema import parse
 with initialize_config_dir({folder!r}, version_base="1.2"):  # our group by the plugin
     added = compose("plain", ["+ood=random"]).method_kwargs
     forced = compose("plain", ["++method_kwargs.ood.scorer.k=3"]).method_kwargs
@@ -344,7 +344,8 @@ def test_a_config_of_ones_own_gets_the_block(tmp_path):
 
 def test_the_work_goes_on_where_nobody_reads_its_words(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from solo_ood.text import show; sys.stdin.read(1); "
+        "import sys; from pathlib import Path; from solo_ood.console import show; "
+        "sys.stdin.read(1); "
         "[show(word) for word in 'abc']; Path(sys.argv[1]).touch()"
     )
     arguments = [sys.executable, "-c", code, str(tmp_path / "done")]

@@ -36,12 +36,12 @@ class Graphs(Callback):
 
 
 def run(cfg, build, loader, trainer, backend=None, **kwargs):
-    from solo_ood import host
+    from solo_ood.host import networks
 
     seed_everything(1)
     model = build(cfg)
     if backend is not None:
-        for net in (host.student(model), host.teacher(model)):
+        for net in (networks.student(model), networks.teacher(model)):
             net.compile(backend=backend)
     graphs = Graphs()
     trainer(callbacks=[graphs], **kwargs).fit(model, loader(cfg))
@@ -85,19 +85,19 @@ def test_inductor_trains_and_replays(compose, build, loader, trainer):
 @pytest.fixture
 def wrapped(compose, build, loader, trainer, tmp_path):
     """A checkpoint of a model whose backbones were replaced by ``torch.compile(backbone)``."""
-    from solo_ood import host
+    from solo_ood.host import installed, networks
 
     cfg = compose(*SOON)
     model = build(cfg)
     for name, net in list(model.named_children()):
-        if net in (host.student(model), host.teacher(model)):
+        if net in (networks.student(model), networks.teacher(model)):
             setattr(model, name, torch.compile(net, backend="eager"))
     fitter = trainer(fast_dev_run=1)
     fitter.fit(model, loader(cfg))
     path = tmp_path / "run" / "wrapped.ckpt"
     fitter.save_checkpoint(path)
     args = {"name": cfg.name, "method": cfg.method}
-    if host.generation() == "release":
+    if installed.generation() == "release":
         from solo_ood.host import release
 
         args.update(release.method_kwargs(cfg))
@@ -108,27 +108,27 @@ def wrapped(compose, build, loader, trainer, tmp_path):
 
 @pytest.mark.parametrize("weights", ["student", "teacher"])
 def test_export_of_a_wrapped_model_loads_in_a_plain_one(weights, wrapped, build, tmp_path):
-    from solo_ood import host
-    from solo_ood.export import export
+    from solo_ood.host import networks
+    from solo_ood.runs.export import export
 
     cfg, model, path = wrapped
     exported = torch.load(export(path, tmp_path / "out", weights), weights_only=True)
     plain = build(cfg)
     plain.load_state_dict(exported["state_dict"])  # strict: every key is there
-    source = host.teacher(model) if weights == "teacher" else host.student(model)
+    source = networks.teacher(model) if weights == "teacher" else networks.student(model)
     wanted = source._orig_mod.state_dict()
-    got = host.student(plain).state_dict()
+    got = networks.student(plain).state_dict()
     assert all(torch.equal(got[key], wanted[key]) for key in wanted)
 
 
 def test_evaluation_of_a_wrapped_model_takes_its_weights(wrapped):
-    from solo_ood import host
+    from solo_ood.host import installed, networks
 
-    if host.generation() != "release":
+    if installed.generation() != "release":
         pytest.skip("a checkout has evaluation scripts of its own: export first")
-    from solo_ood.host.runs import load_network
+    from solo_ood.training.release_programs import load_network
 
     _, model, path = wrapped
     network, _ = load_network(path, "student")
-    wanted = host.student(model)._orig_mod.state_dict()
+    wanted = networks.student(model)._orig_mod.state_dict()
     assert all(torch.equal(value, wanted[key]) for key, value in network.state_dict().items())

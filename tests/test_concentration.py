@@ -7,9 +7,9 @@ from functools import cache
 import pytest
 import torch
 
-from solo_ood.config import parse
-from solo_ood.mixing import drawn_order
-from solo_ood.selection import RareSelector
+from solo_ood.replay.mixing import drawn_order
+from solo_ood.selection.selector import RareSelector
+from solo_ood.settings.schema import parse
 
 N, B, EPOCHS, CLASSES = 20_000, 128, 3, 10
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from solo_ood.choices import THRESHOLDS
-from solo_ood.config import OODConfig, parse, release_level, replay_rows
+from solo_ood.settings.choices import THRESHOLDS
+from solo_ood.settings.schema import OODConfig, parse, release_level, replay_rows
 
 NAN, INF = float("nan"), float("inf")
 

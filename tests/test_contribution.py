@@ -81,7 +81,7 @@ def test_annotations_that_are_evaluated_are_those_of_python_3_8(generated):
 
 
 def test_configs_of_the_patch_show_the_defaults():
-    from solo_ood.config import OODConfig, parse
+    from solo_ood.settings.schema import OODConfig, parse
 
     texts = added_files(SERIES[-1].read_text())
     configs = [yaml.safe_load(t) for path, t in texts.items() if path.endswith("dino_ood.yaml")]

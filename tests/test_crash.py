@@ -18,9 +18,9 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 from torch.utils.data import DataLoader, Sampler
 from warm_host import SMALL, difference, straight, trained, warm_host
 
-from solo_ood.atomic import write
-from solo_ood.atomic_checkpoint import AtomicCheckpointIO
 from solo_ood.errors import UserError
+from solo_ood.files.atomic import write
+from solo_ood.training.atomic_checkpoint import AtomicCheckpointIO
 
 MB = 1_000_000
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from solo_ood.crop_store import CropStore
-from solo_ood.rare_queue import RareQueue
+from solo_ood.replay.crop_store import CropStore
+from solo_ood.selection.rare_queue import RareQueue
 
 
 def queue_of(indexes: list[int], **kwargs: int) -> RareQueue:

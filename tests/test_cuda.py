@@ -65,10 +65,10 @@ def test_crops_are_kept_on_the_host(compose, build, loader, trainer):
 
 
 def test_compiled_backbones_train_and_replay(compose, build, loader, trainer):
-    from solo_ood import host
+    from solo_ood.host import networks
 
     def compiled(model):
-        for net in (host.student(model), host.teacher(model)):
+        for net in (networks.student(model), networks.teacher(model)):
             net.compile()
 
     cfg = compose(*SOON, f"{OOD}scorer.feats=eval")

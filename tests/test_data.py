@@ -14,9 +14,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from solo_ood.data.digits import IMBALANCE, SIDE, SPLITS, digits_lt
-from solo_ood.data.tail import class_groups, exponential_counts, rare_classes, targets_of
+from solo_ood.data.tail import exponential_counts
 from solo_ood.errors import UserError
 from solo_ood.evaluation.groups import format_groups, grouped_accuracy, groups_of
+from solo_ood.selection.classes import class_groups, rare_classes, targets_of
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_dir
 
-from solo_ood.config import OODConfig, parse
+from solo_ood.settings.schema import OODConfig, parse
 
 REPOSITORY = next(
     path for path in Path(__file__).resolve().parents if (path / "pyproject.toml").is_file()

@@ -13,9 +13,9 @@ import timm
 import torch
 from short_runs import AT_ONCE
 
-from solo_ood import host
 from solo_ood.embedding.embedder import Embedder
 from solo_ood.embedding.networks import OFFICIAL, make_embedder
+from solo_ood.host import installed, networks
 from solo_ood.host.backbones import Trained, _backbones
 
 IMAGENET = (0.485, 0.456, 0.406)
@@ -159,7 +159,7 @@ def run(request, compose, build, loader, trainer, tmp_path):
     if request.param == "vit_tiny":
         overrides += ["+backbone.kwargs.patch_size=8", "+backbone.kwargs.img_size=32"]
     cfg = compose(*overrides, *AT_ONCE, "max_epochs=1")
-    if host.generation() == "release":
+    if installed.generation() == "release":
         from solo_ood.host import release
 
         cfg.checkpoint.dir = str(tmp_path)
@@ -176,7 +176,7 @@ def run(request, compose, build, loader, trainer, tmp_path):
 
 def test_checkpoints_of_the_host_give_teacher_and_student(run):
     checkpoint, model, backbone = run
-    wanted = {"teacher": host.teacher(model), "student": host.student(model)}
+    wanted = {"teacher": networks.teacher(model), "student": networks.student(model)}
     feats = {}
     for which, network in wanted.items():
         embedder = make_embedder(f"{checkpoint}:{which}", "pooled")
@@ -271,7 +271,7 @@ def test_cifar_checkpoints_have_the_small_stem_and_their_normalisation(registere
 
 def test_timms_own_network_where_the_host_took_the_name(registered):
     """solo-learn's main branch registers a ``poolformer_s12`` of its own with timm."""
-    if host.generation() == "checkout":
+    if installed.generation() == "checkout":
         importlib.import_module("solo.backbones")
 
         assert timm.model_entrypoint("poolformer_s12").__module__.startswith("solo.")

@@ -70,7 +70,7 @@ def test_the_runs_own_data_teacher_and_student_and_groups(run, data, tmp_path):
 
 def test_crop_size_and_normalisation_are_those_of_the_run(run):
     from solo_ood.embedding.networks import make_embedder
-    from solo_ood.run_files import find_run
+    from solo_ood.host.run_folder import find_run
 
     files = find_run(run)
     assert files.crop_size == 32
@@ -333,9 +333,9 @@ def test_home_folders_in_the_options():
 
 
 def test_bad_arguments_of_main_knn_are_one_clear_line(run, data, tmp_path, monkeypatch, capsys):
-    from solo_ood import host
+    from solo_ood.host import installed
 
-    if host.generation() != "release":
+    if installed.generation() != "release":
         pytest.skip("scripts/ is for solo-learn 1.0.2; a checkout has its own scripts")
 
     def told(*arguments):

@@ -15,12 +15,12 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from solo_ood import host
 from solo_ood.data.image_folder import image_folder
-from solo_ood.data.rows import paths_of, rows_of
 from solo_ood.errors import UserError
-from solo_ood.exemplars import Exemplars
-from solo_ood.scorers import ExemplarScorer, KNNScorer, MahalanobisScorer
+from solo_ood.host import installed, networks
+from solo_ood.replay.exemplars import Exemplars
+from solo_ood.replay.rows import paths_of, rows_of
+from solo_ood.selection.scorers import ExemplarScorer, KNNScorer, MahalanobisScorer
 
 D = 6
 OOD, GIVEN = "++method_kwargs.ood.", "method_kwargs.ood.scorer.exemplars="
@@ -146,7 +146,7 @@ def test_indexes_and_ends_of_paths_name_rows_each_once():
 
 
 def test_paths_are_those_of_the_hosts_folders_and_no_others(tmp_path, registered):
-    release = host.generation() == "release"
+    release = installed.generation() == "release"
     loaders = import_module(f"solo.{'utils' if release else 'data'}.pretrain_dataloader")
     for name in ("car", "rider"):
         (tmp_path / name).mkdir()
@@ -265,14 +265,12 @@ VIT = ("backbone.name=vit_tiny", "+backbone.kwargs.patch_size=16", "+backbone.kw
 def test_only_a_teacher_that_depends_on_its_mode_costs_a_second_pass(
     backbone, per_step, compose, build, loader, trainer
 ):
-    from solo_ood import host
-
     cfg = compose(
         "ood=exemplar", f"{GIVEN}[1,2]", f"{OOD}scorer.exemplar_every=3",
         "augmentations.1.num_crops=0", "augmentations.1.crop_size=32", *backbone,
     )  # fmt: skip
     model, passes = build(cfg), []
-    host.teacher(model).register_forward_hook(lambda net, x, y: passes.append(net.training))
+    networks.teacher(model).register_forward_hook(lambda net, x, y: passes.append(net.training))
     trainer(fast_dev_run=4).fit(model, loader(cfg))
     looks = 2  # at the steps 0 and 3, one pass for each of 2 crops
     assert len(passes) == 4 * per_step + 2 * looks

@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from solo_ood import preflight
 from solo_ood.cli import main
 from solo_ood.data.images import layout_of, read_splits
 from solo_ood.data.names import like_splits, split_of, splits_among
 from solo_ood.errors import UserError
+from solo_ood.training import preflight
 
 SMALL = ("ood=off", "optimizer.batch_size=1")  # so that a picture is enough
 

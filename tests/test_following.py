@@ -57,11 +57,11 @@ class Batches(Callback):
         self.rows, self.drawn = [], []
 
     def on_train_epoch_start(self, trainer, module):
-        from solo_ood import host
+        from solo_ood.host import networks
 
         if trainer.current_epoch > 0:
             return
-        host.student(module).register_forward_pre_hook(
+        networks.student(module).register_forward_pre_hook(
             lambda student, crops: self.rows.append(len(crops[0]))
         )
         replay = module.replay

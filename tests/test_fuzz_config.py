@@ -12,8 +12,11 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from solo_ood.choices import SCORERS, THRESHOLDS
-from solo_ood.config import (
+from solo_ood.errors import UserError
+from solo_ood.selection.scorers import ExemplarScorer
+from solo_ood.selection.selector import RareSelector
+from solo_ood.settings.choices import SCORERS, THRESHOLDS
+from solo_ood.settings.schema import (
     MOST_KEPT,
     MixConfig,
     OODConfig,
@@ -23,9 +26,6 @@ from solo_ood.config import (
     parse,
     replay_rows,
 )
-from solo_ood.errors import UserError
-from solo_ood.scorers import ExemplarScorer
-from solo_ood.selection import RareSelector
 
 D, CLASSES = 6, 3
 ONE_LINE = re.compile(r"\S[^\n]*: expected [^\n]+, got [^\n]*\. [A-Z][^\n]*[.?]")

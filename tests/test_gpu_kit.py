@@ -17,9 +17,9 @@ STAGES = ("tests", "memory", "pilot", "bench", "study")
 @pytest.fixture(scope="module")
 def kit(registered, tmp_path_factory):
     """Build the kit with the embedded digits."""
-    from solo_ood import host
+    from solo_ood.host import installed
 
-    if host.generation() != "release":
+    if installed.generation() != "release":
         pytest.skip("the kit holds solo-learn 1.0.2")
     folder = tmp_path_factory.mktemp("gpu") / "kit"
     command = [sys.executable, "-W", "ignore", "tools/gpu/build.py", "--out", folder]

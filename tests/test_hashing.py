@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from solo_ood.hashing import hash_int, hash_tensor, uniform
+from solo_ood.selection.hashing import hash_int, hash_tensor, uniform
 
 N = 2**16
 

@@ -32,7 +32,7 @@ def python(code: str, *, site: Path | None = None, path: Path | None = None, cwd
 def test_registration_is_explicit_and_idempotent(tmp_path):
     code = """
 from solo.methods import METHODS
-import solo_ood, solo_ood.config
+import solo_ood, solo_ood.settings.schema
 assert "dino_ood" not in METHODS
 solo_ood.register(); solo_ood.register()
 from solo.methods.dino import DINO
@@ -44,7 +44,7 @@ print(METHODS["dino_ood"].__name__, issubclass(METHODS["dino_ood"], DINO))
 def test_foreign_class_of_the_same_name_is_an_error(registered, monkeypatch):
     from solo.methods import METHODS
 
-    from solo_ood.plugin import register
+    from solo_ood.training.plugin import register
 
     monkeypatch.setitem(METHODS, "dino_ood", METHODS["dino"])
     with pytest.raises(UserError, match="no other class of this name, got solo.methods.dino"):

@@ -57,7 +57,7 @@ def test_everything_is_the_runs(checkpoint, tmp_path):
 
 def test_the_batch_is_one_that_the_data_fill(checkpoint, tmp_path):
     """The host drops the last batch if it is not full: 64 of 50 images would train nothing."""
-    from solo_ood.preflight import check
+    from solo_ood.training.preflight import check
 
     given = f"pretrained_feature_extractor='{checkpoint}'"
     cfg = composed(given)
@@ -95,7 +95,7 @@ def test_a_run_on_the_digits_has_their_balanced_reference(checkpoint, tmp_path, 
 )
 def test_never_the_digits_instead(overrides, message, checkpoint):
     """What the run does not say is one line, before the host's program reads anything."""
-    from solo_ood.preflight import Preflight
+    from solo_ood.training.preflight import Preflight
 
     args = json.loads((checkpoint.parent / "args.json").read_text())
     args["data"]["no_labels"] = True
@@ -107,13 +107,13 @@ def test_never_the_digits_instead(overrides, message, checkpoint):
 
 
 def test_the_hosts_loaders_give_the_runs_crops(checkpoint, tmp_path):
-    from solo_ood import host
-    from solo_ood.host.linear_script import LinearScript
+    from solo_ood.host import installed
+    from solo_ood.training.linear_script import LinearScript
 
     cfg = composed(f"pretrained_feature_extractor='{checkpoint}'")
     LinearScript().on_job_start(cfg)
     folders = {"train_data_path": cfg.data.train_path, "val_data_path": cfg.data.val_path}
-    if host.generation() == "checkout":
+    if installed.generation() == "checkout":
         import torch
         from solo.data import classification_dataloader as loaders
         from solo.methods import linear
@@ -127,7 +127,7 @@ def test_the_hosts_loaders_give_the_runs_crops(checkpoint, tmp_path):
     for loader in given:
         images, _ = next(iter(loader))
         assert images.shape == (4, 3, 48, 48)
-    if host.generation() == "checkout":
+    if installed.generation() == "checkout":
         OmegaConf.update(cfg, "data.augmentations.crop_size", 24)
         LinearScript().on_job_start(cfg)  # a second job of the same process has its own size
         given = loaders.prepare_data("custom", **folders, batch_size=4, num_workers=0)
@@ -136,9 +136,9 @@ def test_the_hosts_loaders_give_the_runs_crops(checkpoint, tmp_path):
 
 
 def test_class_ids_are_those_of_the_reference(tmp_path, registered):
-    from solo_ood import host
+    from solo_ood.host import installed
 
-    if host.generation() != "release":
+    if installed.generation() != "release":
         pytest.skip("a checkout reads its folders itself")
     from solo_ood.host import release
 

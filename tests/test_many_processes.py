@@ -14,7 +14,7 @@ import pytest
 import torch
 from processes_run import GLOBAL_BATCH, digest
 
-from solo_ood.rare_queue import RareQueue
+from solo_ood.selection.rare_queue import RareQueue
 
 OOD = "++method_kwargs.ood."
 # Mixed batches keep all fresh rows, so their order is that of one process.

@@ -57,7 +57,7 @@ class PaperLoss(Callback):
     """Recompute DINO's loss from the crops alone, by the formula of the paper."""
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        from solo_ood import host
+        from solo_ood.host import networks
 
         _, crops, _ = batch
         for crop in crops:
@@ -65,8 +65,8 @@ class PaperLoss(Callback):
         self.crops = crops
         state = {k: v.clone() for k, v in module.state_dict().items()}
         with torch.no_grad():
-            student = [module.head(host.student(module)(x)) for x in crops]
-            teacher = [module.momentum_head(host.teacher(module)(x)) for x in crops[:2]]
+            student = [module.head(networks.student(module)(x)) for x in crops]
+            teacher = [module.momentum_head(networks.teacher(module)(x)) for x in crops[:2]]
         module.load_state_dict(state)  # BatchNorm's running statistics moved
         center = module.dino_loss_func.center
         temperature = module.dino_loss_func.teacher_temp_schedule[0]
@@ -99,7 +99,7 @@ class Batches(Callback):
     """Record the rows that reached the DINO step."""
 
     def setup(self, trainer, module, stage):
-        from solo_ood.method import MultiCropDINO
+        from solo_ood.training.method import MultiCropDINO
 
         self.indexes, self.sizes, self.targets_right = [], [], True
         self.step = step = MultiCropDINO.training_step
@@ -114,7 +114,7 @@ class Batches(Callback):
         MultiCropDINO.training_step = recorded
 
     def teardown(self, trainer, module, stage):
-        from solo_ood.method import MultiCropDINO
+        from solo_ood.training.method import MultiCropDINO
 
         MultiCropDINO.training_step = self.step
 
@@ -351,14 +351,14 @@ def test_crops_can_be_kept_instead_of_indexes(compose, build, trainer):
 
 
 def test_eval_features_leave_the_teacher_s_batchnorm_alone(compose, build):
-    from solo_ood import host
-    from solo_ood.teacher import eval_feats
+    from solo_ood.host import networks
+    from solo_ood.replay.eval_mode import eval_feats
 
     model = build(compose()).train()
     images = Images(8).images
-    before = {k: v.clone() for k, v in host.teacher(model).state_dict().items()}
-    alone = eval_feats(host.teacher(model), [images[:1]])[0]
-    together = eval_feats(host.teacher(model), [images])[0]
+    before = {k: v.clone() for k, v in networks.teacher(model).state_dict().items()}
+    alone = eval_feats(networks.teacher(model), [images[:1]])[0]
+    together = eval_feats(networks.teacher(model), [images])[0]
     torch.testing.assert_close(alone[0], together[0], rtol=1e-4, atol=1e-5)
-    assert host.teacher(model).training
-    assert all(torch.equal(v, before[k]) for k, v in host.teacher(model).state_dict().items())
+    assert networks.teacher(model).training
+    assert all(torch.equal(v, before[k]) for k, v in networks.teacher(model).state_dict().items())

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from solo_ood.mixing import drawn_order, mix
+from solo_ood.replay.mixing import drawn_order, mix
 
 MODES = ("replace", "append")
 SIDES = (6, 6, 4)  # two global crops and a local one

@@ -7,12 +7,12 @@ import torch
 from far_device import Far, FarDevice, HostWaited, move
 from lightning.pytorch import Callback, seed_everything
 
-from solo_ood import rare_replay
-from solo_ood.choices import SCORERS, THRESHOLDS
-from solo_ood.config import parse
-from solo_ood.mixing import drawn_order, mix
-from solo_ood.scorers import ExemplarScorer
-from solo_ood.selection import RareSelector
+from solo_ood.replay import mixin
+from solo_ood.replay.mixing import drawn_order, mix
+from solo_ood.selection.scorers import ExemplarScorer
+from solo_ood.selection.selector import RareSelector
+from solo_ood.settings.choices import SCORERS, THRESHOLDS
+from solo_ood.settings.schema import parse
 
 BATCH, RARE, DIM, STEPS = 16, 4, 8, 25
 # `_send` is where scores go to (pinned) host memory; nothing else may copy there.
@@ -121,8 +121,8 @@ class ErrorsInOurParts(Callback):
 
     def on_train_start(self, trainer, module):
         self.checked = 0
-        self.mix = rare_replay.mix
-        rare_replay.mix = self.checking(rare_replay.mix)
+        self.mix = mixin.mix
+        mixin.mix = self.checking(mixin.mix)
         module._select = self.checking(module._select)
 
     def checking(self, call):
@@ -138,7 +138,7 @@ class ErrorsInOurParts(Callback):
         return checked
 
     def on_train_end(self, trainer, module):
-        rare_replay.mix = self.mix
+        mixin.mix = self.mix
 
 
 @needs_gpu

@@ -16,7 +16,6 @@ from lightning.pytorch import Callback
 from PIL import ExifTags, Image
 from short_runs import AT_ONCE
 
-from solo_ood import plots
 from solo_ood.cli import main
 from solo_ood.data.bdd import pair
 from solo_ood.data.images import read_splits
@@ -24,7 +23,8 @@ from solo_ood.embedding.copies import copies_note, has_equal
 from solo_ood.embedding.embedder import Embedder
 from solo_ood.embedding.extract import ExtractConfig, covered, embed
 from solo_ood.embedding.networks import make_embedder
-from solo_ood.preflight import expand_home
+from solo_ood.pages import plots
+from solo_ood.training.preflight import expand_home
 
 QUICK = [
     *("--image-size", "32", "--bootstrap", "20", "--repeats", "1", "--draws", "2"),

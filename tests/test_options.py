@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from solo_ood import command_line
+from solo_ood.benchmark.options import Data, MeasureOptions, Networks
+from solo_ood.benchmark.plan import Plan
+from solo_ood.benchmark.run import measure_detectors
 from solo_ood.cli import COMMANDS, main
 from solo_ood.cli import parse as parse_command
-from solo_ood.detection.options import Data, MeasureOptions, Networks
-from solo_ood.detection.plan import Plan
-from solo_ood.detection.run import measure_detectors
 from solo_ood.embedding.options import ExtractConfig
 from solo_ood.errors import UserError
 from solo_ood.evaluation.options import EvaluateOptions
-from solo_ood.options import check, group, option, options_in
+from solo_ood.options import command_line
+from solo_ood.options.field import check, group, option, options_in
 
 
 @dataclass(frozen=True)

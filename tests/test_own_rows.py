@@ -7,7 +7,7 @@ import torch
 from selection_streams import B, common, make, step
 from torch import Tensor
 
-from solo_ood.scorers import KNNScorer
+from solo_ood.selection.scorers import KNNScorer
 
 D, N = 6, 40
 

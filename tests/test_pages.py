@@ -11,10 +11,9 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from solo_ood import plots
-from solo_ood.detection import pictures
-from solo_ood.detection.measure import Scores
-from solo_ood.pages import glossary, page
+from solo_ood.benchmark import charts
+from solo_ood.benchmark.measure import Scores
+from solo_ood.pages import glossary, page, plots
 from solo_ood.pages.parts import Column, Table, number_cell, panel
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,12 +69,12 @@ def figures() -> dict[str, Figure]:
     rng = np.random.default_rng(0)
     rare = np.arange(60) % 5 == 0
     one = Scores("knn", 50, [np.linspace(0, 1, 11)], [rng.normal(size=60) + rare])
-    plane = pictures.plane({"net": rng.normal(size=(60, 8))}, "pca")
+    plane = charts.plane({"net": rng.normal(size=(60, 8))}, "pca")
     curves = {name: ([1, 2], [3.0, 4.0]) for name in plots.CURVE_AXES}
     return {
-        "scatter": pictures.scatter(plane, rare, "title"),
-        "histograms": pictures.histograms([one] * 4, rare, (0.9, 0.8), "title"),
-        "curves": pictures.curves([one] * 8, rare, "title"),
+        "scatter": charts.scatter(plane, rare, "title"),
+        "histograms": charts.histograms([one] * 4, rare, (0.9, 0.8), "title"),
+        "curves": charts.curves([one] * 8, rare, "title"),
         "scores": plots.score_histogram([1, 2, 3], 2.0, "title", "note"),
         "training": plots.training_curves(curves, {"ood/lift": ("random picks", 1.0)}),
     }

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, random_split
 
-from solo_ood.data.tail import targets_of
 from solo_ood.errors import UserError
-from solo_ood.exemplars import Exemplars
-from solo_ood.positions import path_of
-from solo_ood.rare_queue import RareQueue
-from solo_ood.replay import RareLoader
+from solo_ood.replay.exemplars import Exemplars
+from solo_ood.replay.positions import path_of
+from solo_ood.replay.rare_loader import RareLoader
+from solo_ood.selection.classes import targets_of
+from solo_ood.selection.rare_queue import RareQueue
 
 
 class Indexed(Dataset):

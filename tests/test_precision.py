@@ -10,9 +10,9 @@ from lightning.pytorch import seed_everything
 from short_runs import SOON
 from torch.utils.data import DataLoader, Dataset
 
-from solo_ood.choices import THRESHOLDS
-from solo_ood.config import OODConfig, ScorerConfig, ThresholdConfig
-from solo_ood.selection import RareSelector
+from solo_ood.selection.selector import RareSelector
+from solo_ood.settings.choices import THRESHOLDS
+from solo_ood.settings.schema import OODConfig, ScorerConfig, ThresholdConfig
 
 OOD = "++method_kwargs.ood."
 HALF = ("bf16-mixed", "bf16-true")

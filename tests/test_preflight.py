@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from PIL import Image
 from warm_host import warm_host
 
-from solo_ood import preflight
-from solo_ood.config import OODConfig, ThresholdConfig, samples_before_first_flag
 from solo_ood.errors import UserError
+from solo_ood.settings.schema import OODConfig, ThresholdConfig, samples_before_first_flag
+from solo_ood.training import preflight
 
 OOD = "++method_kwargs.ood."
 QUICK = ("data.num_workers=0", "augmentations.1.num_crops=0", "augmentations.1.crop_size=32",

@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from solo_ood.choices import SCORERS, THRESHOLDS
-from solo_ood.config import ScorerConfig, parse, release_level
-from solo_ood.rare_queue import RareQueue
-from solo_ood.scorers import ExemplarScorer, Scorer, make_scorer
-from solo_ood.selection import RareSelector
-from solo_ood.threshold import QuotaThreshold, make_threshold
+from solo_ood.selection.rare_queue import RareQueue
+from solo_ood.selection.scorers import ExemplarScorer, Scorer, make_scorer
+from solo_ood.selection.selector import RareSelector
+from solo_ood.selection.threshold import QuotaThreshold, make_threshold
+from solo_ood.settings.choices import SCORERS, THRESHOLDS
+from solo_ood.settings.schema import ScorerConfig, parse, release_level
 
 D, CLASSES = 4, 3
 REAL = ("knn", "mahalanobis", "exemplar")

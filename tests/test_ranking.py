@@ -16,7 +16,12 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from solo_ood.evaluation.ranking import bootstrap, ranking_metrics, threshold_metrics, top_lift
+from solo_ood.evaluation.ranking import (
+    bootstrap,
+    ranking_metrics,
+    threshold_metrics,
+    top_lift,
+)
 
 SIZE = st.integers(2, 60)
 

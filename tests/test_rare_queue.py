@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from solo_ood.rare_queue import LEFT, RareQueue
+from solo_ood.selection.rare_queue import LEFT, RareQueue
 
 indexes = st.lists(st.integers(0, 12), max_size=9)
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from solo_ood.benchmark.regions import Regions, read_boxes
 from solo_ood.data.bdd import VOID
 from solo_ood.data.images import read_splits
 from solo_ood.data.rare import RareDefinition
-from solo_ood.detection.regions import Regions, read_boxes
 
 PERSON = RareDefinition("person", (11,), 0.1, 0.1)
 BOTH = RareDefinition("person+bicycle", (11, 18), 0.1, 0.1)

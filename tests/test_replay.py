@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from solo_ood.rare_queue import RareQueue
-from solo_ood.replay import RareLoader
+from solo_ood.replay.rare_loader import RareLoader
+from solo_ood.selection.rare_queue import RareQueue
 
 
 class Augmented(Dataset):

@@ -13,7 +13,7 @@ from selenium.webdriver.common.by import By
 from user_run import COUNTS, pictures, train
 
 from solo_ood.evaluation.data import facts
-from solo_ood.report import report
+from solo_ood.runs.report import report
 
 EAGER = [
     "method_kwargs.ood.scorer.min_samples=8",
@@ -123,8 +123,8 @@ def test_a_run_that_is_off(trained, tmp_path):
 
 
 def test_a_slash_in_the_name(trained, tmp_path):
-    from solo_ood.export import export
-    from solo_ood.run_files import find_run
+    from solo_ood.host.run_folder import find_run
+    from solo_ood.runs.export import export
 
     run = trained("name=group/first")
     assert "DINO loss" in report(run, tmp_path)
@@ -157,7 +157,7 @@ def test_lightnings_own_metrics_are_found(run, tmp_path):
 
 
 def test_relative_paths_count_from_where_the_run_was_started(run, data, tmp_path, monkeypatch):
-    from solo_ood.run_files import find_run
+    from solo_ood.host.run_folder import find_run
 
     project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
     moved = project / "trained_models/dino_ood/0"
@@ -174,7 +174,7 @@ def test_relative_paths_count_from_where_the_run_was_started(run, data, tmp_path
 
 
 def test_classes_have_their_names(trained, tmp_path, monkeypatch):
-    from solo_ood import plots
+    from solo_ood.pages import plots
 
     captions = []
     sheet = plots.contact_sheet
@@ -236,7 +236,7 @@ def test_files_that_are_gone_do_not_end_the_report(trained, data, tmp_path):
 
 
 def test_the_scores_picture_says_what_it_counts(trained, tmp_path, monkeypatch):
-    from solo_ood import plots
+    from solo_ood.pages import plots
 
     seen = []
     monkeypatch.setattr(plots, "save", lambda figure, path: seen.append(figure) or path)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from solo_ood.ring import Ring
+from solo_ood.selection.ring import Ring
 
 NAN, INF = float("nan"), float("inf")
 value = st.one_of(st.floats(-100, 100, width=32), st.sampled_from([NAN, INF, -INF]))

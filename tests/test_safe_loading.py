@@ -22,12 +22,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from solo_ood import host
 from solo_ood.cli import main
 from solo_ood.data.digits import digits_lt
 from solo_ood.embedding.store import EmbeddingStore
-from solo_ood.loading import load
-from solo_ood.selection import STATE_KEY, STATE_VERSION
+from solo_ood.files.checkpoint import load
+from solo_ood.host import installed
+from solo_ood.selection.selector import STATE_KEY, STATE_VERSION
 
 SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 REFUSED = r"Error: (checkpoint|weights) .*evil\S*: expected .*, got .*which may run code when it is"
@@ -68,8 +68,8 @@ def run(tmp_path_factory, compose, build, loader, trainer) -> Path:
         folder = tmp_path_factory.mktemp("run")
         cfg = compose(f"checkpoint.dir={folder}", "max_epochs=1", "data.val_path=null")
         cfg.limit_train_batches, cfg.enable_progress_bar = 8, False
-        if host.generation() == "release":
-            from solo_ood.host.runs import pretrain
+        if installed.generation() == "release":
+            from solo_ood.training.release_programs import pretrain
 
             folder = pretrain(cfg)
         else:
@@ -99,7 +99,7 @@ def evil(run: Path, tmp_path: Path, marker: Path) -> Path:
 
 
 def release_only() -> None:
-    if host.generation() != "release":
+    if installed.generation() != "release":
         pytest.skip("scripts/ is for solo-learn 1.0.2; a checkout has its own scripts")
 
 
@@ -417,7 +417,7 @@ def test_evaluation_scripts_run_nothing(evil, tmp_path, monkeypatch):
 
 def test_weights_of_another_network_are_one_clear_line(run, tmp_path):
     release_only()
-    from solo_ood.host.runs import load_network
+    from solo_ood.training.release_programs import load_network
 
     args = json.loads((run / "args.json").read_text())
     shutil.copy(checkpoint_of(run), tmp_path / "run.ckpt")
@@ -443,7 +443,7 @@ CHANGES = {
 
 def changed(run: Path, folder: Path, change: Callable[[str, str], str | None]) -> Path:
     """Copy a run with other keys in its checkpoint."""
-    core = {"release": "encoder.", "checkout": "backbone."}[host.generation()]
+    core = {"release": "encoder.", "checkout": "backbone."}[installed.generation()]
     folder.mkdir()
     shutil.copy(run / "args.json", folder)
     content = torch.load(checkpoint_of(run), weights_only=True)
@@ -461,7 +461,7 @@ def test_what_lacks_a_tensor_is_not_evaluated_or_written_on(change, run, tmp_pat
         with pytest.raises(SystemExit, match=lacks):
             main(["export", str(path), str(tmp_path / "out"), "--weights", weights])
     assert not (tmp_path / "out").exists()
-    if host.generation() == "release":
+    if installed.generation() == "release":
         monkeypatch.chdir(tmp_path)
         for weights in ("student", "teacher"):
             knn = ("--pretrained_checkpoint_dir", path.parent, "--weights", weights)
@@ -476,7 +476,7 @@ def test_what_lacks_a_tensor_is_not_evaluated_or_written_on(change, run, tmp_pat
 @pytest.mark.parametrize("weights", ["student", "teacher"])
 def test_names_of_the_other_generation_are_the_same_network(weights, run, tmp_path):
     release_only()
-    from solo_ood.host.runs import load_network
+    from solo_ood.training.release_programs import load_network
 
     renamed = changed(run, tmp_path / "a", lambda key, core: key.replace(core, "backbone."))
     wanted = load_network(checkpoint_of(run), weights)[0].state_dict()
@@ -509,7 +509,7 @@ def test_resuming_runs_nothing(evil, tiny, tmp_path, monkeypatch):
 
 def test_resuming_from_what_auto_resume_finds_runs_nothing(evil, compose):
     release_only()
-    from solo_ood.host.runs import pretrain
+    from solo_ood.training.release_programs import pretrain
 
     cfg = compose(f"checkpoint.dir={evil.parent}", "data.val_path=null")
     cfg.auto_resume.enabled = True

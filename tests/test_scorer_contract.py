@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from solo_ood.config import ScorerConfig
 from solo_ood.errors import UserError
-from solo_ood.scorers import ExemplarScorer, Scorer, make_scorer
+from solo_ood.selection.scorers import ExemplarScorer, Scorer, make_scorer
+from solo_ood.settings.schema import ScorerConfig
 
 D, CLASSES = 6, 3
 REAL = ("knn", "mahalanobis", "exemplar")

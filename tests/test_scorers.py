@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from solo_ood.errors import UserError
-from solo_ood.scorers import (
+from solo_ood.selection.scorers import (
     ExemplarScorer,
     KNNScorer,
     MahalanobisScorer,

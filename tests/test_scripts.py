@@ -31,9 +31,9 @@ def pretrain(*overrides, cwd):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, registered, tiny):
     """Train with ``main_pretrain.py --config-name dino_ood``; return the run's folder."""
-    from solo_ood import host
+    from solo_ood.host import installed
 
-    if host.generation() != "release":
+    if installed.generation() != "release":
         pytest.skip("scripts/ is for solo-learn 1.0.2; a checkout has its own scripts")
     folder = tmp_path_factory.mktemp("run")
     code, out, err = pretrain(*tiny, "+limit_train_batches=40", cwd=folder)
@@ -149,7 +149,7 @@ def test_report_writes_a_summary_and_pictures(run):
 
 @pytest.mark.parametrize("weights", ["teacher", "student"])
 def test_exported_checkpoint_is_plain_dino(weights, run, tmp_path, registered):
-    from solo_ood.host.runs import load_network
+    from solo_ood.training.release_programs import load_network
 
     code, out, err = call(
         SOLO_OOD, "export", checkpoint_of(run), tmp_path, "--weights", weights, cwd=run
@@ -169,7 +169,7 @@ def test_exported_checkpoint_is_plain_dino(weights, run, tmp_path, registered):
 
 
 def test_the_lines_of_the_readme_load_the_exported_teacher_into_timm(run, tmp_path, registered):
-    from solo_ood.host.runs import load_network
+    from solo_ood.training.release_programs import load_network
 
     blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), flags=re.S)
     (code,) = (block for block in blocks if "timm" in block)

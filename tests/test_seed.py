@@ -9,9 +9,9 @@ import short_runs
 import torch
 from lightning.pytorch import Callback, seed_everything
 
-from solo_ood.config import parse
-from solo_ood.hashing import hash_int
-from solo_ood.selection import RareSelector
+from solo_ood.selection.hashing import hash_int
+from solo_ood.selection.selector import RareSelector
+from solo_ood.settings.schema import parse
 
 OOD = "++method_kwargs.ood."
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from selection_streams import B, common, make, step, warm
 
-from solo_ood.summary import detector_lines
+from solo_ood.runs.summary import detector_lines
 
 
 @pytest.mark.parametrize("name", ["knn", "random"])

@@ -11,9 +11,9 @@ import torch
 from selection_streams import B, D, common, make, step, warm
 from torch import Tensor
 
-from solo_ood.choices import SCORERS
-from solo_ood.scorers import ExemplarScorer
-from solo_ood.selection import RareSelector
+from solo_ood.selection.scorers import ExemplarScorer
+from solo_ood.selection.selector import RareSelector
+from solo_ood.settings.choices import SCORERS
 
 
 def plain(state: Any) -> Any:

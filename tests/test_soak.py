@@ -16,9 +16,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from solo_ood.config import parse
-from solo_ood.scorers import ExemplarScorer
-from solo_ood.selection import RareSelector
+from solo_ood.selection.scorers import ExemplarScorer
+from solo_ood.selection.selector import RareSelector
+from solo_ood.settings.schema import parse
 
 B, D, CAPACITY, RATIO, BLOCK = 16, 32, 64, 4, 64
 WARM_UP = 200  # steps until the reference, the window and the queue are full

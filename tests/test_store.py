@@ -13,7 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from solo_ood.embedding.store import DONE, MISSING, UNREADABLE, EmbeddingStore, describe, store_key
+from solo_ood.embedding.store import (
+    DONE,
+    MISSING,
+    UNREADABLE,
+    EmbeddingStore,
+    describe,
+    store_key,
+)
 
 SHAPES = {"pooled": ((3,), "float32"), "patches": ((2, 4), "float16")}
 

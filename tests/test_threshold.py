@@ -13,9 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from solo_ood.choices import THRESHOLDS
-from solo_ood.config import ThresholdConfig, block_size
-from solo_ood.threshold import WINDOW, FixedThreshold, QuotaThreshold, Threshold, make_threshold
+from solo_ood.selection.threshold import (
+    WINDOW,
+    FixedThreshold,
+    QuotaThreshold,
+    Threshold,
+    make_threshold,
+)
+from solo_ood.settings.choices import THRESHOLDS
+from solo_ood.settings.schema import ThresholdConfig, block_size
 
 NAN, INF = float("nan"), float("inf")
 BATCHES = (8, 24, 96, 384, 768, 1536, 8192)

@@ -28,11 +28,11 @@ def train(folder, compose, build, loader, trainer, *overrides, epochs=1):
     """Train for 6 steps an epoch as the host's program does; return the run's folder."""
     from lightning.pytorch.loggers import CSVLogger
 
-    from solo_ood import host
+    from solo_ood.host import installed
 
     cfg = compose("data.dataset=custom", f"checkpoint.dir={folder}", *overrides)
     logs = folder / cfg.method
-    if host.generation() == "release":
+    if installed.generation() == "release":
         from solo_ood.host.release import checkpointer
 
         saver = checkpointer(cfg)

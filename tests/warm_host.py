@@ -55,9 +55,9 @@ def script() -> Path:
     """The ``main_pretrain.py`` of the installed host, ours for the release."""
     import solo
 
-    from solo_ood import host
+    from solo_ood.host import installed
 
-    if host.generation() == "release":
+    if installed.generation() == "release":
         return REPOSITORY / "scripts/main_pretrain.py"
     return Path(solo.__file__).resolve().parent.parent / "main_pretrain.py"
 
@@ -231,10 +231,11 @@ def _serve() -> None:
     import lightning.pytorch  # noqa: F401
     import solo.methods  # noqa: F401
 
-    from solo_ood import host, method  # noqa: F401
+    from solo_ood.host import installed
+    from solo_ood.training import method  # noqa: F401
 
-    if host.generation() == "release":
-        import solo_ood.host.runs  # noqa: F401
+    if installed.generation() == "release":
+        import solo_ood.training.release_programs  # noqa: F401
     else:
         import solo.data.pretrain_dataloader
         import solo.utils.checkpointer  # noqa: F401

@@ -19,18 +19,18 @@ from pathlib import Path
 
 import torch
 
-from solo_ood.cli import user_errors
+from solo_ood.console import user_errors
 
 with user_errors():
-    from solo_ood import host
+    from solo_ood.host import installed
 
-    host.require_release()
+    installed.require_release()
 
 from speed import growth, memory, parts, processes, steps
 from speed.report import Progress, Report, Row, load, machine
 from speed.setups import ARMS, DEFAULT, SETUPS, STOCK, Setup, write_pictures
 
-from solo_ood.plugin import register
+from solo_ood.training.plugin import register
 
 # Rounds relative to --rounds: a step at 224 pixels takes several times as long as one at 32.
 EFFORT = {"resnet18 at 224": 0.3, "vit_tiny at 224, 4 x 96": 0.3}

@@ -22,9 +22,9 @@ from sklearn.covariance import ShrunkCovariance
 from sklearn.neighbors import NearestNeighbors
 from timing import medians
 
-from solo_ood.config import ScorerConfig
 from solo_ood.pages import markdown
-from solo_ood.scorers import ExemplarScorer, Scorer, make_scorer
+from solo_ood.selection.scorers import ExemplarScorer, Scorer, make_scorer
+from solo_ood.settings.schema import ScorerConfig
 
 # A network of each feature size: what is scored has to be embedded first.
 NETWORKS = {384: "vit_small_patch16_224", 768: "vit_base_patch16_224", 2048: "resnet50"}

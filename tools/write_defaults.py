@@ -1,4 +1,4 @@
-"""Write ``configs/ood/default.yaml``, the defaults as Hydra sees them, from ``solo_ood/config.py``.
+"""Write ``configs/ood/default.yaml``, the defaults as Hydra sees them, from ``settings/schema.py``.
 
 ``python tools/write_defaults.py`` after every change of the schema; a test compares the two.
 """
@@ -13,14 +13,14 @@ from typing import Any
 
 import yaml
 
-from solo_ood.config import OODConfig
-from solo_ood.setting import help_of
+from solo_ood.settings.field import help_of
+from solo_ood.settings.schema import OODConfig
 
 TARGET = Path(__file__).resolve().parent.parent / "configs" / "ood" / "default.yaml"
 HEADER = """\
 # @package method_kwargs.ood
-# Made from solo_ood/config.py by tools/write_defaults.py: every key of the method, so that each
-# can be overridden without a `+`. In the defaults list of a config of your own it is
+# Made from solo_ood/settings/schema.py by tools/write_defaults.py: every key of the method, so that
+# each can be overridden without a `+`. In the defaults list of a config of your own it is
 # `- ood: default`, before `_self_`; on the command line `+ood=default`.
 """
 

@@ -1,1 +1,1 @@
-"""Data that needs no download, and the tail of any labelled data set."""
+"""Data sets: their layouts, labels and images, and which of these are rare."""

@@ -153,7 +153,7 @@ def pixel_shares(masks: Sequence[Path], what: str) -> tuple[np.ndarray, dict[str
     The share is of all pixels of the image, void ones included. A mask that cannot be used has a
     row of zeros. Masks are decoded by threads, with a progress bar.
     """
-    from solo_ood.bars import counting_bar
+    from solo_ood.console import counting_bar
 
     shares = np.zeros((len(masks), len(CLASSES)), dtype=np.float32)
     bad: dict[str, str] = {}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from solo_ood import atomic
-from solo_ood.cache import cache_folder
 from solo_ood.data.tail import exponential_counts
 from solo_ood.errors import UserError
+from solo_ood.files import atomic
+from solo_ood.files.cache import cache_folder
 
 SPLITS = ("train", "reference", "val")
 IMBALANCE = 20

@@ -9,7 +9,7 @@ from pathlib import Path
 from solo_ood.data.labels import Labelled, join
 from solo_ood.data.names import clean, split_of
 from solo_ood.errors import UserError
-from solo_ood.text import user_path
+from solo_ood.files.text import user_path
 
 SUFFIXES = (".csv", ".tsv")
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from solo_ood.data.images import Split
 from solo_ood.data.names import clean
-from solo_ood.data.tail import rare_classes
 from solo_ood.errors import UserError, shown, unknown_name
+from solo_ood.selection.classes import rare_classes
 
 # Recomputed from the poster's accuracies, precisions and recalls, the same in all its rows.
 POSTER_BASE_RATE = 0.1914

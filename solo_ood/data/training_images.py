@@ -10,8 +10,8 @@ from typing import Any
 from torch.utils.data import Subset
 
 from solo_ood.data.pixels import Levels, load
-from solo_ood.data.rows import paths_of
 from solo_ood.data.survey import spread, survey
+from solo_ood.replay.rows import paths_of
 
 LOOKED_AT = 100  # images of a data set, evenly spread
 

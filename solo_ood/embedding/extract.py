@@ -16,14 +16,20 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from solo_ood.bars import counting_bar
+from solo_ood.console import counting_bar
 from solo_ood.data.images import Split
 from solo_ood.data.pixels import Unreadable, load, reading
 from solo_ood.data.survey import most_frequent, survey
 from solo_ood.embedding.devices import predicting
 from solo_ood.embedding.networks import Embedder
 from solo_ood.embedding.options import SIDE, ExtractConfig
-from solo_ood.embedding.store import MISSING, UNREADABLE, EmbeddingStore, describe, store_key
+from solo_ood.embedding.store import (
+    MISSING,
+    UNREADABLE,
+    EmbeddingStore,
+    describe,
+    store_key,
+)
 from solo_ood.errors import UserError
 
 LARGEST = 64  # times the area that is seen: an image of 1 x 60000 pixels is not scaled whole

@@ -14,8 +14,8 @@ from torch import nn
 from solo_ood.embedding.embedder import Embedder
 from solo_ood.embedding.weights import CHOOSE, SAME_RUN, load_file
 from solo_ood.errors import UserError, unknown_name
+from solo_ood.files.text import user_path
 from solo_ood.host.backbones import read_trained
-from solo_ood.text import user_path
 
 OFFICIAL = {
     "dino_vits16": "vit_small_patch16_224.dino",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from solo_ood.cache import cache_folder
-from solo_ood.options import option
+from solo_ood.files.cache import cache_folder
+from solo_ood.options.field import option
 
 SIDE = 224  # pixels, of most data
 

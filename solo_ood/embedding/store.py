@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from solo_ood import atomic
 from solo_ood.errors import UserError
+from solo_ood.files import atomic
 
 MISSING, DONE, UNREADABLE = 0, 1, 2
 

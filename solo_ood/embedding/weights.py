@@ -19,7 +19,7 @@ from solo_ood.embedding.leftovers import (
 from solo_ood.embedding.matching import Match, Target, flaw
 from solo_ood.embedding.places import WHICH, Found, beside, by_role, choose, find, tables
 from solo_ood.errors import UserError, unknown_name
-from solo_ood.loading import Unreadable, read
+from solo_ood.files.checkpoint import Unreadable, read
 
 REMEDY = "Name the architecture that the file was saved from."
 CHOOSE = ":{}"  # of solo-ood measure, after the file

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from solo_ood.data.images import Split, read_splits
-from solo_ood.data.tail import class_groups
 from solo_ood.errors import UserError
+from solo_ood.selection.classes import class_groups
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from solo_ood.bars import counting_bar
+from solo_ood.console import counting_bar
 from solo_ood.data.labels import file_key
 from solo_ood.embedding.devices import check_devices, is_first_process
 from solo_ood.embedding.embedder import Embedder
@@ -23,11 +23,10 @@ from solo_ood.evaluation.figures import Figure
 from solo_ood.evaluation.groups import grouped_accuracy
 from solo_ood.evaluation.options import WEIGHTS, EvaluateOptions
 from solo_ood.evaluation.probes import CS, knn_predictions, linear_probe
-from solo_ood.export import state_dict_of
-from solo_ood.loading import load
-from solo_ood.options import check
-from solo_ood.output import check_writable
-from solo_ood.run_files import RunFiles, find_run
+from solo_ood.files.checkpoint import load, state_dict_of
+from solo_ood.files.output import check_writable
+from solo_ood.host.run_folder import RunFiles, find_run
+from solo_ood.options.field import check
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from solo_ood.data.image_folder import image_folder
-from solo_ood.data.tail import class_groups
 from solo_ood.errors import UserError
+from solo_ood.selection.classes import class_groups
 
 
 def groups_of(tail_path: str | None, reference_path: str | None = None) -> dict[str, list[int]]:

@@ -10,7 +10,7 @@ from solo_ood.errors import UserError
 from solo_ood.evaluation.data import read, shown
 from solo_ood.evaluation.figures import LABELS, Figure, saved
 from solo_ood.evaluation.groups import format_groups
-from solo_ood.run_files import RunFiles, same_folder
+from solo_ood.host.run_folder import RunFiles, same_folder
 
 
 def evaluation_lines(run: RunFiles) -> list[str]:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from solo_ood.embedding.options import ExtractConfig
-from solo_ood.options import LARGEST_SEED, group, option
+from solo_ood.options.field import LARGEST_SEED, group, option
 
 METHODS = ("knn", "linear")
 WEIGHTS = ("teacher", "student")

@@ -12,12 +12,12 @@ from typing import Any
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import nn
 
-from solo_ood import host
 from solo_ood.errors import UserError, unknown_name
-from solo_ood.run_args import has_args, read_args, settings_folder
+from solo_ood.host import installed
+from solo_ood.host.run_args import has_args, read_args, settings_folder
 
 # What the hosts normalise each data set with; for others, augmentations.0.mean and .std, or this.
-_NORMALISATION: dict[host.Generation, dict[str, tuple[Any, Any]]] = {
+_NORMALISATION: dict[installed.Generation, dict[str, tuple[Any, Any]]] = {
     "checkout": {
         "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
         "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
@@ -53,7 +53,7 @@ class Trained:
     cifar: bool
     kwargs: dict[str, Any]
     dataset: str | None
-    trained_by: host.Generation = "checkout"
+    trained_by: installed.Generation = "checkout"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
@@ -94,7 +94,7 @@ class Trained:
         known = _backbones(self.method)
         if self.name not in known:
             raise unknown_name("backbone of the installed host", self.name, known)
-        if self.name.startswith("swin") and self.cifar and host.generation() == "release":
+        if self.name.startswith("swin") and self.cifar and installed.generation() == "release":
             kwargs["window_size"] = 4
         network: Any = known[self.name](**kwargs)
         if self.name.startswith("resnet"):
@@ -128,7 +128,7 @@ def read_trained(checkpoint: Path) -> Trained:
         data = (args.get("config") or args).get("data") or {}
         dataset = args.get("dataset") or data.get("dataset")
         cifar = kwargs.pop("cifar", dataset in ("cifar10", "cifar100"))
-        by: host.Generation = "release" if "encoder" in args else "checkout"
+        by: installed.Generation = "release" if "encoder" in args else "checkout"
         mean, std = _given_normalisation(args.get("config") or args)
         return Trained(name, args["method"], cifar, kwargs, dataset, by, mean, std)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -152,7 +152,7 @@ def _given_normalisation(
 
 
 def _backbones(method: str) -> dict[str, Callable[..., nn.Module]]:
-    if host.generation() == "checkout":
+    if installed.generation() == "checkout":
         from solo.methods.base import BaseMethod
 
         return {name: partial(make, method) for name, make in BaseMethod._BACKBONES.items()}

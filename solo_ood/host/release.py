@@ -20,13 +20,13 @@ from solo.utils.pretrain_dataloader import (
 )
 from torch.utils.data import DataLoader
 
-from solo_ood import host
 from solo_ood.data.image_folder import image_folder
 from solo_ood.data.training_images import show_all_bits
 from solo_ood.errors import UserError, unknown_name
-from solo_ood.preflight.steps import num_processes
-from solo_ood.run_args import NAME
-from solo_ood.run_files import find_run
+from solo_ood.host import networks
+from solo_ood.host.arguments import num_processes
+from solo_ood.host.run_args import NAME
+from solo_ood.host.run_folder import find_run
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.228, 0.224, 0.225)
 
@@ -189,7 +189,7 @@ def eval_loaders(
     Raises:
         UserError: if ``val_path`` has classes that ``train_path`` does not have.
     """
-    transform = host.eval_transform(size, normalise)
+    transform = networks.eval_transform(size, normalise)
     train, val = (image_folder(path, transform) for path in (train_path, val_path))
     unknown = sorted(set(val.classes) - set(train.classes))
     if unknown:

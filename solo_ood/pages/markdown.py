@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from solo_ood.text import printable
+from solo_ood.files.text import printable
 
 _BAR = re.compile(r"(\\*)\|")
 

@@ -19,9 +19,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
+from solo_ood.files.text import printable
 from solo_ood.pages import glossary
 from solo_ood.pages.parts import Gallery, Picture, Scatter, Table
-from solo_ood.text import printable
 
 TEMPLATES = Path(__file__).parent / "templates"
 

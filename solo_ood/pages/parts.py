@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from solo_ood.files.text import printable
 from solo_ood.pages import glossary
-from solo_ood.text import printable
 
 Mark = tuple[float, float, float, float]  # left, top, width and height in % of an image
 

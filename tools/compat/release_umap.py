@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from solo.utils.auto_umap import AutoUMAP
 
 from solo_ood.host import release
-from solo_ood.host.runs import pretrain
+from solo_ood.training.release_programs import pretrain
 
 
 @hydra.main(version_base="1.2")

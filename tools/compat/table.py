@@ -10,7 +10,7 @@ from typing import Any
 from compat.cells import COLUMNS, LAUNCHER
 from compat.environments import SHOWN
 from compat.hosts import HOSTS
-from solo_ood import atomic
+from solo_ood.files import atomic
 from solo_ood.pages import markdown
 
 START = "<!-- compatibility: made by make compatibility -->"

@@ -29,8 +29,8 @@ import numpy as np
 import torch
 
 from solo_ood.data.longtail import longtail
-from solo_ood.data.tail import class_groups
 from solo_ood.pages import markdown
+from solo_ood.selection.classes import class_groups
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 OOD = "method_kwargs.ood."

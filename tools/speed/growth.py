@@ -8,9 +8,9 @@ from collections.abc import Callable
 import torch
 from timing import medians
 
-from solo_ood.config import OODConfig, parse
-from solo_ood.scorers import ExemplarScorer
-from solo_ood.selection import RareSelector
+from solo_ood.selection.scorers import ExemplarScorer
+from solo_ood.selection.selector import RareSelector
+from solo_ood.settings.schema import OODConfig, parse
 from speed.report import Progress, Row, duration
 from speed.setups import synchronise
 

@@ -58,7 +58,7 @@ def _synchronisations(run: Any, steps: int) -> float:
 def main() -> None:
     from lightning.pytorch import seed_everything
 
-    from solo_ood.plugin import register
+    from solo_ood.training.plugin import register
     from speed.setups import SETUPS, build_model, config, decoded_loader
     from speed.turns import Turns
 

@@ -11,8 +11,8 @@ from typing import Any
 from lightning.pytorch import seed_everything
 from lightning.pytorch.profilers import SimpleProfiler
 
-from solo_ood import rare_replay
 from solo_ood.host import release
+from solo_ood.replay import mixin
 from speed.report import Progress, Row, duration, percent
 from speed.setups import Setup, build_model, config, decoded_loader, synchronise
 from speed.turns import Turns
@@ -124,14 +124,14 @@ def shares(
     # Without workers nothing is waited for: on a CPU, what other programs do need not count.
     busy = device == "cpu"
     watched = watch(run.model, device, time.process_time if busy else time.perf_counter)
-    mix = rare_replay.mix
+    mix = mixin.mix
     try:
-        watched.wrap(rare_replay, "mix", "mix")
+        watched.wrap(mixin, "mix", "mix")
         run.take(warm)
         watched.clear()
         total = sum(step.cpu if busy else step.wall for step in run.take(steps))
     finally:
-        rare_replay.mix = mix
+        mixin.mix = mix
     seconds = dict(watched.seconds)
     run.close()
     progress.say(f"parts of {setup.name}, {arm}")

@@ -31,7 +31,7 @@ def gathering(setup: str, arm: str, pictures: Path, steps: int) -> Row:
 def main() -> None:
     from lightning.pytorch import Callback, Trainer, seed_everything
 
-    from solo_ood.plugin import register
+    from solo_ood.training.plugin import register
     from speed.parts import Stopwatch, watch
     from speed.setups import SETUPS, build_model, config, decoded_loader
 

@@ -14,7 +14,7 @@ from typing import Any
 import lightning
 import torch
 
-from solo_ood import host
+from solo_ood.host import installed
 from solo_ood.pages import markdown
 
 Row = dict[str, Any]
@@ -33,7 +33,7 @@ def machine() -> str:
         f"{cpu}, {os.cpu_count()} cores, {memory:.0f} GB, {gpu}; python "
         f"{platform.python_version()}, torch {torch.__version__.split('+')[0]} with "
         f"{torch.get_num_threads()} thread(s), lightning {lightning.__version__}, solo-learn "
-        f"{host.generation()}"
+        f"{installed.generation()}"
     )
 
 

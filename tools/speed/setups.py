@@ -15,9 +15,8 @@ from PIL import Image
 from solo.methods import METHODS
 from torch.utils.data import DataLoader, Dataset
 
-from solo_ood import host
-from solo_ood.host import release
-from solo_ood.method import MultiCropDINO
+from solo_ood.host import arguments, release
+from solo_ood.training.method import MultiCropDINO
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 STOCK = "stock"
@@ -196,7 +195,7 @@ def build_model(cfg: Any) -> Any:
     if not kwargs["num_small_crops"]:
         kwargs.pop("ood", None)
         return METHODS["dino"](**kwargs)
-    return MultiCropDINO(**host.prepare((), kwargs).kwargs)
+    return MultiCropDINO(**arguments.prepare((), kwargs).kwargs)
 
 
 def decoded_loader(cfg: Any, batches: int, device: str, most: int = 256) -> DecodedLoader:

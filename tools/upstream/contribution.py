@@ -8,57 +8,27 @@ Python. Those files are generated here, and a test compares them with the patch.
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = "solo/utils/ood"
-MODULES = (
-    "choices",
-    "config",
-    "config_checks",
-    "crop_store",
-    "data/rows",
-    "data/tail",
-    "errors",
-    "exemplars",
-    "following",
-    "fresh_rows",
-    "hashing",
-    "mixing",
-    "positions",
-    "rare_queue",
-    "rare_replay",
-    "reading",
-    "replay",
-    "replay_setup",
-    "replay_state",
-    "resume",
-    "ring",
-    "rng",
-    "scorers/__init__",
-    "scorers/base",
-    "scorers/controls",
-    "scorers/exemplar",
-    "scorers/knn",
-    "scorers/mahalanobis",
-    "scorers/moments",
-    "selection",
-    "setting",
-    "teacher",
-    "teacher_feats",
-    "threshold",
-)
+# They import only each other, and the layers of tests/test_imports.py hold that.
+FOLDERS = ("settings", "selection", "replay")
+FILES = ("errors.py",)
 INIT = '"""Find the rare samples of a stream of embeddings, queue them and replay them."""\n'
 
 
 def contribution() -> dict[str, str]:
     """Return the generated files: path in solo-learn to text."""
+    package = ROOT / "solo_ood"
+    paths = [package / name for name in FILES]
+    paths += [path for folder in FOLDERS for path in sorted((package / folder).rglob("*.py"))]
     files = {f"{TARGET}/__init__.py": licence() + INIT}
-    for module in MODULES:
-        text = (ROOT / "solo_ood" / f"{module}.py").read_text()
-        files[f"{TARGET}/{module.removeprefix('data/')}.py"] = licence() + convert(text)
+    for path in paths:
+        files[f"{TARGET}/{path.relative_to(package)}"] = licence() + convert(path.read_text())
     return files
 
 
@@ -70,7 +40,6 @@ def licence() -> str:
 
 def convert(text: str) -> str:
     """Return one module with solo-learn's imports, for Python 3.8."""
-    text = re.sub(r"from solo_ood\.data\.(rows|tail) import", r"from solo_ood.\1 import", text)
     text = re.sub(r"(^from solo_ood\S* import .*\n)+", _sorted_lines, text, flags=re.M)
     text = re.sub(r"\bsolo_ood\.", TARGET.replace("/", ".") + ".", text)
     return _old_annotations(text) if "@dataclass" in text else text
@@ -98,6 +67,7 @@ def main() -> None:
     checkout = Path(sys.argv[1])
     if not (checkout / "solo/methods/dino.py").is_file():
         raise SystemExit(f"expected: a checkout of solo-learn's main branch\n     got: {checkout}")
+    shutil.rmtree(checkout / TARGET, ignore_errors=True)  # what is there no more
     for path, text in contribution().items():
         (checkout / path).parent.mkdir(parents=True, exist_ok=True)
         (checkout / path).write_text(text)

@@ -1,0 +1,1 @@
+"""Options of commands: a field says its default, range and help, once for all."""

@@ -1,0 +1,161 @@
+"""The command line of a dataclass of options, by argparse.
+
+Not by ``tyro``: of ``--rare a --rare b`` it keeps the last, it knows no ranges, and its errors are
+boxes of ten lines where this project's are one.
+"""
+
+from __future__ import annotations
+
+from argparse import SUPPRESS, ArgumentError, ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+from dataclasses import MISSING, replace
+from typing import Any, NoReturn, TypeVar
+
+from solo_ood.errors import UserError, nearest
+from solo_ood.options.field import Option, built, options_in
+
+Options = TypeVar("Options")
+_METAVARS = {int: "N", float: "X"}
+
+
+class _Parser(ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(
+            self.prog,
+            expected="options of its help",
+            got=message,
+            remedy=f"See {self.prog} --help.",
+        )
+
+
+def parse(
+    cls: type[Options],
+    argv: Sequence[str],
+    prog: str,
+    about: str = "",
+    epilog: str = "",
+    joint: str = "-",
+) -> Options:
+    """Return the options that a user wrote.
+
+    Options of several values may be given several times: all of their values count, and replace
+    the default.
+
+    Args:
+        cls: the dataclass, see ``option`` and ``group``.
+        argv: the words after the program's name.
+        prog: the program's name.
+        about: what it does, for its help.
+        epilog: the end of its help, shown as it is.
+        joint: what joins the words of an option's name.
+
+    Raises:
+        UserError: for an unknown option, a missing one, or a value that is none.
+        SystemExit: after ``--help``.
+    """
+    options = [replace(one, joint=joint) for one in options_in(cls)]
+    known = {one.flag: one for one in options}
+    parser = _parser(options, prog, about, epilog)
+    try:
+        given, others = parser.parse_known_args(list(argv))
+    except ArgumentError as error:
+        raise _misused(error, known, prog) from None
+    if others:
+        raise _unknown(others, known, prog)
+    values = {}
+    for flag, one in known.items():
+        text = getattr(given, flag, None)
+        if text is not None:
+            values[one.group, one.name] = _read(one, text)
+        elif one.default is MISSING:
+            raise UserError(
+                flag, expected=_help(one), got="nothing", remedy=f"Give it, see {prog} --help."
+            )
+    return built(cls, values)
+
+
+def _read(one: Option, text: Any) -> Any:
+    if one.type is bool:
+        return text
+    return tuple(map(one.read, text)) if one.many else one.read(text)
+
+
+def _parser(known: Sequence[Option], prog: str, about: str, epilog: str) -> ArgumentParser:
+    required = [one for one in known if one.default is MISSING]
+    usage = [
+        one.flag if one.about.positional else f"{one.flag} {_metavar(one)}" for one in required
+    ]
+    parser = _Parser(
+        prog=prog,
+        usage=" ".join([prog, *usage, "[OPTIONS]"]),
+        description=about,
+        epilog=epilog,
+        formatter_class=RawDescriptionHelpFormatter,
+        exit_on_error=False,
+    )
+    groups: dict[str, Any] = {"": parser}
+    for one in known:
+        title = "" if one.about.positional else one.title
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)
+        _add(groups[title], one)
+    return parser
+
+
+def _add(to: Any, one: Option) -> None:
+    # Kept under what the user writes, which no two options share.
+    how: dict[str, Any] = {"help": _help(one).replace("%", "%%"), "default": SUPPRESS}
+    if one.type is bool:
+        to.add_argument(one.flag, dest=one.flag, action="store_true", **how)
+        return
+    if one.many:
+        how |= {"nargs": "+", "action": "extend"}
+    if one.about.positional:
+        # Asked for below, with a word on what is missing.
+        to.add_argument(one.flag, **how).required = False
+    else:
+        to.add_argument(one.flag, dest=one.flag, metavar=_metavar(one), **how)
+
+
+def _metavar(one: Option) -> str:
+    choices = one.about.choices
+    if one.about.metavar or not choices:
+        name = one.about.name or one.name
+        return one.about.metavar or _METAVARS.get(one.type, name.rpartition("_")[2].upper())
+    return "{" + ",".join(choices) + "}"
+
+
+def _help(one: Option) -> str:
+    text = one.about.help if isinstance(one.about.help, str) else one.about.help()
+    return f"{text} (default: {one.shown_default})" if one.shown_default else text
+
+
+def _misused(error: ArgumentError, known: dict[str, Option], prog: str) -> UserError:
+    """Return the error for a known option that lacks a value, has one too many, or is cut short."""
+    one = known.get(error.argument_name or "")
+    if one is not None and one.type is not bool:
+        return one.refused("nothing")
+    expected = "no value" if one is not None else "one option"
+    return UserError(
+        error.argument_name or prog, expected=expected, got=error.message,
+        remedy=f"See {prog} --help.",
+    )  # fmt: skip
+
+
+def _unknown(others: Sequence[str], known: dict[str, Option], prog: str) -> UserError:
+    """Return the error for words that belong to no option."""
+    flags = [one.partition("=")[0] for one in others if one.startswith("-")]
+    if not flags:
+        return UserError(
+            prog,
+            expected="no more words",
+            got=" ".join(others),
+            remedy="Put a name with blanks into quotes; options of one value take one.",
+        )
+    near = nearest(flags[0].lstrip("-"), [flag[2:] for flag in known if flag.startswith("--")])
+    return UserError(
+        "Unknown option",
+        expected=f"one of {prog} --help",
+        got=flags[0],
+        remedy=f"Did you mean --{near}?" if near else "Check its spelling.",
+    )

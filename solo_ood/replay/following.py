@@ -1,0 +1,169 @@
+"""What is replayed follows the trainer: its loader of this epoch, its last batch, its end."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils.data import BatchSampler
+
+from solo_ood.errors import UserError
+from solo_ood.replay.crop_store import CropStore
+from solo_ood.replay.exemplars import Exemplars
+from solo_ood.replay.positions import same_file
+from solo_ood.replay.rare_loader import RareLoader, drop_changed
+from solo_ood.selection.classes import rare_classes, targets_of
+from solo_ood.selection.selector import RareSelector
+from solo_ood.settings.choices import SCORERS
+from solo_ood.settings.schema import OODConfig, replay_rows
+
+if TYPE_CHECKING:
+    from solo.methods.base import BaseMomentumMethod as Base
+else:
+    Base = object
+
+
+class FollowsLoader(Base):
+    """Mixin that keeps the source of the replayed rows in step with the trainer.
+
+    Attributes:
+        ood: the checked configuration.
+        selector: the queue's owner; ``None`` = no replay at all.
+        replay: where the replayed rows come from; ``None`` = from nowhere.
+        exemplars: what the scorer ``exemplar`` reads.
+    """
+
+    ood: OODConfig
+    selector: RareSelector | None
+    replay: RareLoader | CropStore | None
+    exemplars: Exemplars | None
+    _look_now: bool  # at exemplars of other data, whatever the step
+    _loader: Any  # whose samples are replayed
+    _dataset: Any  # its dataset
+    _last_batch: Sequence[Any] | None
+
+    def on_train_epoch_start(self) -> None:
+        """Follow the trainer to another loader (``reload_dataloaders_every_n_epochs``)."""
+        super().on_train_epoch_start()
+        if self.selector is not None and self.trainer.train_dataloader is not self._loader:
+            self._replay_from(self.trainer.train_dataloader, self.selector)
+
+    def _total_steps(self) -> float:
+        """Return the optimizer steps of the run; NaN if Lightning cannot tell."""
+        if self.ood.start == 0:
+            return 0
+        try:
+            return float(self.trainer.estimated_stepping_batches)
+        except Exception:  # gradients accumulated by epoch
+            return float("nan")
+
+    def _replay_from(self, loader: Any, selector: RareSelector) -> None:
+        """Take the training data from ``loader``: what is replayed, what its labels say."""
+        trainer, ood = self.trainer, self.ood
+        dataset, before = getattr(loader, "dataset", None), self._dataset
+        # Kept crops are what they were, whatever the dataset: their numbers are nobody's indexes.
+        by_index = ood.queue.store == "indexes"
+        others = before is not None and dataset is not before
+        if others and by_index:
+            stays = same_file(before, dataset)
+            selector.forget_indexes(stays)
+            drop_changed(selector.queue, stays)
+        if ood.scorer.exemplars and (others or self.exemplars is None):
+            self._exemplars_from(loader, ood.scorer.exemplars, selector)
+            self._look_now = others
+        self._loader, self._dataset = loader, dataset
+        self._rows = rows = replay_rows(ood, self.batch_size, trainer.world_size)
+        if rows == 0:
+            self.replay = None
+        elif ood.queue.store == "indexes":
+            replay = RareLoader(
+                loader, selector.queue, rows, ood.mix.num_workers, trainer.global_rank,
+                trainer.world_size, selector.seed,
+            )  # fmt: skip
+            if isinstance(self.replay, RareLoader):
+                self.replay.close()
+                if dataset is before:
+                    replay.take_over(self.replay)
+            self.replay = replay
+        elif trainer.world_size > 1:
+            raise UserError(
+                "ood.queue.store=crops",
+                expected="1 process, since no process holds the crops of another",
+                got=f"{trainer.world_size} processes",
+                remedy="Use ood.queue.store=indexes.",
+            )
+        elif self.replay is None:
+            self.replay = CropStore(selector.queue, rows)
+        self._most, self._least = self._batch_sizes(loader)
+        labels = targets_of(dataset)
+        labelled = SCORERS[ood.scorer.name].needs_labels
+        if labels is None and labelled and hasattr(dataset, "__len__"):
+            raise UserError(
+                f"ood.scorer.name={ood.scorer.name}",
+                expected="labelled training data",
+                got="none with labels",
+                remedy="It is a control for labelled data; use ood.scorer.name=knn.",
+            )
+        if ood.rare_classes is None:
+            selector.rare_classes = [] if labels is None else rare_classes(labels)
+
+    def _exemplars_from(self, loader: Any, given: list[Any], selector: RareSelector) -> None:
+        """Find the exemplars in the data of ``loader``, or go on with those of the data before."""
+        try:
+            found = Exemplars(given, loader, self.ood.mix.num_workers, selector.seed)
+        except UserError as error:
+            if self.exemplars is None:
+                raise
+            remedy = "The run goes on with those of the data before."
+            warnings.warn(f"{error} {remedy}", RuntimeWarning, stacklevel=2)
+            return
+        if self.exemplars is not None:
+            self.exemplars.close()
+        self.exemplars = found
+
+    def _batch_sizes(self, loader: Any) -> tuple[int | None, int | None]:
+        """Return the fresh rows of the largest and of the smallest batch of any process.
+
+        With one process nobody has to know them before: ``None``.
+        """
+        if self.trainer.world_size == 1:
+            return None, None
+        sampler = getattr(loader, "batch_sampler", None)  # DALI's loaders have none
+        sizes = [getattr(x, "batch_size", None) for x in (loader, sampler)] + [self.batch_size]
+        most = last = int(next(filter(None, sizes)))
+        if isinstance(sampler, BatchSampler) and not sampler.drop_last:
+            # torch's annotations give samplers no length.
+            last = len(sampler.sampler) % most or most  # type: ignore[arg-type]
+        sizes = self.all_gather(torch.tensor([most, -last], device=self.device))
+        most, last = sizes.reshape(-1, 2).amax(dim=0).tolist()  # waits, before the first step only
+        return most, -last
+
+    def _rare_rows(self, batch: Sequence[Any]) -> Sequence[Any] | None:
+        """Return what to replay with ``batch``: nothing where it has no row to spare.
+
+        Such a batch ends an epoch of a loader that keeps its last rows. All processes must skip the
+        replay at the same step, since all draw from their copies of one queue.
+        """
+        if self.replay is None or self.selector is None:
+            return None
+        if self.ood.mix.mode == "replace":
+            if self._least is None and len(batch[0]) <= self._rows:
+                return None
+            if self._least is not None and self._least <= self._rows and self.trainer.is_last_batch:
+                return None
+        rare, counts = self.replay.next(), self.selector.counts
+        if counts["judged"]:
+            if rare is not None and not counts["replay_done"]:
+                counts["replay_due"] = 0  # until now the queue was filling
+            counts["replay_due"] += 1
+            counts["replay_done"] += rare is not None
+        return rare
+
+    def end_replay(self) -> None:
+        """End the workers of the replay; also to be called when ``fit`` raised."""
+        for reader in (self.replay, self.exemplars):
+            if isinstance(reader, (RareLoader, Exemplars)):
+                reader.close()
+        self.replay = self.exemplars = self._last_batch = None

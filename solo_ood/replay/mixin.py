@@ -1,0 +1,131 @@
+"""Replay of rare samples for a method with a teacher, whatever its loss. Wiring only."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from solo_ood.replay.crop_store import CropStore
+from solo_ood.replay.mixing import drawn_order, mix
+from solo_ood.replay.rare_loader import with_fresh_rows
+from solo_ood.replay.setup import ReplaySetup
+from solo_ood.replay.teacher_feats import broadcast_from_rank0
+from solo_ood.selection.selector import RareSelector, starving
+
+
+class RareReplay(ReplaySetup):
+    """Mixin that finds the rare samples of a momentum method's stream and replays them.
+
+    It goes before the method among the bases, whose own step it calls with mixed batches::
+
+        class MyMethod(RareReplay, DINO):
+            def __init__(self, cfg):
+                super().__init__(cfg)
+                self.set_up_ood(ood_config)
+
+    Batches are ``[indexes (B,), [crops (B, C, H, W), ...], targets (B,)]``, global crops first.
+    An index ``-1 - i`` marks a fresh row in the place of the sample i, which could not be read.
+    """
+
+    def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
+        """Mix queued samples into the batch, take the method's own step, look for rare samples.
+
+        Args:
+            batch: ``[indexes (B,), [crops (B, C, H, W), ...], targets (B,)]``.
+            batch_idx: its number in the epoch.
+
+        Returns:
+            The loss of the method.
+        """
+        self._teacher_feats.clear()
+        if self.selector is None or self.trainer.global_step < self._first_step:
+            loss = super().training_step(batch, batch_idx)
+            self._teacher_feats.clear()  # of a transformer they keep all its tokens alive
+            return loss
+        batch, n_rare = self._mixed(batch, self.selector)
+        with self.replays_hidden(batch[2], n_rare):
+            loss = super().training_step(batch, batch_idx)
+        self._select(batch, n_rare)
+        self._teacher_feats.clear()
+        return loss
+
+    def _mixed(self, batch: Sequence[Any], selector: RareSelector) -> tuple[Sequence[Any], int]:
+        """Return the batch with m replayed rows at its end, and m; 0 where nothing is replayed."""
+        rare = self._rare_rows(batch)
+        mode = self.ood.mix.mode
+        if isinstance(self.replay, CropStore):
+            batch = self.replay.number(batch, self._n_numbered)
+            self._n_numbered += len(batch[0])
+        if rare is None:
+            return batch, 0
+        unreadable, fresh = rare[0] < 0, batch  # known on the host
+        rare = self.trainer.strategy.batch_to_device(rare, self.device)
+        n_rare, order = len(rare[0]), None
+        if mode == "replace":
+            order = drawn_order(len(fresh[0]), n_rare, selector.seed, selector.queue.step)
+        batch = mix(batch, rare, mode, order)
+        if unreadable.any():
+            batch = with_fresh_rows(batch, fresh, unreadable, order)
+        return batch, n_rare
+
+    def _select(self, batch: Sequence[Any], n_rare: int) -> None:
+        """Score the rows of ``batch``, whose last ``n_rare`` are replays, and queue the rare."""
+        selector = self.selector
+        assert selector is not None  # for the type checker; training_step made sure
+        indexes, crops, targets = batch
+        feats = self._feats_of_step(crops[: self.num_large_crops])
+        # A function of the step, so that a resumed run looks at them at the same steps.
+        if self._look_now or selector.queue.step % self.ood.scorer.exemplar_every == 0:
+            self._refresh_exemplars(selector)
+            self._look_now = False
+        one_process = self._most is None
+        selector.step(
+            indexes,
+            selector.embed(feats),
+            targets,
+            n_rare,
+            gather=None if one_process else lambda x: self.all_gather(x).flatten(0, 1),
+            broadcast=None if one_process else broadcast_from_rank0,
+            padded_size=self._padded_size(n_rare),
+        )
+        if isinstance(self.replay, CropStore) and self._last_batch is not None:
+            self.replay.keep(self._last_batch, selector.candidates)
+        self._last_batch = batch if isinstance(self.replay, CropStore) else None
+        if self._logs_are_read():
+            self._log_metrics(selector, len(indexes))
+
+    def _padded_size(self, n_rare: int) -> int | None:
+        """Return the rows of the largest batch of any process, replays included."""
+        if self._most is None:
+            return None
+        return self._most + n_rare if self.ood.mix.mode == "append" else self._most
+
+    def _log_metrics(self, selector: RareSelector, batch_size: int) -> None:
+        # Host tensors: a device tensor would have to be copied there and waited for.
+        metrics = {k: torch.tensor(v, dtype=torch.float32) for k, v in selector.metrics().items()}
+        for name, value in metrics.items():
+            shown = name in ("flag_rate", "queue_fill")
+            self.log(f"ood/{name}", value, prog_bar=shown, batch_size=batch_size)
+
+    def _logs_are_read(self) -> bool:
+        """Whether loggers take this step's values, or callbacks may, at the end of an epoch.
+
+        Lightning takes up to a millisecond to note a value, more than the scoring, and forgets it
+        at the next step unless it is one of every ``log_every_n_steps``.
+        """
+        trainer = self.trainer
+        due = trainer._logger_connector.should_update_logs
+        return due or trainer.is_last_batch or bool(trainer.fast_dev_run)
+
+    def on_train_end(self) -> None:
+        super().on_train_end()
+        self.end_replay()
+        if self.selector is not None:
+            self.selector.settle()
+            starved = starving(self.selector.counts)
+            if starved is not None and self.trainer.is_global_zero:
+                warnings.warn(starved, RuntimeWarning, stacklevel=2)

@@ -1,0 +1,68 @@
+"""What a checkpoint holds of the replay, and how a run goes on with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from solo_ood.errors import UserError
+from solo_ood.replay.following import FollowsLoader
+from solo_ood.replay.rng import rng_state, set_rng_state
+from solo_ood.selection.selector import STATE_KEY, STATE_VERSION
+
+
+class ReplayState(FollowsLoader):
+    """Mixin that saves the detector, the queue, the random numbers and the teacher's momentum."""
+
+    _n_numbered: int  # rows that `CropStore.number` has numbered
+    _rng: dict[str, Any] | None  # of the checkpoint that is being resumed
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the detector, the queue and the teacher's momentum to ``checkpoint``."""
+        super().on_save_checkpoint(checkpoint)
+        # solo-learn does not save the momentum schedule's current value.
+        tau = float(self.momentum_updater.cur_tau)
+        state: dict[str, Any] = {"version": STATE_VERSION, "cur_tau": tau}
+        if self.selector is not None:
+            state["selector"] = self.selector.state_dict()
+            state["rng"] = rng_state()
+            state["numbered"] = self._n_numbered
+        checkpoint[STATE_KEY] = state
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with the detector and queue of ``checkpoint``; one without them is fine.
+
+        Raises:
+            UserError: if they were saved with another feature size, scorer or threshold, or by an
+                incompatible version.
+        """
+        super().on_load_checkpoint(checkpoint)
+        state = checkpoint.get(STATE_KEY, {})  # a plain DINO checkpoint has none
+        version = state.get("version", 1)  # the first ones did not say it
+        # Without a detector the first layout is that of today.
+        if version != STATE_VERSION and (version != 1 or "selector" in state):
+            raise UserError(
+                f"checkpoint, {STATE_KEY!r}",
+                expected=f"layout version {STATE_VERSION}",
+                got=version,
+                remedy="Resume with the version of this package that wrote it, or delete the "
+                f"key {STATE_KEY!r} from the checkpoint to start its detector afresh.",
+            )
+        if "cur_tau" in state:
+            self.momentum_updater.cur_tau = state["cur_tau"]
+        if self.selector is not None and "selector" in state:
+            self.selector.load_state_dict(state["selector"])
+            self._dataset = None  # the queue is of the data that this checkpoint saw
+            self._n_numbered = state["numbered"]
+            # Not for a model that is only evaluated, or trained afresh from here with a new seed.
+            trainer = self._trainer
+            resumes = trainer is not None and trainer.state.fn == "fit"
+            self._rng = state.get("rng") if resumes else None
+
+    def _restore_rng(self) -> None:
+        """Draw the shuffles and augmentations that the run would have drawn without a stop.
+
+        Otherwise every resume draws those of the first epoch again. A checkpoint has the state of
+        one process; several keep their own.
+        """
+        if self._rng is not None and self.trainer.world_size == 1:
+            set_rng_state(self._rng)

@@ -1,0 +1,1 @@
+"""What a run left: its report with pictures, and its network as one of plain DINO."""

@@ -1,0 +1,1 @@
+"""Score, judge, queue: which samples of a stream are rare, and which are kept."""

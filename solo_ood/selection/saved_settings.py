@@ -1,0 +1,81 @@
+"""The settings that a detector was saved with, beside those it goes on with."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict
+from typing import Any
+
+from solo_ood.errors import UserError, message
+from solo_ood.settings.schema import OODConfig
+
+# Settings without which the state of a scorer or threshold means something else.
+_MEANING = {
+    "feature size",
+    "scorer.name",
+    "scorer.n_reference",
+    "scorer.normalize",
+    "scorer.feats",
+    "threshold.name",
+    "threshold.percentile",
+    "threshold.n",
+    "seed",
+}
+# Settings that change nothing that the state is about.
+_NO_PART_OF_IT = {"rare_classes", "mix.num_workers"}
+
+
+def settings_of(cfg: OODConfig, dim: int, n: int, seed: int) -> dict[str, Any]:
+    """Return the settings by dotted key, with what ``null`` stands for where it is known.
+
+    Args:
+        cfg: the checked configuration.
+        dim: D, the feature size.
+        n: samples of a block of the threshold.
+        seed: of the detector.
+    """
+    blocks = asdict(cfg)
+    blocks["threshold"]["n"], blocks["seed"] = n, seed
+    flat: dict[str, Any] = {"feature size": dim}
+    for key, value in blocks.items():
+        parts = value if isinstance(value, dict) else None
+        flat.update({key: value} if parts is None else {f"{key}.{k}": v for k, v in parts.items()})
+    return {key: value for key, value in flat.items() if key not in _NO_PART_OF_IT}
+
+
+def compare(then: dict[str, Any], now: dict[str, Any], key: str, seed_is_given: bool) -> None:
+    """Warn of settings that differ from the saved ones; raise where the state would be wrong.
+
+    Args:
+        then, now: from ``settings_of``.
+        key: of the state in a checkpoint, for the remedy.
+        seed_is_given: otherwise the saved one goes on.
+
+    Raises:
+        UserError: see above.
+    """
+    changed = [k for k in now if k in then and then[k] != now[k] and (k != "seed" or seed_is_given)]
+    grave = [k for k in changed if k in _MEANING]
+    named = grave or changed
+    expected = ", ".join(f"{k}={then[k]!r}" for k in named)
+    got = ", ".join(f"{k}={now[k]!r}" for k in named)
+    if grave:
+        raise UserError(
+            "checkpoint, state of the detector",
+            expected=f"the settings it was made with, {expected}",
+            got=got,
+            remedy="Resume with the configuration of that run, or delete the key "
+            f"{key!r} from the checkpoint to start its detector afresh.",
+        )
+    if changed:
+        warnings.warn(
+            message(
+                "method_kwargs.ood",
+                expected=f"the settings of the checkpoint, {expected}",
+                got=got,
+                remedy="The new ones hold from here on; what was queued, counted and drawn so far "
+                "stays.",
+            ),
+            RuntimeWarning,
+            stacklevel=3,
+        )

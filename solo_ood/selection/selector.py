@@ -1,0 +1,276 @@
+"""Score, judge, queue, learn: what happens to the teacher's features of one step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from solo_ood.errors import UserError, message
+from solo_ood.selection.hashing import run_seed
+from solo_ood.selection.rare_queue import RareQueue
+from solo_ood.selection.saved_settings import compare, settings_of
+from solo_ood.selection.scorers import make_scorer
+from solo_ood.selection.scorers.base import usable
+from solo_ood.selection.threshold import make_threshold
+from solo_ood.settings.schema import OODConfig, release_level
+
+STATE_KEY = "dino_ood"  # of a checkpoint
+STATE_VERSION = 2  # of the layout of what is under that key
+LEAST_REPLAYED = 0.9  # share of the steps with a replay, below which the queue starves
+ENOUGH_STEPS = 50  # steps from which on that share says something
+
+
+class RareSelector:
+    """Find the rare samples of a stream of embeddings and queue their indexes.
+
+    One call of ``step`` scores a batch and only then learns from it. Replayed rows are scored again
+    but never learnt: they would make rare look common. The scores reach the host one step later,
+    copied asynchronously, so that no step waits for the device; they are judged there.
+
+    This is no ``nn.Module``, and its modules are kept outside every module tree: DDP must not
+    broadcast them, and a plain DINO checkpoint must load.
+
+    Args:
+        cfg: the checked configuration.
+        dim: D, the feature size.
+        num_classes: C, for the oracle.
+    """
+
+    def __init__(self, cfg: OODConfig, dim: int, num_classes: int = 1) -> None:
+        self.cfg = cfg
+        self.dim = dim
+        self.seed = run_seed() if cfg.seed is None else cfg.seed
+        self.scorer = make_scorer(cfg.scorer, dim, num_classes, self.seed)
+        self.threshold = make_threshold(cfg.threshold)
+        self.queue = RareQueue(
+            cfg.queue.capacity, cfg.queue.max_replays, cfg.queue.min_age, self.seed
+        )
+        self.rare_classes: list[int] = cfg.rare_classes or []
+        # Samples so far: judged, flagged, judged and rare, flagged and rare, not finite, replayed;
+        # and steps: those that could have had a replay, those that had one.
+        names = ("judged", "flagged", "rare", "flagged_rare", "not_finite", "replayed")
+        self.counts = dict.fromkeys((*names, "replay_due", "replay_done"), 0)
+        self._pending: dict[str, Any] | None = None
+        self._copied: torch.cuda.Event | None = None
+
+    def to(self, device: torch.device) -> RareSelector:
+        """Move the scorer; the threshold stays on the host."""
+        self.scorer.to(device)
+        return self
+
+    def embed(self, feats: list[Tensor]) -> Tensor:
+        """Average the features (B, D) of a sample's global crops: (B, D) float32."""
+        return usable(torch.stack(feats), self.cfg.scorer.normalize).mean(dim=0)
+
+    def step(
+        self,
+        indexes: Tensor,
+        feats: Tensor,
+        targets: Tensor,
+        n_rare: int = 0,
+        gather: Callable[[Tensor], Tensor] | None = None,
+        broadcast: Callable[[Tensor], Tensor] | None = None,
+        padded_size: int | None = None,
+    ) -> None:
+        """Take in one batch whose last ``n_rare`` rows are replays.
+
+        Args:
+            indexes: (B,) int64 dataset indexes; of replays also -1 - i, for a fresh row in the
+                place of the sample i, which could not be read and leaves the queue.
+            feats: (B, D) from ``embed``.
+            targets: (B,) int64, -1 for unlabelled.
+            n_rare: m, the same on every process.
+            gather: concatenates a tensor over the processes along the rows, so that all of them
+                hold the same scorer, threshold and queue; ``None`` for one process.
+            broadcast: gives every process the first one's scores: on unlike devices they can
+                differ in the last bit, and a queue that differs by one index would end in unequal
+                batches.
+            padded_size: B of the largest batch of any process, the same on all of them: ``gather``
+                takes equal shapes only, so smaller batches are padded. ``None`` if all are equal.
+
+        Raises:
+            UserError: for more rows than ``padded_size``.
+        """
+        self.settle()
+        self.queue.step += 1
+        if padded_size is not None and len(indexes) != padded_size:
+            indexes, feats, targets = pad_rows(indexes, feats, targets, padded_size)
+        batch_size = len(indexes)
+        if gather is not None:
+            indexes, feats, targets = gather(indexes), gather(feats), gather(targets)
+        # Which rows are replays is known here, without asking the device: (processes, B) rows.
+        fresh = slice(0, batch_size - n_rare)
+        rare = slice(batch_size - n_rare, batch_size)
+
+        def rows(x: Tensor, part: slice) -> Tensor:
+            return x.unflatten(0, (-1, batch_size))[:, part].flatten(0, 1)
+
+        if self.scorer.ready:
+            scores = self.scorer.ood_score(feats, targets, indexes)
+            if broadcast is not None:
+                scores = broadcast(scores)
+            self._send(
+                indexes=rows(indexes, fresh),
+                targets=rows(targets, fresh),
+                scores=rows(scores, fresh),
+                replayed=rows(indexes, rare),
+                replayed_scores=rows(scores, rare),
+            )
+        self.scorer.partial_fit(rows(feats, fresh), rows(targets, fresh), rows(indexes, fresh))
+
+    def _send(self, **scored: Tensor) -> None:
+        """Start copying what was scored to (pinned) host memory."""
+        self._pending = {k: v.to("cpu", non_blocking=v.is_cuda) for k, v in scored.items()}
+        if scored["scores"].is_cuda:
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def settle(self) -> None:
+        """Judge what the previous step scored, and bring the queue and the counts up to date."""
+        if self._pending is None:
+            return
+        if self._copied is not None:
+            self._copied.synchronize()  # long done: a whole step lies between
+        scored, self._pending, self._copied = self._pending, None, None
+        self._settle_replays(scored["replayed"], scored["replayed_scores"])
+        scores, indexes = scored["scores"], scored["indexes"]
+        self.counts["not_finite"] += int((scores.isnan() & (indexes >= 0)).sum())
+        items = torch.stack((indexes, scored["targets"].to(indexes)), dim=1)
+        judged, flagged = self.threshold.judge(scores, items)
+        is_rare = torch.isin(judged[:, 1], torch.tensor(self.rare_classes, dtype=torch.int64))
+        for name, mask in (
+            ("judged", torch.ones_like(flagged)),
+            ("flagged", flagged),
+            ("rare", is_rare),
+            ("flagged_rare", is_rare & flagged),
+        ):
+            self.counts[name] += int(mask.sum())
+        self.queue.push(i for i in judged[flagged, 0].tolist() if i >= 0)
+
+    def _settle_replays(self, indexes: Tensor, scores: Tensor) -> None:
+        """Count replays, and take out of the queue what is no longer rare or cannot be read."""
+        # Every process has gathered these indexes, and sees the same marks of `RareLoader` in them.
+        unreadable = indexes < 0
+        self.counts["replayed"] += int((~unreadable).sum())
+        self.queue.discard((-1 - indexes[unreadable]).tolist())
+        released = scores <= self.threshold.quantile(release_level(self.cfg))
+        self.queue.release(indexes[released].tolist())
+
+    @property
+    def candidates(self) -> list[int]:
+        """Indexes that are not judged yet and may be flagged."""
+        items = self.threshold.candidates
+        return items[:, 0].tolist() if len(items) else []
+
+    def forget_indexes(self, stays: Callable[[int], bool]) -> None:
+        """Go on with data in which an index may name another sample than it did.
+
+        What waits for its verdict is judged as before, but queued only where its index ``stays``.
+        """
+        self.settle()
+        items = self.threshold.waiting
+        if len(items):
+            gone = torch.tensor([not stays(index) for index in items[:, 0].tolist()])
+            items = items.clone()
+            items[gone, 0] = -1
+            self.threshold.replace_waiting(items)
+        self.scorer.forget_indexes(stays)
+
+    def metrics(self) -> dict[str, float]:
+        """What is worth logging, all of it known on the host; rates are over the run so far."""
+        count = self.counts
+        metrics = {
+            "queue_fill": len(self.queue) / self.queue.capacity,
+            "queue_age": self.queue.mean_age,
+            "replayed": float(count["replayed"]),
+            "not_finite": float(count["not_finite"]),
+            **self.queue.concentration(),
+        }
+        if count["judged"]:
+            metrics["flag_rate"] = count["flagged"] / count["judged"]
+            metrics["threshold"] = self.threshold.threshold
+            metrics["worst_window"] = self.threshold.worst_window
+        if self.rare_classes and count["flagged"] and count["rare"]:
+            metrics["precision"] = count["flagged_rare"] / count["flagged"]
+            metrics["lift"] = metrics["precision"] * count["judged"] / count["rare"]
+        return metrics
+
+    def _settings(self) -> dict[str, Any]:
+        return settings_of(self.cfg, self.dim, self.threshold.n, self.seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on as if never stopped: tensors and plain Python only.
+
+        Exactly so without replay workers; what these have drawn ahead is drawn anew.
+        """
+        if self._copied is not None:
+            self._copied.synchronize()
+        return {
+            "settings": self._settings(),
+            "scorer": dict(self.scorer.state_dict()),
+            "threshold": self.threshold.state_dict(),
+            "queue": self.queue.state_dict(),
+            "counts": dict(self.counts),
+            "rare_classes": list(self.rare_classes),
+            "pending": None if self._pending is None else dict(self._pending),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore ``state_dict``; warn of settings that were others then.
+
+        Raises:
+            UserError: if it was made with settings without which it means something else.
+        """
+        compare(
+            state["settings"], self._settings(), STATE_KEY, seed_is_given=self.cfg.seed is not None
+        )
+        self.seed = state["settings"].get("seed", self.seed)
+        self.scorer.load_state_dict(state["scorer"])
+        self.threshold.load_state_dict(state["threshold"])
+        self.queue.load_state_dict(state["queue"])
+        self.counts.update(state["counts"])
+        if self.cfg.rare_classes is None:
+            self.rare_classes = list(state["rare_classes"])
+        self._pending, self._copied = state["pending"], None
+
+
+def starving(counts: Mapping[str, int]) -> str | None:
+    """Return what to say of a run that replayed in too few of the steps in which it could have."""
+    due, done = counts["replay_due"], counts["replay_done"]
+    if due < ENOUGH_STEPS or done >= LEAST_REPLAYED * due:
+        return None
+    return message(
+        "replay",
+        expected=f"rows in at least {LEAST_REPLAYED:.0%} of the steps",
+        got=f"{done / due:.0%} of {due} steps; the queue held too few samples in the others",
+        remedy="Lower ood.mix.ratio or ood.threshold.percentile, or raise ood.queue.max_replays.",
+    )
+
+
+def pad_rows(
+    indexes: Tensor, feats: Tensor, targets: Tensor, size: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``size`` rows; those without a sample come first and have the index -1.
+
+    Their features are NaN, so nobody learns, flags or counts them.
+
+    Raises:
+        UserError: if there are more rows.
+    """
+    missing = size - len(indexes)
+    if missing < 0:
+        raise UserError(
+            "batch of this process",
+            expected=f"at most {size} rows, as every process was told",
+            got=len(indexes),
+            remedy="Set optimizer.batch_size, or the loader's batch_size, to the largest.",
+        )
+    return (
+        F.pad(indexes, (missing, 0), value=-1),
+        F.pad(feats, (0, 0, missing, 0), value=float("nan")),
+        F.pad(targets, (missing, 0), value=-1),
+    )
