@@ -19,11 +19,11 @@ class ChannelsLast(Callback):
         self.kept = {"student": [], "teacher": [], "teacher in eval mode": []}
 
     def setup(self, trainer, module, stage):
-        from solo_ood import host
+        from solo_ood.host import networks
 
         self.hooks = []
         for name in ("student", "teacher"):
-            net = getattr(host, name)(module)
+            net = getattr(networks, name)(module)
             self.hooks.append(net.register_forward_pre_hook(self.recorder(name)))
 
     def recorder(self, name):
