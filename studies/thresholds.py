@@ -58,7 +58,7 @@ def _level_s(ordered: np.ndarray, level: float) -> float:
 
 
 def tracking(n: int, eta: float, scores: np.ndarray, batch: int) -> np.ndarray:
-    """Until 0.1 the default: one level for a batch, then a step for every sample of it."""
+    """One level for a batch, then a step for every sample of it."""
     flagged, excess = np.zeros(len(scores), dtype=bool), 0.0
     for place, ordered in windows(scores, batch, n):
         flagged[place] = scores[place] > _level_s(ordered, P + eta * excess)

@@ -39,7 +39,7 @@ def fitted(**kwargs) -> ExemplarScorer:
 
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("ridge", [0.001, 0.05, 10.0])
-def test_it_is_scikit_learn_s_ridge_up_to_a_positive_scale_and_a_shift(ridge, normalize):
+def test_score_matches_sklearn_ridge_up_to_scale_and_shift(ridge, normalize):
     rows, exemplars, queries = stream(200), stream(7, seed=1, offset=2.0), stream(40, seed=2)
     scorer = fitted(ridge=ridge, normalize=normalize).set_exemplars(exemplars)
     x, e, q = (f / f.norm(dim=1, keepdim=True) if normalize else f for f in (

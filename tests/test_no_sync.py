@@ -93,7 +93,7 @@ def test_mixing_reads_nothing_from_the_device(mode):
     ],
     ids=["item", "bool", "mask", "nonzero", "tolist", "cpu", "cholesky", "index", "equal", "to"],
 )  # fmt: skip
-def test_the_far_device_catches_what_waits(wait):
+def test_far_device_detects_synchronisation(wait):
     with FarDevice(), pytest.raises(HostWaited):
         wait(Far(torch.eye(2)))
 

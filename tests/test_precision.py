@@ -116,7 +116,7 @@ def selected(scorer, threshold, feats):
 
 @pytest.mark.parametrize("threshold", THRESHOLDS)
 @pytest.mark.parametrize("scorer", ["knn", "mahalanobis", "random"])
-def test_torch_s_default_dtype_changes_nothing(scorer, threshold):
+def test_default_dtype_of_torch_changes_nothing(scorer, threshold):
     """Lightning makes bfloat16 the default while a step in true half precision runs."""
     feats = torch.randn(20, 16, 8, generator=torch.Generator().manual_seed(0))
     wanted = selected(scorer, threshold, feats)

@@ -136,7 +136,7 @@ def test_any_chunking_of_a_stream_gives_the_moments_of_its_usable_rows(cuts, bad
     )
 
 
-def test_a_window_bounds_the_effective_number_and_fades_the_older_samples():
+def test_n_reference_bounds_the_effective_number_of_samples():
     rows = torch.cat((stream(60), stream(60, seed=1, offset=5.0)))
     scorer = MahalanobisScorer(D, 50, 0.0, min_samples=8, normalize=False)
     weights = np.zeros(0)
@@ -184,7 +184,7 @@ def test_one_endless_row_does_not_end_the_scores_of_a_stream_without_normalisati
     assert torch.equal(scorer.ood_score(queries), before)
 
 
-def test_random_scores_are_uniform_and_a_sample_s_own_for_each_seed():
+def test_random_scores_are_uniform_and_fixed_per_sample_and_seed():
     feats, indexes = torch.zeros(2000, D), torch.arange(2000)
     first, same, other = (RandomScorer(D, 8, seed).partial_fit(feats) for seed in (3, 3, 4))
     scores = first.ood_score(feats, indexes=indexes)
@@ -196,7 +196,7 @@ def test_random_scores_are_uniform_and_a_sample_s_own_for_each_seed():
 
 
 @pytest.mark.parametrize("scorer", [RandomScorer(D), OracleScorer(D, 4)])
-def test_scores_of_a_sample_s_own_ask_for_its_index(scorer):
+def test_random_scores_need_indexes(scorer):
     targets = torch.zeros(256, dtype=torch.int64)
     scorer.partial_fit(torch.zeros(256, D), targets)
     with pytest.raises(UserError, match=r"expected the dataset indexes \(N,\).*random-fresh"):
@@ -232,7 +232,7 @@ def test_the_oracle_never_calls_unlabelled_samples_rare():
     assert scorer.counts.sum() == 0
 
 
-def test_no_number_of_a_sample_s_own_reaches_the_next_rank_of_the_oracle():
+def test_oracle_tie_breaks_never_change_the_rank():
     classes, n = 1000, 200_000  # float32 has 14 bits beside such a rank
     scorer = OracleScorer(D, classes, min_samples=8)
     scorer.partial_fit(torch.zeros(classes, D), torch.arange(classes))

@@ -94,7 +94,7 @@ def test_the_embedding_is_the_mean_of_the_normalised_crops():
 
 
 @pytest.mark.parametrize("name", ["knn", "mahalanobis"])
-def test_rows_that_fill_up_a_batch_change_nothing(name):
+def test_padding_rows_change_nothing(name):
     filled, plain = (warm(scorer={"name": name}) for _ in range(2))
     for t in range(5):
         indexes, feats = [*range(100, 106), 1, 2], torch.cat((common(6, seed=t), -common(2)))

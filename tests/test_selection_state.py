@@ -99,7 +99,7 @@ def test_the_state_of_another_configuration_is_an_error(dim, blocks, match):
         make(dim, **blocks).load_state_dict(saved(warm()))
 
 
-def test_settings_that_change_no_state_are_said_and_the_new_ones_hold():
+def test_changed_settings_warn_at_resume_and_apply():
     state = saved(warm())
     selector = make(scorer={"k": 3}, queue={"capacity": 16})
     said = "checkpoint, scorer.k=1, queue.capacity=64, got scorer.k=3, queue.capacity=16. The new"

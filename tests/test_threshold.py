@@ -126,7 +126,7 @@ def test_the_flag_rate_of_a_step_spreads_no_more_than_a_binomial(batch):
 
 
 @pytest.mark.parametrize("p", [0.5, 0.95, 0.99])
-def test_the_recall_of_a_perfect_score_is_the_docstring_s(p):
+def test_recall_of_a_perfect_score_matches_the_docstring(p):
     rare = torch.rand(200_000, generator=torch.Generator().manual_seed(1)) < 1 - p
     threshold = QuotaThreshold(p)
     places, flagged = run(threshold, stream(len(rare)).sigmoid() + 2 * rare, 512)

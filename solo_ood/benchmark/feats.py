@@ -1,4 +1,4 @@
-"""What a detector may look at: pooled features, patches, and which patches matter."""
+"""The input of a detector: pooled features, patch features, and regions."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Feats:
 
 
 def given(value: Value | None) -> Value:
-    """Return what ``Detector`` asked for by ``patches``, ``exemplars`` or ``regions``."""
+    """Return ``value``; raise if a detector was called without an input that it declares."""
     if value is None:
         raise TypeError(
             "a detector was called without the patches, exemplars or regions that it declares"

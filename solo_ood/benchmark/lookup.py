@@ -1,4 +1,4 @@
-"""What was asked for, looked up in the data: classes, detectors, exemplars and their regions."""
+"""Look up in the data what the options name: classes, detectors, exemplars, regions."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from solo_ood.evaluation.ranking import (
 
 @dataclass
 class Scores:
-    """What one detector, fitted on N samples, said.
+    """Scores of one detector, fitted on N samples.
 
     Attributes:
         detector: its name.

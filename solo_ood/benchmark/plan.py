@@ -1,4 +1,4 @@
-"""What is measured and how carefully, and whether the data can give it."""
+"""The plan of a measurement, and a check that the data allow it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def rare_images(
 
 
 def check(task: Task, plan: Plan, detectors: Sequence[Detector]) -> Plan:
-    """Return the plan without sizes that the data cannot give.
+    """Return the plan without sizes that the data do not allow.
 
     Raises:
         UserError: if no size is left, folds or exemplars cannot be drawn, or an exemplar is not

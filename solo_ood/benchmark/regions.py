@@ -1,4 +1,4 @@
-"""Where in an exemplar what matters is, patch by patch: from its mask, or from boxes."""
+"""Regions of exemplars: which patches show what matters, from masks or boxes."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def report(request: Request, results: Sequence[Measured], show: Callable[[str], 
     rows += [row for result in results for row in table.mean_rows(result.rows)]
     options, definitions = request.options, request.definitions
     write_table(options, rows, notes, definitions)
-    show("\n".join([table.terminal(rows), *map(printable, notes)]))  # whatever pictures may do
+    show("\n".join([table.terminal(rows), *map(printable, notes)]))  # whatever drawing may raise
     failed = write_page(options, results, rows, notes, definitions)
     page = options.output.folder / "report.html"
     show("\n".join([*failed, printable(f"report: {page}")]))

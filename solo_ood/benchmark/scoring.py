@@ -145,7 +145,7 @@ def _feats(embedded: Embedded) -> Feats:
 
 
 def _notes(name: str, request: Request, pair: Pair, task: Task) -> list[str]:
-    """Return what a reader should know of the results with one network."""
+    """Return notes on the results with one network."""
     fit = pair.fit.split
     notes = [f"{name}: {pair.embedder.note}", *_left_out(fit, f"fit, {name}")]
     notes += _left_out(pair.test.split, f"test, {name}") if pair.test else []

@@ -1,4 +1,4 @@
-"""Find in other images what regions of a few exemplars show, by a linear classifier of patches."""
+"""Find what the regions of exemplars show in other images, by a linear classifier of patches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files and their labels: one picture named by several rows or links has all of their labels."""
+"""Files and their labels; rows or links that name the same picture are merged."""
 
 from __future__ import annotations
 

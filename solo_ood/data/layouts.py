@@ -15,10 +15,10 @@ _LABELS = {
     *("sem_seg", "color_labels", "colormaps", "ground_truth", "groundtruth", "label_images"),
     *("segmentationclass", "segmentationobject", "segmentations"),
 }
-# As classes they make sense, unless images lie beside them.
+# Possible class names, unless images lie beside them.
 _MAYBE_LABELS = {"label", "mask", "seg", "segmentation", "gt", "boxes"}
 
-# Folders by which a layout is known, and what may be done with it.
+# Folders that identify a layout, and the remedy.
 _LAYOUTS = (
     (
         {"jpegimages", "annotations"},

@@ -1,4 +1,4 @@
-"""What names say: of labels, of splits, of other programs' litter."""
+"""Recognise names: labels, splits, and files that systems leave behind."""
 
 from __future__ import annotations
 

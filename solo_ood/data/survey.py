@@ -1,4 +1,4 @@
-"""What kinds of images a data set holds, from their headers: shapes, bits, what is changed."""
+"""Survey of a data set from image headers: shapes, bit depths, and what will be changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from solo_ood.data.pixels import Header, Levels, Unreadable, header, is_deep, lo
 MAX_HEADERS = 10_000  # of a larger data set as many, evenly spread
 MAX_DEEP = 100  # images of more than 8 bits that are decoded to find their range
 BITS = (8, 10, 12, 14, 16)  # of cameras
-CUT = 0.2  # share of an image's area whose loss is worth a word
+CUT = 0.2  # share of an image's area whose loss is noted
 
 
 @dataclass(frozen=True)

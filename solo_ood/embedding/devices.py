@@ -1,4 +1,4 @@
-"""The Trainer that embeds, on devices that are there."""
+"""The Trainer that embeds, and a check of its devices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Judge what a file has beside the tensors that a network took: known, or a reason to stop.
+"""Check the tensors of a file that the network did not take: known, or an error.
 
 A file of a deeper network of the same family holds all tensors of the smaller one. Only what is
 left over tells them apart.

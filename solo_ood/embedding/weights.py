@@ -1,4 +1,4 @@
-"""Fill a network with weights that others saved: all of them, all of the file's, or an error."""
+"""Load the weights of others into a network: every tensor of both is accounted for, or an error."""
 
 from __future__ import annotations
 

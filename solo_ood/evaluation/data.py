@@ -34,7 +34,7 @@ class Labelled:
         return Labelled(self.path, split, self.targets[[rows[file] for file in split.paths]])
 
     def facts(self) -> dict[str, Any]:
-        """Return what has to stand beside every figure."""
+        """Return the data that accompany every figure."""
         return facts(self.path, len(self.targets), len(np.unique(self.targets)))
 
 

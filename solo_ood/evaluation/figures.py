@@ -43,7 +43,7 @@ class Figure:
 
     @property
     def has_data(self) -> bool:
-        """Whether it says of which images it is."""
+        """Whether it names its images."""
         data = [self.about.get(name) for name in ("train", "val")]
         whole = {"path", "images", "classes"}
         return all(isinstance(one, dict) and whole <= set(one) for one in data)
@@ -56,7 +56,7 @@ class Figure:
 
     @property
     def key(self) -> str:
-        """Return what a second measurement of the same has, too: of a probe not its C."""
+        """Return what identifies the measurement; a probe's C, which is chosen, does not."""
         given = [self.about.get(key) for key in ("k", "temperature", "distance")]
         return json.dumps([self.method, self.weights, given, self.subject])
 

@@ -1,4 +1,4 @@
-"""The figures in a run's folder: those of its own data, and why others are not shown."""
+"""Which figures in a run's folder may be shown: those of its own data."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def evaluation_lines(run: RunFiles) -> list[str]:
 
 
 def refusal(figure: Figure, run: RunFiles) -> str:
-    """Return why a figure is not this run's to show; "" if it is.
+    """Return why a figure is not shown for this run; "" if it is.
 
     A run with labelled validation images is judged by those. Where it has none, whatever the user
     named is shown, with its path.

@@ -1,4 +1,4 @@
-"""Files and folders that are there completely or not at all: written aside, then put in place."""
+"""Atomic files and folders: complete or absent, written under another name and then renamed."""
 
 from __future__ import annotations
 

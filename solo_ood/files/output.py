@@ -1,4 +1,4 @@
-"""Where a command writes: looked at before its work, which would be lost after it."""
+"""Checks, before the work, that its output can be written."""
 
 from __future__ import annotations
 

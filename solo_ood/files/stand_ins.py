@@ -1,4 +1,4 @@
-"""Stand-ins for what checkpoints hold beside tensors: texts and numbers in classes of their own.
+"""Harmless substitutes for the classes that checkpoints hold beside tensors.
 
 Torch's reader makes an object only of what it is given under the object's name. Here that is a
 function or class of this module, so nothing of NumPy, pathlib or a training program runs.

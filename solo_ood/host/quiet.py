@@ -1,4 +1,4 @@
-"""Warnings about the host's and other libraries' own code, which a user can do nothing about."""
+"""Warnings from the code of the host and other libraries, which a user cannot act on."""
 
 from __future__ import annotations
 

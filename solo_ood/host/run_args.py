@@ -1,4 +1,4 @@
-"""The settings that a run leaves beside its checkpoints: solo-learn's ``args.json``."""
+"""Read solo-learn's ``args.json``, the settings beside a run's checkpoints."""
 
 from __future__ import annotations
 

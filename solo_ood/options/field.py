@@ -1,6 +1,6 @@
 """Options as dataclasses: a field says its default, its range and its help, once for everybody.
 
-The command line is made of them (``command_line``); who calls from Python gets the same checks.
+The command line is made of them (``command_line``); calls from Python are checked in the same way.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def save(figure: Figure, path: Path) -> Path:
 def why_not_saved(make: Callable[[], Figure], path: Path) -> str | None:
     """Draw and write a figure; return why that failed, ``None`` if it did not.
 
-    A picture must never cost the numbers that it shows.
+    A failed picture must not cost the numbers.
     """
     try:
         save(make(), path)

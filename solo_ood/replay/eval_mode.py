@@ -1,4 +1,4 @@
-"""A network's features in eval mode, and whether that is another mode at all."""
+"""A network's features in eval mode, and whether they differ from those in train mode."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 
 def depends_on_mode(net: nn.Module) -> bool:
-    """Whether ``net`` computes something else in train mode: BatchNorm, dropout, dropped paths."""
+    """Whether ``net`` computes other features in train mode: BatchNorm, dropout, drop path."""
     return any(
         isinstance(module, _BatchNorm)
         or (isinstance(module, _DropoutNd) and module.p > 0)

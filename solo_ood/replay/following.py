@@ -1,4 +1,4 @@
-"""What is replayed follows the trainer: its loader of this epoch, its last batch, its end."""
+"""Keep the source of replays in step with the trainer: the loader of the epoch, last batch, end."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class FollowsLoader(Base):
         """Take the training data from ``loader``: what is replayed, what its labels say."""
         trainer, ood = self.trainer, self.ood
         dataset, before = getattr(loader, "dataset", None), self._dataset
-        # Kept crops are what they were, whatever the dataset: their numbers are nobody's indexes.
+        # Kept crops do not depend on the dataset: their numbers are no dataset indexes.
         by_index = ood.queue.store == "indexes"
         others = before is not None and dataset is not before
         if others and by_index:
@@ -126,7 +126,7 @@ class FollowsLoader(Base):
     def _batch_sizes(self, loader: Any) -> tuple[int | None, int | None]:
         """Return the fresh rows of the largest and of the smallest batch of any process.
 
-        With one process nobody has to know them before: ``None``.
+        With one process they are not needed: ``None``.
         """
         if self.trainer.world_size == 1:
             return None, None
@@ -141,7 +141,7 @@ class FollowsLoader(Base):
         return most, -last
 
     def _rare_rows(self, batch: Sequence[Any]) -> Sequence[Any] | None:
-        """Return what to replay with ``batch``: nothing where it has no row to spare.
+        """Return what to replay with ``batch``; ``None`` if the batch has no row to spare.
 
         Such a batch ends an epoch of a loader that keeps its last rows. All processes must skip the
         replay at the same step, since all draw from their copies of one queue.
@@ -162,7 +162,7 @@ class FollowsLoader(Base):
         return rare
 
     def end_replay(self) -> None:
-        """End the workers of the replay; also to be called when ``fit`` raised."""
+        """End the replay's workers; also called when ``fit`` raises."""
         for reader in (self.replay, self.exemplars):
             if isinstance(reader, (RareLoader, Exemplars)):
                 reader.close()

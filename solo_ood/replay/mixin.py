@@ -1,4 +1,4 @@
-"""Replay of rare samples for a method with a teacher, whatever its loss. Wiring only."""
+"""Replay of rare samples for any method with a teacher: the wiring."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RareReplay(ReplaySetup):
                 self.set_up_ood(ood_config)
 
     Batches are ``[indexes (B,), [crops (B, C, H, W), ...], targets (B,)]``, global crops first.
-    An index ``-1 - i`` marks a fresh row in the place of the sample i, which could not be read.
+    An index ``-1 - i`` marks a fresh row that stands in for the sample i, which could not be read.
     """
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
@@ -78,7 +78,7 @@ class RareReplay(ReplaySetup):
         assert selector is not None  # for the type checker; training_step made sure
         indexes, crops, targets = batch
         feats = self._feats_of_step(crops[: self.num_large_crops])
-        # A function of the step, so that a resumed run looks at them at the same steps.
+        # A function of the step, so that a resumed run re-embeds them at the same steps.
         if self._look_now or selector.queue.step % self.ood.scorer.exemplar_every == 0:
             self._refresh_exemplars(selector)
             self._look_now = False

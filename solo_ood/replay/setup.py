@@ -1,4 +1,4 @@
-"""Set the replay up: its parts with the model, its source of rows when training starts."""
+"""Set-up of the replay: its parts with the model, its source of rows at the start of training."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from solo_ood.settings.schema import OODConfig, first_step
 
 
 class ReplaySetup(TeacherFeats, FreshRowsEvaluated, ReplayState, FollowsLoader):
-    """Mixin that builds the parts of the replay, each when what it needs is there."""
+    """Mixin that builds each part of the replay as soon as its inputs exist."""
 
     def set_up_ood(self, ood: OODConfig) -> None:
         """Take the checked configuration; to be called at the end of the constructor."""
@@ -36,16 +36,16 @@ class ReplaySetup(TeacherFeats, FreshRowsEvaluated, ReplayState, FollowsLoader):
         """Let the errors of the stream name the file."""
         super().setup(stage)
         if self.selector is not None:
-            # No later: asked for the number of steps, by a schedule, the Trainer starts the workers
-            # that hold the dataset.
+            # Not later: a schedule that asks for the number of steps makes the Trainer start the
+            # workers that hold the dataset.
             source = getattr(self.trainer.fit_loop, "_data_source", None)
             name_files_in_errors(getattr(getattr(source, "instance", None), "dataset", None))
 
     def configure_optimizers(self) -> Any:
-        """Go on with the random numbers of the checkpoint, if there is one; the method's own.
+        """Restore the random state of the checkpoint, if there is one; then build the optimizers.
 
-        It is the last hook before anybody iterates over the data: a scheduler that counts steps
-        lets Lightning do that in here, for the length of the loader.
+        It is the last hook before the data are iterated: a scheduler that counts steps makes
+        Lightning do that in here, for the length of the loader.
         """
         self._restore_rng()
         return super().configure_optimizers()

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of the replay, and how a run goes on with it."""
+"""Checkpoint state of the replay: saving and restoring."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ReplayState(FollowsLoader):
         checkpoint[STATE_KEY] = state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the detector and queue of ``checkpoint``; one without them is fine.
+        """Restore the detector and queue of ``checkpoint``; one without them is accepted.
 
         Raises:
             UserError: if they were saved with another feature size, scorer or threshold, or by an
@@ -53,16 +53,16 @@ class ReplayState(FollowsLoader):
             self.selector.load_state_dict(state["selector"])
             self._dataset = None  # the queue is of the data that this checkpoint saw
             self._n_numbered = state["numbered"]
-            # Not for a model that is only evaluated, or trained afresh from here with a new seed.
+            # Not for a model that is only evaluated, or trained from these weights with a new seed.
             trainer = self._trainer
             resumes = trainer is not None and trainer.state.fn == "fit"
             self._rng = state.get("rng") if resumes else None
 
     def _restore_rng(self) -> None:
-        """Draw the shuffles and augmentations that the run would have drawn without a stop.
+        """Restore the random state: shuffles and augmentations are those of an uninterrupted run.
 
-        Otherwise every resume draws those of the first epoch again. A checkpoint has the state of
-        one process; several keep their own.
+        Otherwise every resume would draw those of the first epoch again. A checkpoint has the state
+        of one process; several keep their own.
         """
         if self._rng is not None and self.trainer.world_size == 1:
             set_rng_state(self._rng)

@@ -1,4 +1,4 @@
-"""The teacher's features that are scored: of the step itself, in eval mode, of the exemplars."""
+"""Teacher features to score: those of the step, those in eval mode, and those of exemplars."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class TeacherFeats(FollowsLoader):
     exemplars take a forward pass of their own.
     """
 
-    _teacher_feats: list[Tensor]  # (B, D) of each global crop of the step that is being taken
+    _teacher_feats: list[Tensor]  # (B, D) of each global crop of the current step
     _eval_pass: bool  # whether the features of the step have to be computed again, in eval mode
 
     @property
@@ -36,7 +36,7 @@ class TeacherFeats(FollowsLoader):
         return out
 
     def _choose_mode(self) -> None:
-        """Find out whether eval mode makes a difference, once the teacher is complete."""
+        """Check, once the teacher is complete, whether eval mode makes a difference."""
         # Without BatchNorm and the like, the features of the step itself are those of eval mode.
         self._eval_pass = self.ood.scorer.feats == "eval" and depends_on_mode(self.teacher)
 
@@ -51,7 +51,7 @@ class TeacherFeats(FollowsLoader):
         return eval_feats(self.teacher, crops)
 
     def _refresh_exemplars(self, selector: RareSelector) -> None:
-        """Embed the exemplars anew, if there are any: the teacher has changed."""
+        """Re-embed the exemplars, if there are any, with the current teacher."""
         if self.exemplars is None or not isinstance(selector.scorer, ExemplarScorer):
             return
         crops = self.exemplars.next()[: self.num_large_crops]
@@ -67,7 +67,7 @@ class TeacherFeats(FollowsLoader):
 
 
 def broadcast_from_rank0(x: Tensor) -> Tensor:
-    """Return the first process's ``x``."""
+    """Return ``x`` of rank 0."""
     x = x.contiguous()
     torch.distributed.broadcast(x, src=0)
     return x

@@ -1,4 +1,4 @@
-"""Read samples of a dataset of which some cannot be read, and name the files in errors."""
+"""Read a dataset some of whose samples cannot be read; name the file in errors."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Reader(Dataset):
             sample = self.dataset[position]
             found = sample[0]
         except Exception as error:  # a reader may raise anything
-            reason = error.__cause__ or error  # without the words of `_NamingFiles`
+            reason = error.__cause__ or error  # without the text that `_NamingFiles` adds
             return self.blank(index), f"{type(reason).__name__}: {reason}"
         if not _is_index(found, index):
             return self.blank(index), _other_sample("read again", index, found)
@@ -103,7 +103,8 @@ def probe(dataset: Any) -> tuple[Sequence[Any], Positions]:
         )
     positions, size = Positions(dataset), len(dataset)
     first, sample = _first_readable(dataset)
-    # An index that is right at the start need not be so everywhere: repeated or joined datasets.
+    # An index that is right for the first samples may be wrong for later ones, in repeated or
+    # joined datasets.
     others = {size * part // 4 - 1 for part in (1, 2, 3, 4)}
     for position in (first, *sorted(at for at in others if at > first)):
         try:
@@ -189,7 +190,7 @@ def _blank(crop: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _global_rng_kept() -> Iterator[None]:
-    """Undo what the augmentations of a probed sample draw from the global generators."""
+    """Restore the global generators after the probe, whose augmentations draw from them."""
     state = rng_state()
     try:
         yield

@@ -9,7 +9,7 @@ from typing import Any
 from solo_ood.errors import UserError, message
 from solo_ood.settings.schema import OODConfig
 
-# Settings without which the state of a scorer or threshold means something else.
+# Settings that define what the state of a scorer or threshold means.
 _MEANING = {
     "feature size",
     "scorer.name",
@@ -21,7 +21,7 @@ _MEANING = {
     "threshold.n",
     "seed",
 }
-# Settings that change nothing that the state is about.
+# Settings that the state does not depend on.
 _NO_PART_OF_IT = {"rare_classes", "mix.num_workers"}
 
 
@@ -49,7 +49,7 @@ def compare(then: dict[str, Any], now: dict[str, Any], key: str, seed_is_given: 
     Args:
         then, now: from ``settings_of``.
         key: of the state in a checkpoint, for the remedy.
-        seed_is_given: otherwise the saved one goes on.
+        seed_is_given: otherwise the saved seed is kept.
 
     Raises:
         UserError: see above.
@@ -73,7 +73,7 @@ def compare(then: dict[str, Any], now: dict[str, Any], key: str, seed_is_given: 
                 "method_kwargs.ood",
                 expected=f"the settings of the checkpoint, {expected}",
                 got=got,
-                remedy="The new ones hold from here on; what was queued, counted and drawn so far "
+                remedy="The new ones hold from now on; what was queued, counted and drawn so far "
                 "stays.",
             ),
             RuntimeWarning,

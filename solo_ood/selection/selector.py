@@ -130,7 +130,7 @@ class RareSelector:
             self._copied.record()
 
     def settle(self) -> None:
-        """Judge what the previous step scored, and bring the queue and the counts up to date."""
+        """Judge what the previous step scored, and update the queue and the counts."""
         if self._pending is None:
             return
         if self._copied is not None:
@@ -152,7 +152,7 @@ class RareSelector:
         self.queue.push(i for i in judged[flagged, 0].tolist() if i >= 0)
 
     def _settle_replays(self, indexes: Tensor, scores: Tensor) -> None:
-        """Count replays, and take out of the queue what is no longer rare or cannot be read."""
+        """Count replays; remove from the queue what is no longer rare or cannot be read."""
         # Every process has gathered these indexes, and sees the same marks of `RareLoader` in them.
         unreadable = indexes < 0
         self.counts["replayed"] += int((~unreadable).sum())
@@ -167,9 +167,10 @@ class RareSelector:
         return items[:, 0].tolist() if len(items) else []
 
     def forget_indexes(self, stays: Callable[[int], bool]) -> None:
-        """Go on with data in which an index may name another sample than it did.
+        """Continue with data in which an index may name another sample than before.
 
-        What waits for its verdict is judged as before, but queued only where its index ``stays``.
+        Samples that wait for their verdict are judged as usual; one is queued only if its index
+        still names the same sample.
         """
         self.settle()
         items = self.threshold.waiting
@@ -181,7 +182,7 @@ class RareSelector:
         self.scorer.forget_indexes(stays)
 
     def metrics(self) -> dict[str, float]:
-        """What is worth logging, all of it known on the host; rates are over the run so far."""
+        """Metrics to log, all known on the host; rates are over the run so far."""
         count = self.counts
         metrics = {
             "queue_fill": len(self.queue) / self.queue.capacity,
@@ -203,9 +204,9 @@ class RareSelector:
         return settings_of(self.cfg, self.dim, self.threshold.n, self.seed)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on as if never stopped: tensors and plain Python only.
+        """Everything needed to continue as if never stopped: tensors and plain Python only.
 
-        Exactly so without replay workers; what these have drawn ahead is drawn anew.
+        Exact without replay workers; what workers had drawn ahead is drawn again.
         """
         if self._copied is not None:
             self._copied.synchronize()
@@ -220,10 +221,10 @@ class RareSelector:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore ``state_dict``; warn of settings that were others then.
+        """Restore ``state_dict``; warn of settings that differ from the saved ones.
 
         Raises:
-            UserError: if it was made with settings without which it means something else.
+            UserError: if it was made with settings that give it another meaning.
         """
         compare(
             state["settings"], self._settings(), STATE_KEY, seed_is_given=self.cfg.seed is not None
@@ -256,7 +257,7 @@ def pad_rows(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return ``size`` rows; those without a sample come first and have the index -1.
 
-    Their features are NaN, so nobody learns, flags or counts them.
+    Their features are NaN, so that they are neither learnt, flagged nor counted.
 
     Raises:
         UserError: if there are more rows.
@@ -265,7 +266,7 @@ def pad_rows(
     if missing < 0:
         raise UserError(
             "batch of this process",
-            expected=f"at most {size} rows, as every process was told",
+            expected=f"at most {size} rows, as on every process",
             got=len(indexes),
             remedy="Set optimizer.batch_size, or the loader's batch_size, to the largest.",
         )

@@ -1,6 +1,6 @@
-"""Which scores of a stream are out-of-distribution: the top share of every block, or of the first.
+"""Thresholds: which scores of a stream are flagged.
 
-Thresholds work on the host, on scores that were copied there: nothing of them is in the training
+Thresholds work on the host, on scores that were copied there: they add nothing to the training
 step, and every process that feeds the same scores gets the same verdicts.
 """
 
@@ -23,7 +23,7 @@ _GOLDEN = (5**0.5 - 1) / 2  # its multiples are spread evenly over [0, 1)
 
 
 class Threshold(ABC):
-    """A judge of streamed scores: ``judge`` takes them in and returns what could be judged.
+    """Base class: ``judge`` takes streamed scores and returns the verdicts that are known by now.
 
     Scores must be streamed or held out (taken before the sample was learnt): a quantile of the
     scores of a scorer's own training samples says nothing about new ones. The verdicts depend on
@@ -106,7 +106,7 @@ class Threshold(ABC):
         return self._joined()[1]
 
     def replace_waiting(self, items: Tensor) -> None:
-        """Let ``items`` (W, ...) stand for the samples that wait for their verdict."""
+        """Replace the items (W, ...) of the samples that wait for their verdict."""
         self._chunks = [(self._joined()[0], items)]
 
     @abstractmethod
@@ -173,8 +173,9 @@ class Threshold(ABC):
 class QuotaThreshold(Threshold):
     r"""Flags exactly the top share 1 - p of every block of ``n`` samples.
 
-    After T judged samples round((1 - p) T) are flagged, what a block's share is not a whole number
-    by is carried to the next. So, whatever the scores do (drift, jumps, ties, any batch size):
+    After T judged samples round((1 - p) T) are flagged: the fraction by which a block's share
+    exceeds a whole number is carried to the next block. So, whatever the scores do (drift, jumps,
+    ties, any batch size):
 
     - the flag rate of all judged samples is 1 - p to within 1 / (2 T);
     - that of any w samples in a row is at most ``window_bound(w)`` from it.
@@ -207,7 +208,7 @@ class QuotaThreshold(Threshold):
 
     @property
     def candidates(self) -> Tensor:
-        """Items (M, ...) of the top of the open block; who left it once does not come back."""
+        """Items (M, ...) of the top of the open block; what dropped out of it stays out."""
         order = self._ascending(self._joined()[0])
         return super().candidates[order[max(0, len(order) - self._quota()) :]]
 

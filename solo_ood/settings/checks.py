@@ -31,7 +31,7 @@ def plain(user: Any, schema: Any, path: str) -> dict[Any, Any]:
     """Return a user's block as a dict of dicts, OmegaConf's interpolations resolved.
 
     Raises:
-        UserError: if it or one of its sections is no mapping, or an interpolation leads nowhere.
+        UserError: if it or one of its sections is not a mapping, or an interpolation has no target.
     """
     try:
         block = OmegaConf.to_container(user, resolve=True) if OmegaConf.is_config(user) else user
@@ -58,7 +58,7 @@ def plain(user: Any, schema: Any, path: str) -> dict[Any, Any]:
 
 
 def check_keys(block: Mapping[Any, Any], schema: Any, path: str) -> None:
-    """Raise for a key that the schema does not have or that has no value, anywhere in ``block``.
+    """Raise for an unknown key, or one without a value, anywhere in ``block``.
 
     Raises:
         UserError: see above; with the nearest valid key.

@@ -229,7 +229,7 @@ def first_step(cfg: OODConfig, total: float) -> int:
 
     Args:
         cfg: the checked configuration.
-        total: optimizer steps of the whole run; infinite, NaN or negative if nobody knows them.
+        total: optimizer steps of the whole run; infinite, NaN or negative if unknown.
 
     Raises:
         UserError: if ``start`` is a share of a number of steps that is not known.

@@ -1,4 +1,4 @@
-"""Checkpoints that are there completely or not at all, whatever ends the process."""
+"""Atomic checkpoints: complete or absent, whatever ends the process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a run begins and ends: not in vain, with its workers, with a status that says it all."""
+"""Callbacks: refuse runs without enough samples or steps, end the workers, set the exit status."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class TellOfSigterm(Callback):
 
 
 class EndReplay(Callback):
-    """End the workers of the replay when ``fit`` raises; nobody tells the module itself."""
+    """End the replay's workers when ``fit`` raises, which Lightning does not tell the module."""
 
     def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
         module.end_replay()
@@ -73,7 +73,7 @@ class EndReplay(Callback):
 class RequireSteps(Callback):
     """Raise at the end of a run that trained nothing, which Lightning takes for a success.
 
-    One that is resumed after its last epoch has trained before and ends well.
+    A run that is resumed after its last epoch has trained before, and is accepted.
     """
 
     def on_fit_end(self, trainer: Trainer, module: Any) -> None:

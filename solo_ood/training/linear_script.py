@@ -37,7 +37,7 @@ class LinearScript(Callback):
         def accuracy_at_k(outputs: Any, targets: Any, top_k: Any = (1, 5)) -> Any:
             return accuracy(outputs, targets, tuple(min(k, outputs.shape[1]) for k in top_k))
 
-        # Marks of what is replaced already; by setattr, since a function's type has no such name.
+        # Mark what is replaced already; by setattr, since functions have no such attribute.
         setattr(prepare_transforms, "stock", transforms)  # noqa: B010
         setattr(accuracy_at_k, "stock", accuracy)  # noqa: B010
         loaders.prepare_transforms = prepare_transforms

@@ -89,7 +89,7 @@ class DINOOOD(RareReplay, MultiCropDINO):
     def configure_callbacks(self) -> list[Callback]:
         """Return the run's own; the last hook before Lightning sets its loggers up."""
         trainer = self._trainer
-        # A Trainer without any is somebody's wish, or a trial run.
+        # A Trainer without loggers was asked for, or is a trial run.
         if self._loggers and trainer is not None and trainer.loggers and not trainer.fast_dev_run:
             root = Path(trainer.default_root_dir)
             trainer.loggers = with_loggers(trainer.loggers, self._loggers, root)

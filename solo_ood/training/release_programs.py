@@ -174,7 +174,7 @@ def load_network(
 def subject(
     run: RunFiles, weights: str, train: DataLoader, val: DataLoader, tail_path: str | None
 ) -> dict[str, Any]:
-    """Return what the figures are of, and say it: a figure without its data tells nothing."""
+    """Return what the figures are of, and say it: a figure is meaningless without its data."""
     folders: dict[str, Any] = {"train": train.dataset, "val": val.dataset}
     folders["tail"] = None if tail_path is None else image_folder(tail_path)
     about: dict[str, Any] = {"weights": weights, **run.checkpoint_facts()}

@@ -1,4 +1,4 @@
-"""How far a sample leans from the stream towards a few pictures of what matters."""
+"""How far a sample lies from the stream in the direction of a few exemplars."""
 
 from __future__ import annotations
 

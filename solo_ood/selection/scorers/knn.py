@@ -72,5 +72,5 @@ class KNNScorer(Scorer):
             # 1 % of the rows held, which only the device knows: gather instead of an index.
             rank = (filled.sum() // 100).clamp(min=2) - 1
             kth = largest.gather(1, rank.expand(len(feats), 1)).squeeze(1)
-        # Fewer than k rows of others (not finite, its own): no score rather than a rare one.
+        # Fewer than k rows of others (not finite, its own): NaN instead of a high score.
         return 1 - kth.masked_fill(kth.isneginf(), float("nan"))

@@ -38,7 +38,7 @@ def check(cfg: DictConfig) -> None:
 
 
 def prepare(cfg: DictConfig) -> None:
-    """Set what the config leaves to be found out: home folders, folders without classes."""
+    """Fill in what the config leaves open: home folders, folders without classes."""
     expand_home(cfg)
     take_flat_folder(cfg)
 

@@ -1,4 +1,4 @@
-"""The folders of a run: are they there, and are they what the host reads."""
+"""Checks the folders of a run: that they exist and that the host can read them."""
 
 from __future__ import annotations
 

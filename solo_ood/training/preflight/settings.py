@@ -1,4 +1,4 @@
-"""Settings of the host and of Lightning: kinds, ranges, names, and devices that are there."""
+"""Checks settings of the host and of Lightning: types, ranges, names, available devices."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def _check_devices(cfg: DictConfig) -> None:
 
 
 def _check_trainer(cfg: DictConfig) -> None:
-    """Let Lightning look at its own settings before there is a model and data."""
+    """Let Lightning check its own settings before model and data are built."""
     from lightning.pytorch import Trainer
 
     given: Any = OmegaConf.to_container(cfg, resolve=False)

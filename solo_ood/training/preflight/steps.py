@@ -1,4 +1,4 @@
-"""How many steps a run has: none at all, or too few for anything to be flagged."""
+"""Checks that a run has steps, and enough of them to flag something."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def check_steps(cfg: DictConfig, ood: OODConfig | None) -> None:
 
 
 def _batches(cfg: DictConfig, batch_size: int, ood: OODConfig | None) -> float:
-    """Return the batches of an epoch in each process; infinite if nobody knows.
+    """Return the batches of an epoch in each process; infinite if unknown.
 
     Raises:
         UserError: if there is none.
@@ -95,7 +95,7 @@ def _batches(cfg: DictConfig, batch_size: int, ood: OODConfig | None) -> float:
 
 
 def _enough(ood: OODConfig | None, rows: int) -> int:
-    """Return a number of training samples of which one epoch is enough: no need to count more."""
+    """Return how many training samples suffice for the checks, so that no more are counted."""
     if ood is None or not ood.enabled:
         return rows
     return math.ceil((samples_before_first_flag(ood) + rows) / (1 - ood.start)) + 2 * rows
