@@ -47,7 +47,7 @@ def message(what: str, *, expected: Any, got: Any, remedy: str) -> str:
     return f"{what}: expected {expected}, got {got}. {remedy}"
 
 
-def shown(value: Any, longest: int = 100) -> str:
+def short_repr(value: Any, longest: int = 100) -> str:
     """Return ``repr(value)``, cut at ``longest`` characters; its type if it cannot be shown."""
     try:
         text = repr(value)
@@ -58,7 +58,7 @@ def shown(value: Any, longest: int = 100) -> str:
 
 def unknown_name(kind: str, name: Any, valid: Iterable[str]) -> UserError:
     """Return the error for a name that is not in ``valid``, with one that is spelt like it."""
-    names, got = sorted(valid), shown(name)
+    names, got = sorted(valid), short_repr(name)
     near = nearest(got.strip("'"), names)
     remedy = "Use one of these names." if near is None else f"Did you mean {near!r}?"
     listed = ", ".join(names[:_LISTED])

@@ -29,7 +29,7 @@ class Stream:
         self.seed, self.n = seed, len(fit)
         self.made: dict[Any, Any] = {}
 
-    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+    def cached(self, key: Any, make: Callable[[], Any]) -> Any:
         """Return ``make()``, computed at the first call with ``key``."""
         if key not in self.made:
             self.made[key] = make()
@@ -72,7 +72,7 @@ class Stream:
             sizes = np.bincount(model.labels_, minlength=clusters)
             return model.cluster_centers_, sizes, model.transform(self.test)
 
-        return self.once(("kmeans", k), make)
+        return self.cached(("kmeans", k), make)
 
 
 def neighbours(rows: np.ndarray, reference: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -155,7 +155,7 @@ def _graph(x: Stream) -> tuple[np.ndarray, np.ndarray]:
 
 def heat(m: int, t: int, x: Stream) -> np.ndarray:
     """Chance that a random walk returns within t steps: 1 / size of a separate small group."""
-    values, vectors = x.once("graph", lambda: _graph(x))
+    values, vectors = x.cached("graph", lambda: _graph(x))
     back = vectors[:, :m] ** 2 @ np.clip(values[:m], 0, 1) ** t
     return np.median(np.log(back[x.near[1][:, :10]]), axis=1)
 

@@ -387,7 +387,7 @@ def test_rows_that_are_not_finite_change_nothing_for_the_others(scorer, value):
             more[bad, step % 16] = value
             feats, indexes = more, numbers
         spoilt.step(indexes, spoilt.embed([feats]), torch.zeros(len(feats)).long())
-    clean.settle(), spoilt.settle()
+    clean.judge_pending(), spoilt.judge_pending()
     assert list(clean.queue) == list(spoilt.queue) and len(clean.queue) > 5
     assert spoilt.counts == {**clean.counts, "not_finite": 3 * 16}
     for key, learnt in clean.scorer.state_dict().items():
@@ -417,7 +417,7 @@ def test_equal_embeddings_tie_and_their_flag_rate_is_exact():
     selector, row = selector_of("knn"), rows_of(1, 0)
     for step in range(100):
         selector.step(torch.arange(8) + 8 * step, row.expand(8, -1), torch.zeros(8).long())
-    selector.settle()
+    selector.judge_pending()
     assert selector.counts["judged"] == 8 * 99
     assert selector.counts["flagged"] == round(0.2 * 8 * 99)
 

@@ -23,7 +23,7 @@ from warm_host import warm_host
 from solo_ood.cli import main
 from solo_ood.cli import parse as parse_command
 from solo_ood.errors import unknown_name
-from solo_ood.host.quiet import SILENT, silence
+from solo_ood.host.quiet import SILENT, ignore_foreign_warnings
 from solo_ood.settings.schema import OODConfig, parse
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -219,7 +219,7 @@ def test_the_bar_shows_loss_flag_rate_and_queue(compose, build, loader, trainer,
 
 def test_host_warnings_are_silenced_and_user_warnings_are_not(compose, build, loader, trainer):
     with pytest.warns(UserWarning, match="smaller than the logging interval") as caught:
-        silence()
+        ignore_foreign_warnings()
         cfg = compose("augmentations.1.num_crops=0", *AT_ONCE)
         fit = trainer(max_epochs=1, limit_train_batches=2, limit_val_batches=0, logger=True)
         fit.fit(build(cfg), loader(cfg))

@@ -31,7 +31,7 @@ def concentration(name: str) -> dict[str, float]:
             indexes = torch.cat((fresh[order[: B - len(rare)]], rare))
             feats = torch.randn(B, 2, generator=generator)
             selector.step(indexes, feats, labels[indexes], len(rare))
-    selector.settle()
+    selector.judge_pending()
     return selector.metrics()
 
 

@@ -181,10 +181,10 @@ class Record(Callback):
         self.seen["start"] = state_of(module)
         step = module.selector.step
 
-        def recorded(indexes, feats, targets, n_rare=0, **processes):
-            self.indexes.append(indexes[: len(indexes) - n_rare].tolist())
-            self.replayed.append(indexes[len(indexes) - n_rare :].tolist())
-            return step(indexes, feats, targets, n_rare, **processes)
+        def recorded(indexes, feats, targets, n_replayed=0, **processes):
+            self.indexes.append(indexes[: len(indexes) - n_replayed].tolist())
+            self.replayed.append(indexes[len(indexes) - n_replayed :].tolist())
+            return step(indexes, feats, targets, n_replayed, **processes)
 
         module.selector.step = recorded
         # A callback's own on_train_batch_end comes before the host's, which updates the teacher.

@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder
 
 from solo_ood.cli import main
 from solo_ood.data.images import layout_of, read_splits
-from solo_ood.data.names import like_splits, split_of, splits_among
+from solo_ood.data.names import look_like_splits, split_of, splits_among
 from solo_ood.errors import UserError
 from solo_ood.training import preflight
 
@@ -236,7 +236,7 @@ def test_folders_that_hold_the_same_folders_are_an_error(tmp_path, compose, name
     ],
 )
 def test_names_that_are_nearly_splits(names, like):
-    assert like_splits(names) == like
+    assert look_like_splits(names) == like
 
 
 def test_masks_may_be_a_class_and_a_train_is_one_in_a_split(tmp_path):

@@ -238,14 +238,14 @@ class Numbers(Callback):
     def on_train_start(self, trainer, module):
         step = module.selector.step
 
-        def record(indexes, feats, targets, n_rare=0, **kwargs):
-            self.seen += indexes[: len(indexes) - n_rare].tolist()
-            return step(indexes, feats, targets, n_rare, **kwargs)
+        def record(indexes, feats, targets, n_replayed=0, **kwargs):
+            self.seen += indexes[: len(indexes) - n_replayed].tolist()
+            return step(indexes, feats, targets, n_replayed, **kwargs)
 
         module.selector.step = record
 
     def on_train_batch_end(self, trainer, module, *_):
-        held = {*module.selector.queue, *module.selector.candidates}
+        held = {*module.selector.queue, *module.selector.undecided}
         assert set(module.replay._samples) <= held
 
 

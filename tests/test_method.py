@@ -138,7 +138,7 @@ def test_replays_are_the_configured_share_of_the_batch(mode, size, compose, buil
 def test_flag_rate_meets_its_target_within_the_printed_bound(compose, build, loader, trainer):
     model, _ = run(compose(), build, loader, trainer, max_steps=60)
     selector = model.selector
-    selector.settle()
+    selector.judge_pending()
     judged = selector.counts["judged"]
     assert judged == int(selector.threshold.n_judged) > 200
     bound = selector.threshold.rate_bound

@@ -58,8 +58,8 @@ def test_selection_reads_nothing_from_the_device(scorer, threshold):
     move(far.scorer)
     with FarDevice(ALLOWED) as device:
         select(far, Far)
-    here.settle()
-    far.settle()
+    here.judge_pending()
+    far.judge_pending()
     assert device.copies > 0 and far.counts["judged"] > 0
     assert list(far.queue) == list(here.queue) and far.counts == here.counts
 

@@ -17,11 +17,11 @@ from PIL import ExifTags, Image
 from short_runs import AT_ONCE
 
 from solo_ood.cli import main
-from solo_ood.data.bdd import pair
+from solo_ood.data.bdd import pair_images_and_masks
 from solo_ood.data.images import read_splits
 from solo_ood.embedding.copies import copies_note, has_equal
 from solo_ood.embedding.embedder import Embedder
-from solo_ood.embedding.extract import ExtractConfig, covered, embed
+from solo_ood.embedding.extract import ExtractConfig, embed, scale_and_crop
 from solo_ood.embedding.networks import make_embedder
 from solo_ood.pages import plots
 from solo_ood.training.preflight import expand_home
@@ -121,7 +121,7 @@ def test_most_common_shape_decides(tmp_path, capsys):
 
 def test_an_image_of_one_line_is_not_scaled_whole():
     line = Image.new("RGB", (60_000, 1), "red")
-    seen = covered(line, (512, 680), Image.Resampling.BICUBIC)  # 31 million pixels wide
+    seen = scale_and_crop(line, (512, 680), Image.Resampling.BICUBIC)  # 31 million pixels wide
     assert seen.size == (680, 512) and seen.getpixel((0, 0)) == (255, 0, 0)
 
 
@@ -134,7 +134,7 @@ def test_frames_follow_each_other_by_their_number(tmp_path):
     split = read_splits(tmp_path / "data")[0]
     assert [path.stem for path in split.paths] == names * 2
     assert split.labels.tolist() == [0] * 6 + [1] * 6
-    images, masks, _ = pair(tmp_path / "bdd", "train")
+    images, masks, _ = pair_images_and_masks(tmp_path / "bdd", "train")
     assert [path.stem for path in images] == [path.stem for path in masks] == names
 
 
@@ -194,7 +194,7 @@ def test_failed_figure_is_reported(tmp_path):
         raise OverflowError("too\nlarge")
 
     (tmp_path / "a.png").write_bytes(b"half")
-    told = plots.why_not_saved(figure, tmp_path / "a.png")
+    told = plots.save_or_explain(figure, tmp_path / "a.png")
     assert told == "a.png could not be drawn: OverflowError: too large"
     assert not (tmp_path / "a.png").exists()
 

@@ -53,7 +53,7 @@ def checked(registered, data):
         paths = (f"data.train_path={data / train}", f"data.val_path={data / val}")
         # The host itself reads the config here: only what comes before it is of interest.
         cfg = _composed(*paths, "optimizer.batch_size=8", *QUICK[:2], *overrides)
-        preflight.take_flat_folder(cfg)
+        preflight.accept_flat_folder(cfg)
         preflight.check(cfg)
         return cfg
 

@@ -189,7 +189,7 @@ def test_every_row_is_counted_once_and_bad_ones_are_neither_flagged_nor_queued(b
         go(selector, [names], number)
         assert not {*bad} & {*selector.queue}
         assert len(selector.queue) <= block["capacity"]
-    selector.settle()
+    selector.judge_pending()
     assert not {*bad} & {*selector.queue}
     count = selector.counts
     seen = [10 * number + row for number in range(len(stream)) for row in range(3)]

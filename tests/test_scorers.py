@@ -71,14 +71,14 @@ rows_of_2 = st.lists(st.tuples(strange, strange), max_size=9)
 )
 def test_knn_equals_brute_force_over_the_newest_usable_rows(chunks, n, k, queries):
     scorer = KNNScorer(2, n, min(k, n) if k else None, min_samples=0, normalize=False)
-    usable: list[tuple[float, float]] = []
+    normalised_or_nan: list[tuple[float, float]] = []
     for chunk in chunks:
         scorer.partial_fit(torch.tensor(chunk).reshape(-1, 2))
-        usable += [row for row in chunk if all(abs(x) < 1e16 for x in row)]
+        normalised_or_nan += [row for row in chunk if all(abs(x) < 1e16 for x in row)]
     assert scorer.n_fed == sum(map(len, chunks))
     kth = min(k, n) if k else 2  # of less than 300 rows, 1 % is less than 2
     for query, score in zip(queries, scorer.ood_score(torch.tensor(queries)).tolist()):
-        products = sorted(sum(a * b for a, b in zip(query, row)) for row in usable[-n:])
+        products = sorted(sum(a * b for a, b in zip(query, row)) for row in normalised_or_nan[-n:])
         assert score == 1 - products[-kth] if len(products) >= kth else score != score
 
 

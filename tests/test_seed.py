@@ -70,11 +70,11 @@ class Rows(Callback):
         self.fresh, self.replays = [], []
         select = module._select
 
-        def selecting(batch, n_rare):
+        def selecting(batch, n_replayed):
             rows = batch[0].tolist()
-            self.fresh.append(rows[: len(rows) - n_rare])
-            self.replays.append(rows[len(rows) - n_rare :])
-            select(batch, n_rare)
+            self.fresh.append(rows[: len(rows) - n_replayed])
+            self.replays.append(rows[len(rows) - n_replayed :])
+            select(batch, n_replayed)
 
         module._select = selecting
 

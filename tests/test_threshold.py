@@ -152,13 +152,13 @@ def test_the_candidates_are_all_that_can_still_be_flagged():
     seen: set[int] = set()
     for place in range(99):
         run(threshold, scores[place : place + 1], 1, first=place)
-        held = {*threshold.candidates.tolist()}
+        held = {*threshold.undecided.tolist()}
         assert len(held) == min(10, place + 1)
         assert held - {place} <= seen or place == 0  # who left does not come back
         seen = held
     places, flagged = run(threshold, scores[99:], 1, first=99)
     assert {*places[flagged].tolist()} <= seen | {99}
-    assert len(threshold.candidates) == 0
+    assert len(threshold.undecided) == 0
 
 
 @settings(max_examples=40, deadline=None)

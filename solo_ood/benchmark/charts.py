@@ -16,7 +16,7 @@ from PIL import Image
 from solo_ood.benchmark.measure import Scores
 from solo_ood.benchmark.options import PROJECTIONS
 from solo_ood.data.pixels import Levels, load
-from solo_ood.embedding.extract import covered
+from solo_ood.embedding.extract import scale_and_crop
 from solo_ood.errors import UserError, unknown_name
 from solo_ood.pages import plots
 
@@ -199,7 +199,7 @@ def curves(scores: Sequence[Scores], rare: np.ndarray, title: str) -> Figure:
     return figure
 
 
-def sheet(
+def extremes_sheet(
     one: Scores,
     paths: Sequence[Path],
     captions: Sequence[str],
@@ -220,7 +220,7 @@ def sheet(
     )
 
 
-def maps(
+def overlay_maps(
     shown: Sequence[np.ndarray],
     paths: Sequence[Path],
     size: tuple[int, int],
@@ -250,7 +250,7 @@ def maps(
         axis.set_axis_off()
     for axis, one, path, caption, is_rare in zip(axes, shown, paths, captions, rare):
         image = load(path, levels).convert("L")
-        axis.imshow(covered(image, size, Image.Resampling.BICUBIC), cmap="gray")
+        axis.imshow(scale_and_crop(image, size, Image.Resampling.BICUBIC), cmap="gray")
         extent = (-0.5, size[1] - 0.5, size[0] - 0.5, -0.5)
         tint = np.broadcast_to(to_rgb(plots.RARE), (*one.shape, 3))
         axis.imshow(tint, extent=extent, alpha=0.8 * one)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from solo_ood.benchmark import charts, shots
 from solo_ood.benchmark import page as content
 from solo_ood.benchmark.detectors import DETECTORS
-from solo_ood.benchmark.measure import Row, Scores, draws
+from solo_ood.benchmark.measure import Scores, TableRow, draws
 from solo_ood.benchmark.options import MeasureOptions
 from solo_ood.benchmark.scoring import Measured
 from solo_ood.benchmark.segmentation import region_maps
@@ -36,7 +36,7 @@ class Drawing:
         self.images = shots.Images(results[0].test, root, results[0].size)
         self.failed: list[str] = []
 
-    def definition(self, definition: RareDefinition, rows: list[Row], suffix: str) -> None:
+    def definition(self, definition: RareDefinition, rows: list[TableRow], suffix: str) -> None:
         """Add the section of one definition of rare; ``suffix`` ends the names of its files."""
         page, first = self.page, self.results[0]
         rare, classes = first.task.rare[definition][1], content.classes_of(definition, first.test)
@@ -96,7 +96,7 @@ class Drawing:
         first = self.results[0]
         rare = first.task.rare[definition][1]
         paths, levels = first.test.paths, first.test.levels
-        make = partial(charts.sheet, one, paths, captions, rare, one.detector, levels)
+        make = partial(charts.extremes_sheet, one, paths, captions, rare, one.detector, levels)
         self._saved(make, f"images{suffix}-{one.detector}.jpg")  # photographs
         for gallery in shots.galleries(self.images, one, definition):
             self.page.gallery(gallery)
@@ -116,7 +116,7 @@ class Drawing:
 
     def _saved(self, make: Callable[[], Figure], name: str) -> bool:
         """Draw a figure and save it; where that fails the page says why."""
-        problem = plots.why_not_saved(make, self.out / name)
+        problem = plots.save_or_explain(make, self.out / name)
         if problem is not None:
             self.page.text(problem)
             self.failed.append(problem)
@@ -133,7 +133,7 @@ def _maps(
     assert images.patches is not None  # a detector by regions has them
     grid = images.patches.array.shape[1:3]
     found = region_maps(images, task.exemplars(exemplars, definition, regions=True))
-    return charts.maps(
+    return charts.overlay_maps(
         [seen.reshape(grid).numpy() for seen in found],
         [result.test.paths[row] for row in rows],
         result.size,

@@ -10,10 +10,10 @@ from solo_ood.benchmark.detectors import DETECTORS, Detector, detector
 from solo_ood.benchmark.options import MeasureOptions, Rare
 from solo_ood.benchmark.regions import Box, Regions, read_boxes
 from solo_ood.data.images import Split
-from solo_ood.data.names import clean
+from solo_ood.data.names import normalise_name
 from solo_ood.data.rare import RareDefinition, define
 from solo_ood.errors import UserError
-from solo_ood.replay.rows import rows_of
+from solo_ood.replay.rows import rows_by_name
 
 
 def definitions_of(asked: Rare, fit: Split, test: Split | None) -> list[RareDefinition]:
@@ -27,7 +27,7 @@ def definitions_of(asked: Rare, fit: Split, test: Split | None) -> list[RareDefi
             remedy=f"For instance --rare person+bicycle; there are {', '.join(fit.classes)}.",
         )
     share = (asked.min_share, asked.base_rate, asked.base_rate_of == "each")
-    return [define(name, fit, test, *share) for name in dict.fromkeys(map(clean, names))]
+    return [define(name, fit, test, *share) for name in dict.fromkeys(map(normalise_name, names))]
 
 
 def named_detectors(names: Sequence[str]) -> list[Detector]:
@@ -96,7 +96,7 @@ def exemplar_rows(
     if boxes is not None:
         return tuple(row for row, path in enumerate(fit.paths) if path in boxes)
     parsed = [int(text) if text.isdigit() else text for text in given]
-    return tuple(rows_of(parsed, len(fit), fit.paths, "--exemplars")) or None
+    return tuple(rows_by_name(parsed, len(fit), fit.paths, "--exemplars")) or None
 
 
 def check_regions(
@@ -104,7 +104,7 @@ def check_regions(
 ) -> None:
     """Raise ``UserError`` if a network sees nothing of what matters in the exemplars."""
     for regions, definition in product(seen, definitions):
-        if not regions.of(definition, exemplars)[..., 0].any():
+        if not regions.patch_shares(definition, exemplars)[..., 0].any():
             names = ", ".join(regions.split.paths[row].name for row in exemplars[:3])
             raise UserError(
                 f"exemplars of {definition.name}",

@@ -73,7 +73,10 @@ def rare_images(
     definitions: Sequence[RareDefinition], fit: Split, test: Split | None
 ) -> dict[RareDefinition, tuple[np.ndarray, np.ndarray]]:
     """Return (fit, test) bool (N,) by definition, see ``Task.rare``."""
-    return {d: (d.of(fit), d.of(fit) if test is None else d.of(test, True)) for d in definitions}
+    return {
+        d: (d.is_rare(fit), d.is_rare(fit) if test is None else d.is_rare(test, True))
+        for d in definitions
+    }
 
 
 def check(task: Task, plan: Plan, detectors: Sequence[Detector]) -> Plan:

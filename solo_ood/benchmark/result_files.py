@@ -9,7 +9,7 @@ from pathlib import Path
 from solo_ood.benchmark import page as content
 from solo_ood.benchmark import table
 from solo_ood.benchmark.drawing import Drawing, slug
-from solo_ood.benchmark.measure import Row
+from solo_ood.benchmark.measure import TableRow
 from solo_ood.benchmark.options import MeasureOptions
 from solo_ood.benchmark.request import Request
 from solo_ood.benchmark.scoring import Measured
@@ -19,7 +19,9 @@ from solo_ood.files.text import printable
 from solo_ood.pages.page import Page
 
 
-def report(request: Request, results: Sequence[Measured], show: Callable[[str], None]) -> list[Row]:
+def report(
+    request: Request, results: Sequence[Measured], show: Callable[[str], None]
+) -> list[TableRow]:
     """Write the table, then the pictures and the page; return the rows of the table.
 
     A picture that fails costs nothing but itself.
@@ -38,7 +40,7 @@ def report(request: Request, results: Sequence[Measured], show: Callable[[str], 
 
 def write_table(
     options: MeasureOptions,
-    rows: list[Row],
+    rows: list[TableRow],
     notes: list[str],
     definitions: Sequence[RareDefinition],
 ) -> None:
@@ -49,26 +51,26 @@ def write_table(
         "rare": [asdict(replace(one, name=printable(one.name))) for one in definitions],
         "plan": asdict(options.plan),
     }
-    with atomic.files_of(options.output.folder) as folder:
+    with atomic.staged_files(options.output.folder) as folder:
         table.write(rows, folder, facts)
 
 
 def write_page(
     options: MeasureOptions,
     results: Sequence[Measured],
-    rows: list[Row],
+    rows: list[TableRow],
     notes: list[str],
     definitions: Sequence[RareDefinition],
 ) -> list[str]:
     """Write the pictures and the page that shows all; return what could not be drawn."""
-    with atomic.files_of(options.output.folder) as folder:
+    with atomic.staged_files(options.output.folder) as folder:
         return _draw(options, results, rows, notes, definitions, folder)
 
 
 def _draw(
     options: MeasureOptions,
     results: Sequence[Measured],
-    rows: list[Row],
+    rows: list[TableRow],
     notes: list[str],
     definitions: Sequence[RareDefinition],
     out: Path,

@@ -17,7 +17,7 @@ from solo_ood.data.rare import RareDefinition
 from solo_ood.errors import UserError
 from solo_ood.pages import plots
 from solo_ood.pages.page import jpeg_uri
-from solo_ood.pages.parts import Gallery, Mark, Scatter, Shot, panel
+from solo_ood.pages.parts import Gallery, Mark, Scatter, Thumbnail, panel
 
 SHOT_SIDE = 320  # pixels of the longer side, enlarged
 SHOTS = 12  # of the highest scores, and of the lowest
@@ -52,26 +52,28 @@ class Images:
         definition: RareDefinition,
     ) -> Gallery:
         """Return thumbnails of ``rows``; ``scores`` (N,) are those of one detector."""
-        rare = definition.of(self.split, True)
-        shots = [self._shot(int(row), float(scores[row]), definition, rare) for row in rows]
+        rare = definition.is_rare(self.split, True)
+        shots = [self._thumbnail(int(row), float(scores[row]), definition, rare) for row in rows]
         return Gallery(title, about, shots)
 
-    def _shot(self, row: int, score: float, definition: RareDefinition, rare: np.ndarray) -> Shot:
+    def _thumbnail(
+        self, row: int, score: float, definition: RareDefinition, rare: np.ndarray
+    ) -> Thumbnail:
         source = ""
         if row not in self._shown:
             self._shown.add(row)
             source = jpeg_uri(plots.thumbnail(self.split.paths[row], SHOT_SIDE, self.split.levels))
-        return Shot(
+        return Thumbnail(
             f"{row}",
             source,
             self.path(row),
             caption(self.split, row, definition),
             f"ood_score {score:.4g}",
             bool(rare[row]),
-            self._marks(row, definition),
+            self._outline(row, definition),
         )
 
-    def _marks(self, row: int, definition: RareDefinition) -> list[Mark]:
+    def _outline(self, row: int, definition: RareDefinition) -> list[Mark]:
         """Return where in an image what is rare is: of images with masks."""
         if not self.split.by_pixels:
             return []
@@ -112,7 +114,7 @@ def scatter_of(
     text: str,
 ) -> Scatter:
     """Return the points of a page's scatter; each says its path, what is in it and its score."""
-    rare, split = definition.of(images.split, True)[shown.rows], images.split
+    rare, split = definition.is_rare(images.split, True)[shown.rows], images.split
     about = []
     for row, is_rare in zip(shown.rows.tolist(), rare):
         lines = [images.path(row), caption(split, row, definition)]

@@ -6,8 +6,8 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from solo_ood.data.labels import Labelled, join
-from solo_ood.data.names import clean, split_of
+from solo_ood.data.labels import Labelled, merge_labels
+from solo_ood.data.names import normalise_name, split_of
 from solo_ood.errors import UserError
 from solo_ood.files.text import user_path
 
@@ -118,12 +118,12 @@ def read_list(path: Path) -> tuple[Labelled, Labelled | None, list[str]]:
     """
     rows = [row for _, row in read_csv(path, ("path", "label"))]
     named = [(path.parent / user_path(row["path"]), row["label"]) for row in rows]
-    pictures = len(join(named).paths)
+    pictures = len(merge_labels(named).paths)
     notes = []
     if pictures < len(rows):
         notes.append(f"{len(rows)} rows name {pictures} pictures; their labels were joined")
     if "split" not in rows[0] or not any(row.get("split") for row in rows):
-        return join(named), None, notes
+        return merge_labels(named), None, notes
     kinds = [split_of(row.get("split") or "") for row in rows]
     if None in kinds or all(kind and kind[0] == "test" for kind in kinds):
         raise UserError(
@@ -137,8 +137,12 @@ def read_list(path: Path) -> tuple[Labelled, Labelled | None, list[str]]:
     for one, row, kind in zip(named, rows, kinds):
         assert kind is not None  # refused above
         chosen[kind[0]].append(one)
-        spelled[kind[0]][clean(row["split"]).casefold()] = None
+        spelled[kind[0]][normalise_name(row["split"]).casefold()] = None
     for verb, kind_name in (("fitted", "fit"), ("tested", "test")):
         if len(spelled[kind_name]) > 1:
             notes.append(f"{' and '.join(spelled[kind_name])} rows are {verb} on together")
-    return join(chosen["fit"]), join(chosen["test"]) if chosen["test"] else None, notes
+    return (
+        merge_labels(chosen["fit"]),
+        merge_labels(chosen["test"]) if chosen["test"] else None,
+        notes,
+    )

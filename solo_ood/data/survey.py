@@ -38,9 +38,9 @@ class Survey:
 
 def survey(*groups: Sequence[Path]) -> Survey:
     """Look at the headers of these images, and into some of those with more than 8 bits."""
-    looked = [spread(paths, MAX_HEADERS) for paths in groups]
+    looked = [evenly_spaced(paths, MAX_HEADERS) for paths in groups]
     with ThreadPoolExecutor() as pool:
-        headers = [[one for one in pool.map(_look, paths) if one] for paths in looked]
+        headers = [[one for one in pool.map(_header_or_none, paths) if one] for paths in looked]
     sizes = [np.array([(one.height, one.width) for _, one in group]) for group in headers]
     total = sum(map(len, looked))
     every = [pair for group in headers for pair in group]
@@ -81,7 +81,7 @@ def cut_note(sizes: np.ndarray, size: tuple[int, int]) -> list[str]:
     ]
 
 
-def _look(path: Path) -> tuple[Path, Header] | None:
+def _header_or_none(path: Path) -> tuple[Path, Header] | None:
     try:
         return path, header(path)
     except Unreadable:  # counted where it is embedded
@@ -91,7 +91,7 @@ def _look(path: Path) -> tuple[Path, Header] | None:
 def _levels(deep: Sequence[Path], total: int) -> tuple[Levels, list[str]]:
     """Return one range for all: scaled one by one, images could not be compared."""
     ranges: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
-    for path in spread(deep, MAX_DEEP):
+    for path in evenly_spaced(deep, MAX_DEEP):
         with suppress(Unreadable):
             values = load_ids(path)
             finite = values[np.isfinite(values)]
@@ -119,7 +119,7 @@ def _range(ranges: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return low, max(high, low + 1e-6)
 
 
-def spread(paths: Sequence[Path], most: int) -> list[Path]:
+def evenly_spaced(paths: Sequence[Path], most: int) -> list[Path]:
     """Return at most so many of the paths, evenly spread."""
     if len(paths) <= most:
         return list(paths)

@@ -67,7 +67,7 @@ def _plain(key: str) -> str:
     return key
 
 
-def find(target: Target, tables: list[tuple[tuple[str, ...], State]]) -> list[Found]:
+def find_networks(target: Target, tables: list[tuple[tuple[str, ...], State]]) -> list[Found]:
     """Return the places that hold a network like ``target``; if none does, the fullest one."""
     needed = len(target.required)
     places = [
@@ -163,7 +163,7 @@ def choose(by_role: Mapping[str, Found], which: str, file: str) -> str:
     )
 
 
-def beside(found: Found, networks: list[Found]) -> Iterator[tuple[str, ...]]:
+def other_networks(found: Found, networks: list[Found]) -> Iterator[tuple[str, ...]]:
     """Yield what else is in the state dict of ``found``, from where names differ from its own."""
     own = found.prefix.split(".")[:-1]
     others = tuple(one.prefix for one in networks if one.table is found.table)

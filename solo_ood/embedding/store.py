@@ -43,7 +43,7 @@ class EmbeddingStore:
         self.status = _open(folder / "status.npy", (n,), "uint8")
 
     @property
-    def todo(self) -> np.ndarray:
+    def missing_rows(self) -> np.ndarray:
         """Return the indexes of the rows that are missing, or could not be read the last time."""
         return np.flatnonzero(np.asarray(self.status) != DONE)
 

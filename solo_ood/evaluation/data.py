@@ -43,7 +43,7 @@ def facts(path: str | Path, images: int, classes: int) -> dict[str, Any]:
     return {"path": str(Path(path).resolve()), "images": images, "classes": classes}
 
 
-def shown(data: dict[str, Any]) -> str:
+def describe_data(data: dict[str, Any]) -> str:
     """Return ``facts`` as a text."""
     return f"{data['images']:,} images of {data['classes']} classes in {data['path']}"
 

@@ -68,7 +68,7 @@ def evaluate(options: EvaluateOptions, show: Callable[[str], None] = print) -> l
             spec, "pooled", image_size=(size, size), to_choose="--weights {}"
         )
     for name, one in (("train", task.train), ("val", task.val), ("tail", task.tail)):
-        show(f"{name:<6}{data.shown(one.facts()) if one else 'none: no groups'}")
+        show(f"{name:<6}{data.describe_data(one.facts()) if one else 'none: no groups'}")
     for note in task.notes:
         show(f"note: {note}")
     about = {**checkpoint, "image_size": size}

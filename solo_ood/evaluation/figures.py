@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from solo_ood.evaluation.data import shown
+from solo_ood.evaluation.data import describe_data
 from solo_ood.pages.markdown import table
 
 GROUPS = ("All", "Many", "Medium", "Few")
@@ -49,7 +49,7 @@ class Figure:
         return all(isinstance(one, dict) and whole <= set(one) for one in data)
 
     @property
-    def subject(self) -> dict[str, Any]:
+    def measured_on(self) -> dict[str, Any]:
         """Return which network and data it is of, without how much is in them now."""
         data = {name: (self.about.get(name) or {}).get("path") for name in DATA}
         return {**data, **{key: self.about.get(key) for key in ("checkpoint", "image_size")}}
@@ -58,7 +58,7 @@ class Figure:
     def key(self) -> str:
         """Return what identifies the measurement; a probe's C, which is chosen, does not."""
         given = [self.about.get(key) for key in ("k", "temperature", "distance")]
-        return json.dumps([self.method, self.weights, given, self.subject])
+        return json.dumps([self.method, self.weights, given, self.measured_on])
 
 
 def _short(value: Any) -> str:
@@ -82,7 +82,7 @@ def markdown(figures: Sequence[Figure]) -> str:
     """Return a table for each checkpoint and data, and below it what these are."""
     tables: dict[str, list[Figure]] = {}
     for one in figures:
-        tables.setdefault(json.dumps(one.subject), []).append(one)
+        tables.setdefault(json.dumps(one.measured_on), []).append(one)
     return "\n".join(["Accuracy in %.\n", *map(_table, tables.values())])
 
 
@@ -96,7 +96,7 @@ def _table(figures: Sequence[Figure]) -> str:
     lines = [table(head, rows)]
     about = figures[0].about
     lines += ["", f"- checkpoint: {about.get('checkpoint')}, epoch {about.get('epoch')}"]
-    lines += [f"- {name}: {shown(about[name])}" for name in DATA if about.get(name)]
+    lines += [f"- {name}: {describe_data(about[name])}" for name in DATA if about.get(name)]
     if about.get("notes"):
         lines.append(f"- note: {about['notes']}")
     return "\n".join(lines) + "\n"

@@ -7,7 +7,7 @@ from typing import Any
 
 from solo_ood.data.image_folder import image_folder
 from solo_ood.errors import UserError
-from solo_ood.evaluation.data import read, shown
+from solo_ood.evaluation.data import describe_data, read
 from solo_ood.evaluation.figures import LABELS, Figure, saved
 from solo_ood.evaluation.groups import format_groups
 from solo_ood.host.run_folder import RunFiles, same_folder
@@ -17,8 +17,8 @@ def evaluation_lines(run: RunFiles) -> list[str]:
     """Return what ``report`` says: ``evaluation.json`` goes before the release's two files."""
     lines: list[str] = []
     newest, known = run.checkpoint_facts(), _figures(run.folder)
-    judged = [(one, refusal(one, run)) for one in known]
-    subjects = [one.subject for one, reason in judged if not reason]
+    judged = [(one, why_not_shown(one, run)) for one in known]
+    subjects = [one.measured_on for one, reason in judged if not reason]
     differ = [key for key in ("train", "image_size") if len({one[key] for one in subjects}) > 1]
     data: dict[str, None] = {}
     for method, name in LABELS.items():
@@ -31,10 +31,10 @@ def evaluation_lines(run: RunFiles) -> list[str]:
                 wrong = reason
                 continue
             for part in ("val", "train"):
-                data[f"{part}: {shown(figure.about[part])}"] = None
+                data[f"{part}: {describe_data(figure.about[part])}"] = None
             alone = [one.weights for one in figures].count(figure.weights) == 1
             details = _details(figure, newest, alone)
-            details += "".join(f", {key} {figure.subject[key]}" for key in differ)
+            details += "".join(f", {key} {figure.measured_on[key]}" for key in differ)
             text = f"{format_groups(figure.accuracy)}  ({details})"
             lines.append(f"{head:<14}{text}")
             head = ""
@@ -46,7 +46,7 @@ def evaluation_lines(run: RunFiles) -> list[str]:
     return lines
 
 
-def refusal(figure: Figure, run: RunFiles) -> str:
+def why_not_shown(figure: Figure, run: RunFiles) -> str:
     """Return why a figure is not shown for this run; "" if it is.
 
     A run with labelled validation images is judged by those. Where it has none, whatever the user

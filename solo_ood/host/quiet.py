@@ -23,7 +23,7 @@ SILENT: tuple[tuple[str, type[Warning]], ...] = (
 )
 
 
-def silence() -> None:
+def ignore_foreign_warnings() -> None:
     """Ignore these, and nothing else."""
     for message, category in SILENT:
         warnings.filterwarnings("ignore", message, category)

@@ -38,7 +38,7 @@ def read_args(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: if it is missing or cut off.
     """
-    path = existing(folder / NAME)
+    path = require_file(folder / NAME)
     try:
         args = json.loads(path.read_text())
         if isinstance(args, dict):
@@ -54,7 +54,7 @@ def read_args(folder: Path) -> dict[str, Any]:
     )
 
 
-def existing(path: Path) -> Path:
+def require_file(path: Path) -> Path:
     """Return ``path`` if it is a file.
 
     Raises:

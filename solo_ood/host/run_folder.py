@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from solo_ood.data.digits import digits_lt, register_resolver, split_of
-from solo_ood.errors import UserError, shown
+from solo_ood.errors import UserError, short_repr
 from solo_ood.files.checkpoint import load
 from solo_ood.host.run_args import NAME, has_args, read_args, settings_folder
 
@@ -139,7 +139,7 @@ class RunFiles:
         return UserError(
             f"{self.folder / NAME}, {key}",
             expected=expected,
-            got=shown(got),
+            got=short_repr(got),
             remedy="Copy the file again from where the run was trained, or repair it.",
         )
 
@@ -152,7 +152,7 @@ def _count(checkpoint: Path, content: Mapping[str, Any], key: str) -> int | None
     raise UserError(
         f"checkpoint {checkpoint.name}, {key}",
         expected="a whole number",
-        got=shown(value),
+        got=short_repr(value),
         remedy="Give a checkpoint that main_pretrain.py wrote.",
     )
 

@@ -12,7 +12,7 @@ from dataclasses import MISSING, replace
 from typing import Any, NoReturn, TypeVar
 
 from solo_ood.errors import UserError, nearest
-from solo_ood.options.field import Option, built, options_in
+from solo_ood.options.field import Option, build_options, options_in
 
 Options = TypeVar("Options")
 _METAVARS = {int: "N", float: "X"}
@@ -59,7 +59,7 @@ def parse(
     try:
         given, others = parser.parse_known_args(list(argv))
     except ArgumentError as error:
-        raise _misused(error, known, prog) from None
+        raise _misuse_error(error, known, prog) from None
     if others:
         raise _unknown(others, known, prog)
     values = {}
@@ -71,7 +71,7 @@ def parse(
             raise UserError(
                 flag, expected=_help(one), got="nothing", remedy=f"Give it, see {prog} --help."
             )
-    return built(cls, values)
+    return build_options(cls, values)
 
 
 def _read(one: Option, text: Any) -> Any:
@@ -130,11 +130,11 @@ def _help(one: Option) -> str:
     return f"{text} (default: {one.shown_default})" if one.shown_default else text
 
 
-def _misused(error: ArgumentError, known: dict[str, Option], prog: str) -> UserError:
+def _misuse_error(error: ArgumentError, known: dict[str, Option], prog: str) -> UserError:
     """Return the error for a known option that lacks a value, has one too many, or is cut short."""
     one = known.get(error.argument_name or "")
     if one is not None and one.type is not bool:
-        return one.refused("nothing")
+        return one.value_error("nothing")
     expected = "no value" if one is not None else "one option"
     return UserError(
         error.argument_name or prog, expected=expected, got=error.message,

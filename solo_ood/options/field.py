@@ -12,7 +12,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from solo_ood.errors import UserError, shown, unknown_name
+from solo_ood.errors import UserError, short_repr, unknown_name
 from solo_ood.files.text import user_path
 
 LARGEST_SEED = 2**32 - 1  # of NumPy's generators
@@ -22,7 +22,7 @@ _NOUNS = {int: "a whole number", float: "a number", str: "a text", Path: "a path
 
 
 @dataclass(frozen=True)
-class About:
+class OptionInfo:
     """What is known of an option beside its type and default.
 
     Attributes:
@@ -71,8 +71,8 @@ def _short(number: float) -> str:
 
 
 def option(default: Any = MISSING, help: str | Callable[[], str] = "", **about: Any) -> Any:
-    """Return a field that is an option, see ``About``; without a default it has to be given."""
-    return field(default=default, metadata={"about": About(help, **about)})
+    """Return a field that is an option, see ``OptionInfo``; without a default it is required."""
+    return field(default=default, metadata={"about": OptionInfo(help, **about)})
 
 
 def group(title: str, make: Any = MISSING) -> Any:
@@ -96,7 +96,7 @@ class Option:
     """
 
     name: str
-    about: About
+    about: OptionInfo
     type: type
     many: bool
     default: Any
@@ -130,7 +130,7 @@ class Option:
         try:
             value = _READERS[self.type](text)
         except ValueError:
-            raise self.refused(text) from None
+            raise self.value_error(text) from None
         return self.checked(value, text)
 
     def checked(self, value: Any, text: str | None = None) -> Any:
@@ -147,10 +147,10 @@ class Option:
             known = (int,) if self.type is int else (int, float)
             right = isinstance(value, known) and not isinstance(value, bool)
             if not (right and self.about.holds(value)):
-                raise self.refused(shown(value) if text is None else text)
+                raise self.value_error(short_repr(value) if text is None else text)
         return value
 
-    def refused(self, got: Any) -> UserError:
+    def value_error(self, got: Any) -> UserError:
         """Return the error for what is no value of this option."""
         remedy = f"Leave {self.flag} out for the default, {self.shown_default}."
         if not self.shown_default:
@@ -200,7 +200,7 @@ def check(options: Any) -> None:
             one.checked(each)
 
 
-def built(cls: type, given: Mapping[tuple[str, str], Any]) -> Any:
+def build_options(cls: type, given: Mapping[tuple[str, str], Any]) -> Any:
     """Return the dataclass with the values that were given, by group and name.
 
     All options without a default have to be among them.

@@ -38,6 +38,6 @@ TERMS = {
 }
 
 
-def of(names: Iterable[str]) -> list[tuple[str, str]]:
+def terms_of(names: Iterable[str]) -> list[tuple[str, str]]:
     """Return the terms ``names`` with what they mean, in their order."""
     return [(name, TERMS[name]) for name in names]

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 
-def depends_on_mode(net: nn.Module) -> bool:
+def differs_in_eval_mode(net: nn.Module) -> bool:
     """Whether ``net`` computes other features in train mode: BatchNorm, dropout, drop path."""
     return any(
         isinstance(module, _BatchNorm)

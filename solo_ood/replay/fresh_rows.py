@@ -15,7 +15,7 @@ else:
     Base = object
 
 
-class FreshRowsEvaluated(Base):
+class HideReplaysFromMetrics(Base):
     """Mixin that hides replays from the method's online classifiers, accuracies and k-NN.
 
     solo-learn trains linear classifiers on detached features, logs their accuracies and fills the

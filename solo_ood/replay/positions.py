@@ -70,13 +70,13 @@ class Positions:
         return self._size
 
     def __contains__(self, index: int) -> bool:
-        return self.of(index) is not None
+        return self.position_of(index) is not None
 
     def index_at(self, position: int) -> int:
         """Return the index that the sample at this position must carry."""
         return position if self._indexes is None else int(self._indexes[position])
 
-    def of(self, index: int) -> int | None:
+    def position_of(self, index: int) -> int | None:
         """Return the position of the sample with this index; ``None`` if there is none."""
         if self._by_index is None:
             return index if 0 <= index < self._size else None
@@ -84,9 +84,9 @@ class Positions:
         return position if position >= 0 else None
 
 
-def same_file(before: Any, now: Any) -> Callable[[int], bool]:
+def same_file(previous: Any, now: Any) -> Callable[[int], bool]:
     """Return whether an index names the same file in two datasets; False if that is unknown."""
-    first, second, there = _indexed(before), _indexed(now), Positions(now)
+    first, second, there = _indexed(previous), _indexed(now), Positions(now)
 
     def same(index: int) -> bool:
         path = _path(first, index) if index in there else None

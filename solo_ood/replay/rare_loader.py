@@ -15,7 +15,7 @@ from torch.utils.data._utils import signal_handling
 
 from solo_ood.errors import UserError, message
 from solo_ood.replay.positions import Positions, path_of
-from solo_ood.replay.tolerant_dataset import CollateReasons, Reader, probe
+from solo_ood.replay.tolerant_dataset import CollateWithReasons, TolerantDataset, probe
 from solo_ood.selection.hashing import hash_int
 from solo_ood.selection.rare_queue import RareQueue
 
@@ -79,13 +79,13 @@ class RareLoader:
         seed: int = 0,
     ) -> None:
         dataset: Any = getattr(train_loader, "dataset", None)  # DALI's loaders have none
-        self._reader = Reader(dataset, *probe(dataset))
+        self._reader = TolerantDataset(dataset, *probe(dataset))
         _discard_missing(queue, self._reader.positions)
         if num_workers is None:
             share = rows / (train_loader.batch_size or rows)
             num_workers = math.ceil(train_loader.num_workers * share)
         self._sampler = _QueueSampler(queue, rows, rank, world_size)
-        self._collate = CollateReasons(train_loader.collate_fn)
+        self._collate = CollateWithReasons(train_loader.collate_fn)
         self._arguments: dict[str, Any] = dict(
             batch_sampler=self._sampler,
             num_workers=num_workers,
@@ -106,7 +106,7 @@ class RareLoader:
 
     def next(self) -> Sequence[Any] | None:
         """Return ``[indexes (m,), [crops], targets (m,)]``, or ``None`` with too few queued."""
-        waiting = self._sampler.unread or self._queue.holds(self._wanted)
+        waiting = self._sampler.unread or self._queue.can_draw(self._wanted)
         if self._iterator is None and not waiting:
             return None  # starting the workers for nothing is not free
         fetched = self._fetch()
@@ -119,9 +119,9 @@ class RareLoader:
             self._report(batch[0], reasons)
         return batch
 
-    def take_over(self, before: RareLoader) -> None:
+    def continue_from(self, previous: RareLoader) -> None:
         """Continue with what another loader of the same data has drawn and not returned."""
-        self._sampler.unread.extend(before._sampler.unread)
+        self._sampler.unread.extend(previous._sampler.unread)
 
     def close(self) -> None:
         """End the workers now; otherwise a traceback that holds the iterator keeps them alive."""
@@ -137,7 +137,7 @@ class RareLoader:
             try:
                 if self._iterator is None:
                     self._iterator = iter(self._loader)
-                    self._workers = _taken_from_torch(self._iterator)
+                    self._workers = _silence_worker_deaths(self._iterator)
                 return next(self._iterator, None)
             except Exception as error:
                 if not self._lost_a_worker():
@@ -218,9 +218,9 @@ def with_fresh_rows(
     return mixed
 
 
-def drop_changed(queue: RareQueue, stays: Callable[[int], bool]) -> None:
+def drop_changed(queue: RareQueue, same_sample: Callable[[int], bool]) -> None:
     """Remove from the queue the indexes that now name other samples."""
-    changed = [index for index in queue if not stays(index)]
+    changed = [index for index in queue if not same_sample(index)]
     _discard(
         queue,
         changed,
@@ -253,7 +253,7 @@ def _discard(queue: RareQueue, indexes: list[int], whose: str, got: str, remedy:
         )
 
 
-def _taken_from_torch(iterator: Any) -> Sequence[Any]:
+def _silence_worker_deaths(iterator: Any) -> Sequence[Any]:
     """Return the worker processes of ``iterator``, whose deaths torch no longer reports.
 
     torch raises in its SIGCHLD handler, that is, at any line of the training. Without that,

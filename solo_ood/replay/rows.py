@@ -10,7 +10,7 @@ from typing import Any
 from solo_ood.errors import UserError
 
 
-def rows_of(
+def rows_by_name(
     given: Sequence[int | str],
     size: int,
     paths: Sequence[str | Path] | None = None,

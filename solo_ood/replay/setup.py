@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from solo_ood.replay.exemplars import Exemplars
-from solo_ood.replay.following import FollowsLoader
-from solo_ood.replay.fresh_rows import FreshRowsEvaluated
+from solo_ood.replay.fresh_rows import HideReplaysFromMetrics
+from solo_ood.replay.source import ReplaySource
 from solo_ood.replay.state import ReplayState
 from solo_ood.replay.teacher_feats import TeacherFeats
 from solo_ood.replay.tolerant_dataset import name_files_in_errors
@@ -14,7 +14,7 @@ from solo_ood.selection.selector import RareSelector
 from solo_ood.settings.schema import OODConfig, first_step
 
 
-class ReplaySetup(TeacherFeats, FreshRowsEvaluated, ReplayState, FollowsLoader):
+class ReplaySetup(TeacherFeats, HideReplaysFromMetrics, ReplayState, ReplaySource):
     """Mixin that builds each part of the replay as soon as its inputs exist."""
 
     def set_up_ood(self, ood: OODConfig) -> None:
@@ -22,9 +22,9 @@ class ReplaySetup(TeacherFeats, FreshRowsEvaluated, ReplayState, FollowsLoader):
         self.ood = ood
         self.selector: RareSelector | None = None
         self.exemplars: Exemplars | None = None
-        self.replay = self._loader = self._dataset = None  # of `FollowsLoader`
+        self.replay = self._loader = self._dataset = None  # of `ReplaySource`
         self._look_now = False
-        self._n_numbered = 0
+        self._n_assigned = 0
         self._teacher_feats = []
         self._last_batch = None
         self._rng = None
@@ -66,9 +66,9 @@ class ReplaySetup(TeacherFeats, FreshRowsEvaluated, ReplayState, FollowsLoader):
             self._restore_rng()
         self._rng = None
         self._first_step = first_step(self.ood, self._total_steps())
-        self._replay_from(trainer.train_dataloader, self.selector)
+        self._set_source(trainer.train_dataloader, self.selector)
         self.selector.to(self.device)
-        self._choose_mode()
+        self._check_eval_mode()
         # solo-learn starts at 0: resumed with gradients to accumulate, it would update the teacher
         # after the first batch, before an optimizer step.
         self.last_step = trainer.global_step

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from solo_ood.errors import UserError
-from solo_ood.replay.following import FollowsLoader
 from solo_ood.replay.rng import rng_state, set_rng_state
+from solo_ood.replay.source import ReplaySource
 from solo_ood.selection.selector import STATE_KEY, STATE_VERSION
 
 
-class ReplayState(FollowsLoader):
+class ReplayState(ReplaySource):
     """Mixin that saves the detector, the queue, the random numbers and the teacher's momentum."""
 
-    _n_numbered: int  # rows that `CropStore.number` has numbered
+    _n_assigned: int  # rows that `CropStore.assign_indexes` has numbered
     _rng: dict[str, Any] | None  # of the checkpoint that is being resumed
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -25,7 +25,7 @@ class ReplayState(FollowsLoader):
         if self.selector is not None:
             state["selector"] = self.selector.state_dict()
             state["rng"] = rng_state()
-            state["numbered"] = self._n_numbered
+            state["numbered"] = self._n_assigned
         checkpoint[STATE_KEY] = state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -52,7 +52,7 @@ class ReplayState(FollowsLoader):
         if self.selector is not None and "selector" in state:
             self.selector.load_state_dict(state["selector"])
             self._dataset = None  # the queue is of the data that this checkpoint saw
-            self._n_numbered = state["numbered"]
+            self._n_assigned = state["numbered"]
             # Not for a model that is only evaluated, or trained from these weights with a new seed.
             trainer = self._trainer
             resumes = trainer is not None and trainer.state.fn == "fit"

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from solo_ood.replay.eval_mode import depends_on_mode, eval_feats
-from solo_ood.replay.following import FollowsLoader
+from solo_ood.replay.eval_mode import differs_in_eval_mode, eval_feats
+from solo_ood.replay.source import ReplaySource
 from solo_ood.selection.scorers import ExemplarScorer
 from solo_ood.selection.selector import RareSelector
 
 
-class TeacherFeats(FollowsLoader):
+class TeacherFeats(ReplaySource):
     """Mixin that keeps the teacher's features of a step until they are scored.
 
     They cost nothing: the method computes them anyway, in training mode. ``scorer.feats=eval`` and
@@ -35,10 +35,10 @@ class TeacherFeats(FollowsLoader):
             self._teacher_feats.append(out["feats"].detach())
         return out
 
-    def _choose_mode(self) -> None:
+    def _check_eval_mode(self) -> None:
         """Check, once the teacher is complete, whether eval mode makes a difference."""
         # Without BatchNorm and the like, the features of the step itself are those of eval mode.
-        self._eval_pass = self.ood.scorer.feats == "eval" and depends_on_mode(self.teacher)
+        self._eval_pass = self.ood.scorer.feats == "eval" and differs_in_eval_mode(self.teacher)
 
     def _feats_of_step(self, crops: Sequence[Tensor]) -> list[Tensor]:
         """Return what is scored of a step's global crops: (B, D) of each."""

@@ -100,7 +100,7 @@ def _selector(ours: Any, ood: OODConfig, name: str) -> RareSelector:
         num_classes = len(state["scorer"].get("counts", [0]))
         selector = RareSelector(ood, state["settings"]["feature size"], num_classes)
         selector.load_state_dict(state)
-        selector.settle()
+        selector.judge_pending()
         return selector
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:  # not what we saved
         raise UserError(
@@ -159,7 +159,7 @@ def _saved(draw: Callable[..., Any], *arguments: Any, path: Path) -> str:
     """Draw and save; return the path, or why it failed, which must not end the summary."""
     from solo_ood.pages import plots
 
-    return plots.why_not_saved(partial(draw, *arguments), path) or str(path)
+    return plots.save_or_explain(partial(draw, *arguments), path) or str(path)
 
 
 def _detector_pictures(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import Field, field, fields
 from typing import Any
 
-from solo_ood.errors import shown
+from solo_ood.errors import short_repr
 
 _LEAST_POWER = 2**16  # powers of two from here on are shown as such
 
@@ -90,7 +90,7 @@ def range_of(f: Field[Any], section: Any = None, path: str = "") -> str:
         bound = bounds[key]
         if not isinstance(bound, str):
             return _text(bound)
-        return f"{path}{bound}" + (f" = {shown(_number(bound, section))}" if section else "")
+        return f"{path}{bound}" + (f" = {short_repr(_number(bound, section))}" if section else "")
 
     words = {**_LOWER, **_UPPER}
     if low and high:

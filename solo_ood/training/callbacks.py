@@ -44,7 +44,7 @@ class RequireSamples(Callback):
         check_samples(ood, fresh + selector.scorer.n_fed, rows, batches)
 
 
-class TellOfSigterm(Callback):
+class SigtermExitStatus(Callback):
     """End a run that SIGTERM stopped with the status 143, as the signal itself would.
 
     Lightning ends the running step and then the process, with status 0: for a scheduler or a shell

@@ -27,8 +27,8 @@ class LinearScript(Callback):
         from solo.data import classification_dataloader as loaders
         from solo.methods import linear
 
-        transforms: Any = _stock(loaders.prepare_transforms)
-        accuracy: Any = _stock(linear.accuracy_at_k)
+        transforms: Any = _unpatched(loaders.prepare_transforms)
+        accuracy: Any = _unpatched(linear.accuracy_at_k)
         crop = networks.eval_transform(given.crop_size, (list(given.mean), list(given.std)))
 
         def prepare_transforms(dataset: str) -> Any:
@@ -44,6 +44,6 @@ class LinearScript(Callback):
         linear.accuracy_at_k = accuracy_at_k
 
 
-def _stock(function: Any) -> Any:
+def _unpatched(function: Any) -> Any:
     """Return the host's own function where a call before this one has replaced it."""
     return getattr(function, "stock", function)

@@ -16,7 +16,7 @@ _LARGEST = torch.finfo(torch.float32).max
 LONGEST = 1e15  # of a feature: what float32 can square and sum over a million samples
 
 
-def usable(feats: Tensor, normalize: bool) -> Tensor:
+def normalised_or_nan(feats: Tensor, normalize: bool) -> Tensor:
     """Return ``feats`` (..., D) as float32, L2-normalised on request; unusable rows become NaN.
 
     Useless are those with NaN or Inf, and those longer than ``LONGEST``: one of them would turn
@@ -102,7 +102,7 @@ class Scorer(nn.Module, ABC):
             finite = prepared.isfinite().all(dim=1)
             return torch.where(finite, scores, torch.full_like(scores, float("nan")))
 
-    def forget_indexes(self, stays: Callable[[int], bool]) -> None:
+    def drop_changed_indexes(self, same_sample: Callable[[int], bool]) -> None:
         """Forget the rows whose index no longer names the same sample."""
 
     @abstractmethod
@@ -125,7 +125,7 @@ class Scorer(nn.Module, ABC):
                 got=tuple(feats.shape),
                 remedy="Build the scorer with the feature size of this backbone.",
             )
-        return usable(feats, self.normalize)
+        return normalised_or_nan(feats, self.normalize)
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"n_fed": self.n_fed}

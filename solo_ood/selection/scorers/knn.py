@@ -50,9 +50,9 @@ class KNNScorer(Scorer):
         self.n_fed = 0
         return self
 
-    def forget_indexes(self, stays: Callable[[int], bool]) -> None:
+    def drop_changed_indexes(self, same_sample: Callable[[int], bool]) -> None:
         numbers = self.reference.numbers
-        gone = [number != UNNUMBERED and not stays(number) for number in numbers.tolist()]
+        gone = [number != UNNUMBERED and not same_sample(number) for number in numbers.tolist()]
         numbers.masked_fill_(torch.tensor(gone, device=numbers.device), UNNUMBERED)
 
     def _learn(self, feats: Tensor, targets: Tensor | None, indexes: Tensor | None) -> None:

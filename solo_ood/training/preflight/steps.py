@@ -70,7 +70,9 @@ def _batches(cfg: DictConfig, batch_size: int, ood: OODConfig | None) -> float:
     processes = num_processes(cfg)
     limit: Any = cfg.get("overfit_batches") or cfg.get("limit_train_batches")
     share = limit if isinstance(limit, float) else 1.0
-    samples = count_samples(cfg, at_most=math.ceil(_enough(ood, batch_size * processes) / share))
+    samples = count_samples(
+        cfg, at_most=math.ceil(_samples_that_suffice(ood, batch_size * processes) / share)
+    )
     batches: float = math.inf
     if samples is not None:
         batches = math.ceil(samples / processes) // batch_size
@@ -94,7 +96,7 @@ def _batches(cfg: DictConfig, batch_size: int, ood: OODConfig | None) -> float:
     return limited if limited == math.inf else int(limited)
 
 
-def _enough(ood: OODConfig | None, rows: int) -> int:
+def _samples_that_suffice(ood: OODConfig | None, rows: int) -> int:
     """Return how many training samples suffice for the checks, so that no more are counted."""
     if ood is None or not ood.enabled:
         return rows
