@@ -69,6 +69,6 @@ def unknown_name(kind: str, name: Any, valid: Iterable[str]) -> UserError:
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """Return the name of ``valid`` that ``name`` is a misspelling of; ``None`` if there is none."""
-    folded = {one.casefold(): one for one in valid}
+    folded = {known.casefold(): known for known in valid}
     near = get_close_matches(name.casefold(), folded, n=1, cutoff=_NEAR)
     return folded[near[0]] if near else None

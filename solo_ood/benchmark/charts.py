@@ -95,7 +95,14 @@ def plane(feats: Mapping[str, np.ndarray], how: str, seed: int = 0) -> Plane:
     rows = np.arange(len(next(iter(feats.values()))))
     if len(rows) > MAX_POINTS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_POINTS, replace=False))
-    return Plane(how, rows, {name: project(one[rows], how, seed) for name, one in feats.items()})
+    return Plane(
+        how,
+        rows,
+        {
+            name: project(rows_of_network[rows], how, seed)
+            for name, rows_of_network in feats.items()
+        },
+    )
 
 
 def scatter(
@@ -200,7 +207,7 @@ def curves(scores: Sequence[Scores], rare: np.ndarray, title: str) -> Figure:
 
 
 def extremes_sheet(
-    one: Scores,
+    scores: Scores,
     paths: Sequence[Path],
     captions: Sequence[str],
     rare: np.ndarray,
@@ -208,7 +215,7 @@ def extremes_sheet(
     levels: Levels | None = None,
 ) -> Figure:
     """Draw the images with the 24 highest and the 24 lowest scores of the first repeat."""
-    order = highest(one, len(rare))
+    order = highest(scores, len(rare))
     few = min(24, len(order) // 2)
     rows = np.concatenate([order[:few], order[len(order) - few :]])
     return plots.contact_sheet(
@@ -248,23 +255,23 @@ def overlay_maps(
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
-    for axis, one, path, caption, is_rare in zip(axes, shown, paths, captions, rare):
+    for axis, map_, path, caption, is_rare in zip(axes, shown, paths, captions, rare):
         image = load(path, levels).convert("L")
         axis.imshow(scale_and_crop(image, size, Image.Resampling.BICUBIC), cmap="gray")
         extent = (-0.5, size[1] - 0.5, size[0] - 0.5, -0.5)
-        tint = np.broadcast_to(to_rgb(plots.RARE), (*one.shape, 3))
-        axis.imshow(tint, extent=extent, alpha=0.8 * one)
+        tint = np.broadcast_to(to_rgb(plots.RARE), (*map_.shape, 3))
+        axis.imshow(tint, extent=extent, alpha=0.8 * map_)
         color, weight = (plots.RARE, "bold") if is_rare else ("black", "normal")
         axis.set_title(caption, fontsize=8, color=color, fontweight=weight)
     figure.suptitle(title)
     return figure
 
 
-def highest(one: Scores, count: int) -> np.ndarray:
+def highest(scores: Scores, count: int) -> np.ndarray:
     """Return the rows of the highest scores of the first repeat, the highest first."""
-    known = np.flatnonzero(~np.isnan(one.test[0]))  # exemplars have no score
-    return known[np.argsort(-one.test[0][known], kind="stable")][:count]
+    known = np.flatnonzero(~np.isnan(scores.test[0]))  # exemplars have no score
+    return known[np.argsort(-scores.test[0][known], kind="stable")][:count]
 
 
-def _name(one: Scores) -> str:
-    return one.detector if one.n_fit is None else f"{one.detector}, N = {one.n_fit}"
+def _name(scores: Scores) -> str:
+    return scores.detector if scores.n_fit is None else f"{scores.detector}, N = {scores.n_fit}"

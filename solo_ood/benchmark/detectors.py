@@ -181,7 +181,7 @@ def _exemplar_regions(feats: Feats, seed: int) -> Score:
     def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
         from solo_ood.benchmark.segmentation import region_maps
 
-        return np.array([float(one.mean()) for one in region_maps(test, exemplars)])
+        return np.array([float(region_map.mean()) for region_map in region_maps(test, exemplars)])
 
     return score
 

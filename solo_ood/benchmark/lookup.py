@@ -37,7 +37,7 @@ def named_detectors(names: Sequence[str]) -> list[Detector]:
         UserError: for an unknown name.
     """
     if not names:
-        return [one for one in DETECTORS.values() if not one.patches]
+        return [detector for detector in DETECTORS.values() if not detector.patches]
     return [detector(name) for name in (DETECTORS if "all" in names else dict.fromkeys(names))]
 
 
@@ -54,7 +54,7 @@ def with_regions(
     Raises:
         UserError: if one needs regions, there are none, and it may not be left out.
     """
-    if has_regions or not any(one.regions for one in chosen):
+    if has_regions or not any(detector.regions for detector in chosen):
         return list(chosen), []
     if not optional:
         raise UserError(
@@ -68,8 +68,10 @@ def with_regions(
 
 def without_regions(chosen: Sequence[Detector], why: object) -> tuple[list[Detector], list[str]]:
     """Return the detectors that need no regions, and a note of the others."""
-    left_out = ", ".join(one.name for one in chosen if one.regions)
-    return [one for one in chosen if not one.regions], [f"{left_out} left out: {why}"]
+    left_out = ", ".join(detector.name for detector in chosen if detector.regions)
+    return [detector for detector in chosen if not detector.regions], [
+        f"{left_out} left out: {why}"
+    ]
 
 
 def boxes_of(

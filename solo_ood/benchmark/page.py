@@ -129,9 +129,13 @@ def caption(split: Split, row: int, definition: RareDefinition) -> str:
 def leading(scores: Sequence[Scores], rare: np.ndarray) -> Scores | None:
     """Return the scores (first repeat) that rank the rare images best; ``None`` = none can."""
 
-    def auroc(one: Scores) -> float:
-        known = np.isfinite(one.test[0])
-        return ranking_metrics(rare[known], one.test[0][known])["auroc"]
+    def auroc(detector_scores: Scores) -> float:
+        known = np.isfinite(detector_scores.test[0])
+        return ranking_metrics(rare[known], detector_scores.test[0][known])["auroc"]
 
-    ranked = [(value, one) for one in scores if not math.isnan(value := auroc(one))]
+    ranked = [
+        (value, detector_scores)
+        for detector_scores in scores
+        if not math.isnan(value := auroc(detector_scores))
+    ]
     return max(ranked, key=lambda pair: pair[0])[1] if ranked else None

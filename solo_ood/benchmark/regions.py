@@ -54,7 +54,9 @@ class Regions:
         """
         sides = [side for row in rows for side in self._sides(row, definition.class_ids)]
         images = (Image.fromarray(side.astype(np.uint8) * 255) for side in sides)
-        areas = [np.asarray(scale_and_crop(one, self.size, Image.Resampling.BOX)) for one in images]
+        areas = [
+            np.asarray(scale_and_crop(image, self.size, Image.Resampling.BOX)) for image in images
+        ]
         pixels = torch.from_numpy(np.stack(areas)).reshape(len(rows), 2, *self.size) / 255
         return F.adaptive_avg_pool2d(pixels, self.grid).flatten(2).transpose(1, 2).numpy()
 

@@ -26,7 +26,9 @@ def report(
 
     A picture that fails costs nothing but itself.
     """
-    notes = list(dict.fromkeys([*request.notes, *(note for one in results for note in one.notes)]))
+    notes = list(
+        dict.fromkeys([*request.notes, *(note for result in results for note in result.notes)])
+    )
     rows = [row for result in results for row in result.rows]
     rows += [row for result in results for row in table.mean_rows(result.rows)]
     options, definitions = request.options, request.definitions
@@ -48,7 +50,10 @@ def write_table(
     facts = {
         "command": printable(options.command),
         "notes": [printable(note) for note in notes],
-        "rare": [asdict(replace(one, name=printable(one.name))) for one in definitions],
+        "rare": [
+            asdict(replace(definition, name=printable(definition.name)))
+            for definition in definitions
+        ],
         "plan": asdict(options.plan),
     }
     with atomic.staged_files(options.output.folder) as folder:
@@ -79,7 +84,9 @@ def _draw(
     means = [row for row in rows if row.definition.startswith("mean of ")]
     title = f"Detectors of rare images on {options.data.path.name}"
     page = Page(
-        title, content.conclusion(means or rows, [one.name for one in definitions]), content.TERMS
+        title,
+        content.conclusion(means or rows, [definition.name for definition in definitions]),
+        content.TERMS,
     )
     page.text(
         "Higher score = rarer; an image is flagged if its score is above a threshold that was set "

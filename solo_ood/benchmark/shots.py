@@ -109,7 +109,7 @@ def galleries(images: Images, one: Scores, definition: RareDefinition) -> list[G
 def scatter_of(
     shown: charts.Plane,
     images: Images,
-    one: Scores | None,
+    scores: Scores | None,
     definition: RareDefinition,
     text: str,
 ) -> Scatter:
@@ -118,8 +118,8 @@ def scatter_of(
     about = []
     for row, is_rare in zip(shown.rows.tolist(), rare):
         lines = [images.path(row), caption(split, row, definition)]
-        if one is not None:
-            lines.append(f"ood_score of {one.detector}: {one.test[0][row]:.4g}")
+        if scores is not None:
+            lines.append(f"ood_score of {scores.detector}: {scores.test[0][row]:.4g}")
         about.append((f"{row}", ("rare: " if is_rare else "") + lines[1], lines[0], *lines[2:]))
     return Scatter(
         [panel(name, points, rare) for name, points in shown.points.items()],

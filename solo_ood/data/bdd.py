@@ -77,7 +77,7 @@ def locate(root: Path) -> Path | None:
                 )
     folders = [root]
     for _ in range(2):
-        inner = [path for one in folders for path in _visible_entries(one) if path.is_dir()]
+        inner = [path for folder in folders for path in _visible_entries(folder) if path.is_dir()]
         found = [path for path in inner if find_layout(path) is not None]
         if len(found) > 1:
             raise UserError(

@@ -78,7 +78,9 @@ def check_training_folder(path: Path, key: str, no_labels: bool = False) -> None
         _check_no_litter(path, key, sorted(wrong))
         return
     tree = walk(path)
-    _check_no_litter(path, key, ["/".join(one) for paths in tree.skipped.values() for one in paths])
+    _check_no_litter(
+        path, key, ["/".join(parts) for paths in tree.skipped.values() for parts in paths]
+    )
     inner = tree
     while len(inner.folders) == 1:
         below = inner.below(inner.folders[0])
@@ -199,9 +201,9 @@ def _labelled(tree: Tree) -> list[tuple[Path, str]]:
             remedy=_remedy(tree, parts or splits),
         )
     rows: dict[str, list[tuple[str, ...]]] = {name: [] for name in names}
-    for one in tree.images:
-        if len(one) > 1:
-            rows[one[0]].append(one)
+    for image in tree.images:
+        if len(image) > 1:
+            rows[image[0]].append(image)
     empty = [name for name, files in rows.items() if not files]
     if empty:
         others = count_text(sum((tree.below(name).suffixes() for name in empty), Counter()))
@@ -216,9 +218,9 @@ def _labelled(tree: Tree) -> list[tuple[Path, str]]:
     _check_no_splits(tree)
     ordered = sorted(names, key=normalise_name)  # as the numbers of the classes
     return [
-        (tree.root.joinpath(*one), name)
+        (tree.root.joinpath(*image), name)
         for name in ordered
-        for one in sorted(rows[name], key=_order)
+        for image in sorted(rows[name], key=_order)
     ]
 
 
@@ -231,7 +233,7 @@ def _check_no_splits(tree: Tree) -> None:
         if len(parts) > 2:
             inner[parts[0]].add(parts[1])
     first, *others = inner.values()
-    same = all({*map(normalise_name, one)} == {*map(normalise_name, first)} for one in others)
+    same = all({*map(normalise_name, names)} == {*map(normalise_name, first)} for names in others)
     if others and same and len(first) > 1 and not any(map(split_of, first)):
         raise UserError(
             f"data {tree.root}",

@@ -169,14 +169,16 @@ def _read(root: Path, max_unreadable: float) -> tuple[Split, Split | None]:
 def _splits(fit: Labelled, test: Labelled | None, notes: list[str]) -> tuple[Split, Split | None]:
     """Return the splits of labelled files; both have the classes of either."""
     both = [fit, test] if test else [fit]
-    classes = tuple(sorted({label for one in both for labels in one.labels for label in labels}))
+    classes = tuple(
+        sorted({label for labelled in both for labels in labelled.labels for label in labels})
+    )
     ids = {name: number for number, name in enumerate(classes)}
 
-    def split(one: Labelled) -> Split:
-        shares = np.zeros((len(one.paths), len(classes)), dtype=np.float32)
-        for row, labels in enumerate(one.labels):
+    def split(labelled: Labelled) -> Split:
+        shares = np.zeros((len(labelled.paths), len(classes)), dtype=np.float32)
+        for row, labels in enumerate(labelled.labels):
             shares[row, [ids[label] for label in labels]] = 1
-        return Split(one.paths, shares, classes)
+        return Split(labelled.paths, shares, classes)
 
     every_note = tuple(notes + case_note(classes))
     return replace(split(fit), notes=every_note), split(test) if test else None

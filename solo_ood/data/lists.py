@@ -36,7 +36,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, st
             remedy='Put values that hold a separator into quotes: "a, b".',
         )
     rows = [(number, dict(zip(names, line))) for number, line in body]
-    incomplete = [number for number, row in rows if not all(row.get(one) for one in columns)]
+    incomplete = [number for number, row in rows if not all(row.get(column) for column in columns)]
     if incomplete:
         raise UserError(
             f"{path.name}",
@@ -59,8 +59,8 @@ def _filled_lines(path: Path, columns: Sequence[str]) -> list[tuple[int, list[st
             delimiter = _delimiter(first, columns)
             file.seek(0)
             reader = csv.reader(file, delimiter=delimiter)
-            lines = [(reader.line_num, [one.strip() for one in line]) for line in reader]
-        if any("\0" in one for _, line in lines for one in line):  # no system has them in paths
+            lines = [(reader.line_num, [value.strip() for value in line]) for line in reader]
+        if any("\0" in value for _, line in lines for value in line):  # no system has them in paths
             raise csv.Error("NUL characters: another encoding, such as UTF-16?")
     except OSError as error:
         raise UserError(

@@ -139,7 +139,7 @@ def _parts(name: str, classes: Sequence[str]) -> list[str]:
         return parts
     unknown = [word for word in map(normalise_name, words) if word not in classes]
     wrong = unknown[0] if all(unknown) else name  # of `c+++car`, there is no telling which
-    in_other_case = [one for one in classes if one.casefold() == wrong.casefold()]
+    in_other_case = [name for name in classes if name.casefold() == wrong.casefold()]
     if in_other_case:
         raise UserError(
             "Unknown class in --rare",

@@ -40,17 +40,26 @@ def survey(*groups: Sequence[Path]) -> Survey:
     """Look at the headers of these images, and into some of those with more than 8 bits."""
     looked = [evenly_spaced(paths, MAX_HEADERS) for paths in groups]
     with ThreadPoolExecutor() as pool:
-        headers = [[one for one in pool.map(_header_or_none, paths) if one] for paths in looked]
-    sizes = [np.array([(one.height, one.width) for _, one in group]) for group in headers]
+        headers = [[info for info in pool.map(_header_or_none, paths) if info] for paths in looked]
+    sizes = [np.array([(info.height, info.width) for _, info in group]) for group in headers]
     total = sum(map(len, looked))
     every = [pair for group in headers for pair in group]
-    deep = [path for path, one in every if is_deep(one.mode)]
+    deep = [path for path, info in every if is_deep(info.mode)]
     levels, notes = _levels(deep, total)
     has_deep = bool(notes)
     for many, what in (
-        (sum(one.transparent for _, one in every), "transparent: what shows through is white"),
-        (sum(one.orientation > 1 for _, one in every), "stored turned: shown as a viewer does"),
-        (sum(one.several for _, one in every), "of several pictures or pages: the first is taken"),
+        (
+            sum(info.transparent for _, info in every),
+            "transparent: what shows through is white",
+        ),
+        (
+            sum(info.orientation > 1 for _, info in every),
+            "stored turned: shown as a viewer does",
+        ),
+        (
+            sum(info.several for _, info in every),
+            "of several pictures or pages: the first is taken",
+        ),
     ):
         if many:
             notes.append(f"{many} of {total} images are {what}")
@@ -107,7 +116,7 @@ def _levels(deep: Sequence[Path], total: int) -> tuple[Levels, list[str]]:
         texts.append("{:g} is black, {:g} white".format(*levels.integer))
     if ranges[True]:
         low, high = _range(ranges[True])
-        fits = next((one for one in (1, 255) if low >= 0 and high <= one), None)
+        fits = next((limit for limit in (1, 255) if low >= 0 and high <= limit), None)
         levels = Levels(levels.integer, (0, fits) if fits else (low, high))
         texts.append("{:g} is black, {:g} white (floating point)".format(*levels.floating))
     notes = [f"{len(deep)} of {total} images have more than 8 bits: in all {' and '.join(texts)}"]

@@ -23,7 +23,7 @@ def show_all_bits(*datasets: Any) -> list[str]:
     """
     from torchvision.datasets.folder import default_loader
 
-    known = [(one, paths) for one in map(_inner, datasets) if (paths := paths_of(one))]
+    known = [(dataset, paths) for dataset in map(_inner, datasets) if (paths := paths_of(dataset))]
     seen = survey(*(evenly_spaced(list(map(Path, paths)), LOOKED_AT) for _, paths in known))
     if not seen.has_deep:
         return []
@@ -44,7 +44,7 @@ def show_all_bits(*datasets: Any) -> list[str]:
 
 
 def _class_names(dataset: Any) -> list[str]:
-    return [one.__name__ for one in type(dataset).__mro__]
+    return [cls.__name__ for cls in type(dataset).__mro__]
 
 
 def _scale(dataset: Any, levels: Levels) -> None:

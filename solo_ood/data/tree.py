@@ -77,7 +77,9 @@ class Tree:
             more = f" and {len(paths) - 3} more" * (len(paths) > 3)
             lines.append(f"skipped {names}{more}: {reason}")
         counts = self.suffixes()
-        unread = Counter({one: counts[one] for one in counts if one in {*_OTHER_IMAGES, ""}})
+        unread = Counter(
+            {suffix: counts[suffix] for suffix in counts if suffix in {*_OTHER_IMAGES, ""}}
+        )
         if unread:
             lines.append(
                 f"not read: {count_text(unread)} "
@@ -122,7 +124,7 @@ def walk(root: Path) -> Tree:
 
 def count_text(suffixes: Counter[str]) -> str:
     """Return how many files have which suffix, in words."""
-    return ", ".join(f"{n} {one or 'without a suffix'}" for one, n in suffixes.most_common(5))
+    return ", ".join(f"{n} {suffix or 'without a suffix'}" for suffix, n in suffixes.most_common(5))
 
 
 def sorted_walk(root: Path) -> Iterable[tuple[str, list[str], list[str]]]:

@@ -93,7 +93,7 @@ def load_into(
     role = choose(networks, which, file)
     found = networks[role]
     fit = found.fit
-    others = {other: one.place for other, one in networks.items() if other != role}
+    others = {other: network.place for other, network in networks.items() if other != role}
     if fit.absent(target):
         choices = "".join(
             f" Or choose the file's {other} with {to_choose.format(other)}." for other in others

@@ -17,13 +17,15 @@ def evaluation_lines(run: RunFiles) -> list[str]:
     """Return what ``report`` says: ``evaluation.json`` goes before the release's two files."""
     lines: list[str] = []
     newest, known = run.checkpoint_facts(), _figures(run.folder)
-    judged = [(one, why_not_shown(one, run)) for one in known]
-    subjects = [one.measured_on for one, reason in judged if not reason]
-    differ = [key for key in ("train", "image_size") if len({one[key] for one in subjects}) > 1]
+    judged = [(figure, why_not_shown(figure, run)) for figure in known]
+    subjects = [figure.measured_on for figure, reason in judged if not reason]
+    differ = [
+        key for key in ("train", "image_size") if len({subject[key] for subject in subjects}) > 1
+    ]
     data: dict[str, None] = {}
     for method, name in LABELS.items():
         head = f"{name}, %"
-        figures, wrong = [one for one in known if one.method == method], ""
+        figures, wrong = [figure for figure in known if figure.method == method], ""
         for figure, reason in judged:
             if figure.method != method:
                 continue
@@ -76,7 +78,7 @@ def _details(figure: Figure, newest: dict[str, Any], alone: bool) -> str:
 def _figures(folder: Path) -> list[Figure]:
     """Return the figures of the files in ``folder``; a damaged file has none."""
     found = saved(folder / "evaluation.json")
-    there = {one.method for one in found}
+    there = {figure.method for figure in found}
     for method in LABELS:
         if method not in there:
             found += saved(folder / f"{method}.json", method)

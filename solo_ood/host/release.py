@@ -235,7 +235,7 @@ def checkpoint_to_resume(cfg: DictConfig, folder: Path) -> str | None:
             found.append(find_run(path.parent))
         except UserError:  # a run that ended before its first checkpoint
             continue
-    for run in sorted(found, key=lambda one: one.checkpoint.stat().st_mtime, reverse=True):
+    for run in sorted(found, key=lambda run: run.checkpoint.stat().st_mtime, reverse=True):
         if run.args.get("config") == wanted:
             return str(run.checkpoint)
     return None

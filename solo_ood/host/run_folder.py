@@ -114,9 +114,11 @@ class RunFiles:
             return beside
         root = self._text("default_root_dir")
         logs = [Path(root)] if root else [self.started_in] if self.started_in else []
-        logs = [one / "lightning_logs" / f"version_{self.folder.resolve().name}" for one in logs]
-        found = [one / "metrics.csv" for one in logs] + list(self.folder.rglob("metrics.csv"))
-        there = [one for one in found if one.is_file()]
+        logs = [
+            folder / "lightning_logs" / f"version_{self.folder.resolve().name}" for folder in logs
+        ]
+        found = [folder / "metrics.csv" for folder in logs] + list(self.folder.rglob("metrics.csv"))
+        there = [path for path in found if path.is_file()]
         return max(there, key=lambda file: file.stat().st_mtime, default=None)
 
     def checkpoint_facts(self) -> dict[str, Any]:

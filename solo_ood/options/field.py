@@ -179,25 +179,25 @@ def options_in(
         title: of the group.
     """
     hints = get_type_hints(cls)
-    for one in fields(cls):
-        if "title" in one.metadata:
-            made = None if one.default_factory is MISSING else one.default_factory()
-            yield from options_in(hints[one.name], made, one.name, one.metadata["title"])
-        elif "about" in one.metadata:
-            kind, many = _kind(hints[one.name])
-            value = one.default if default is None else getattr(default, one.name)
-            yield Option(one.name, one.metadata["about"], kind, many, value, group, title)
+    for entry in fields(cls):
+        if "title" in entry.metadata:
+            made = None if entry.default_factory is MISSING else entry.default_factory()
+            yield from options_in(hints[entry.name], made, entry.name, entry.metadata["title"])
+        elif "about" in entry.metadata:
+            kind, many = _kind(hints[entry.name])
+            value = entry.default if default is None else getattr(default, entry.name)
+            yield Option(entry.name, entry.metadata["about"], kind, many, value, group, title)
 
 
 def check(options: Any) -> None:
     """Raise ``UserError`` for a value out of its range, in any group of ``options``."""
-    for one in options_in(type(options)):
-        holder = getattr(options, one.group) if one.group else options
-        value = getattr(holder, one.name)
-        if value is None and one.default is None:
+    for entry in options_in(type(options)):
+        holder = getattr(options, entry.group) if entry.group else options
+        value = getattr(holder, entry.name)
+        if value is None and entry.default is None:
             continue
-        for each in value if one.many else (value,):
-            one.checked(each)
+        for each in value if entry.many else (value,):
+            entry.checked(each)
 
 
 def build_options(cls: type, given: Mapping[tuple[str, str], Any]) -> Any:
@@ -207,24 +207,24 @@ def build_options(cls: type, given: Mapping[tuple[str, str], Any]) -> Any:
     """
     values = {}
     hints = get_type_hints(cls)
-    for one in fields(cls):
-        if "title" in one.metadata:
-            own = {name: value for (group, name), value in given.items() if group == one.name}
-            made = {} if one.default_factory is MISSING else _values(one.default_factory())
-            values[one.name] = hints[one.name](**{**made, **own})
-        elif ("", one.name) in given:
-            values[one.name] = given["", one.name]
+    for entry in fields(cls):
+        if "title" in entry.metadata:
+            own = {name: value for (group, name), value in given.items() if group == entry.name}
+            made = {} if entry.default_factory is MISSING else _values(entry.default_factory())
+            values[entry.name] = hints[entry.name](**{**made, **own})
+        elif ("", entry.name) in given:
+            values[entry.name] = given["", entry.name]
     return cls(**values)
 
 
 def _values(holder: Any) -> dict[str, Any]:
-    return {one.name: getattr(holder, one.name) for one in fields(holder)}
+    return {entry.name: getattr(holder, entry.name) for entry in fields(holder)}
 
 
 def _kind(hint: Any) -> tuple[type, bool]:
     """Return the type of one value, and whether there are several: ``int | None`` is an int."""
     if get_origin(hint) in (Union, UnionType):
-        hint = next(one for one in get_args(hint) if one is not type(None))
+        hint = next(part for part in get_args(hint) if part is not type(None))
     if get_origin(hint) in (tuple, list, Sequence):
         return _kind(get_args(hint)[0])[0], True
     assert hint is bool or hint in _READERS, hint

@@ -1,4 +1,7 @@
-"""The words of the reports, each said once: the glossary at their end and the hints in tables."""
+"""Terms of the reports: the glossary at their end and the hints in tables.
+
+``docs/glossary.md`` explains each in the same words; a test compares them.
+"""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def bound_of(schema: type, name: str, key: str) -> Any:
 
 
 def _names(choices: Mapping[str, Any]) -> str:
-    helps = {name: getattr(one, "help", one) for name, one in choices.items()}
+    helps = {name: getattr(about, "help", about) for name, about in choices.items()}
     return " | ".join(f"{name} ({text})" if text else name for name, text in helps.items())
 
 
@@ -61,7 +61,7 @@ def is_in_range(f: Field[Any], section: Any) -> bool:
     if value is None or not bounds:
         return True
     if isinstance(value, list):  # OmegaConf lets lists pass as elements
-        return all(isinstance(one, int) and _holds(one, bounds, section) for one in value)
+        return all(isinstance(item, int) and _holds(item, bounds, section) for item in value)
     # A text is no list: OmegaConf lets that of an interpolation pass as one.
     return not isinstance(value, str) and _holds(value, bounds, section)
 
