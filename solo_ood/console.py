@@ -1,4 +1,4 @@
-"""What a console shows: progress, texts that nobody may read, errors in one line."""
+"""What a console shows: progress, texts whose reader may be gone, errors in one line."""
 
 from __future__ import annotations
 

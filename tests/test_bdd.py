@@ -93,7 +93,7 @@ def test_a_missing_folder_is_named(tmp_path, missing):
         pair_images_and_masks(tmp_path, "train")
 
 
-def test_masks_of_colours_are_said_by_their_names(tmp_path):
+def test_colour_masks_are_recognised_by_name(tmp_path):
     fill(tmp_path, ["a.jpg", "b.jpg"], ["a_train_color.png", "b_train_color.png"])
     with pytest.raises(ValueError, match="none of them a pair. Give the masks of train ids"):
         pair_images_and_masks(tmp_path, "train")

@@ -285,7 +285,7 @@ def test_the_workers_of_the_replay_end_with_a_fit_that_raised(error, prepared, t
     assert not set(caught.workers) & set(multiprocessing.active_children())
 
 
-def test_a_queue_that_starves_is_said_at_the_end(prepared, trainer):
+def test_starved_replay_warns_at_the_end(prepared, trainer):
     model, train = prepared(
         "method_kwargs.ood.threshold.percentile=0.8", "++method_kwargs.ood.queue.max_replays=1",
         "++method_kwargs.ood.mix.ratio=0.5", "max_epochs=11",

@@ -66,7 +66,7 @@ def test_features_that_are_not_finite_are_counted_and_never_queued():
     assert selector.counts["judged"] == judged + 7 and 103 not in selector.queue
 
 
-def test_samples_without_a_score_are_said_with_the_reason_that_it_can_have():
+def test_samples_without_a_score_are_reported_with_the_possible_reason():
     few = {"n_reference": 16, "min_samples": 16, "k": 16}  # 8 samples: 14 rows are another's
     selector = make(scorer=few)
     for t in range(10):

@@ -46,7 +46,8 @@ class Request:
 
     Attributes:
         options: with the exemplars' rows in its plan, and the size of the images.
-        fit, test: the splits; ``None`` = every image is tested by a detector that has not seen it.
+        fit: the split that detectors learn from.
+        test: the other; ``None`` = every image is tested by a detector that has not seen it.
         definitions: of rare.
         boxes: around what matters in exemplars, by image.
         detectors: those that the data can give.

@@ -50,7 +50,8 @@ class Header:
     """What an image is, without its pixels.
 
     Attributes:
-        height, width: as it is shown, in pixels.
+        height: as it is shown, in pixels.
+        width: the same.
         mode: Pillow's.
         orientation: of EXIF, 1 = stored upright.
         transparent: whether it may show what is behind it.

@@ -28,7 +28,8 @@ class Embedder(nn.Module):
 
     Attributes:
         dim: D of the pooled features.
-        mean, std: per channel, what the images must be normalised with.
+        mean: per channel, to normalise the images with.
+        std: the same.
         name: short, for tables and pictures.
         note: where the weights are from, and how many fitted.
         fingerprint: sha256 of weights, architecture, stage and normalisation, as hex.

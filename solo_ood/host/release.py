@@ -222,7 +222,7 @@ def checkpointer(cfg: DictConfig) -> Checkpointer:
 
 
 def checkpoint_to_resume(cfg: DictConfig, folder: Path) -> str | None:
-    """Return the checkpoint below ``folder`` that a run goes on from; ``None`` = from scratch."""
+    """Return the checkpoint below ``folder`` to resume from; ``None`` = train from scratch."""
     """Return ``cfg.resume_from_checkpoint``, or the newest run of the same config."""
     if cfg.get("resume_from_checkpoint"):
         return cfg.resume_from_checkpoint

@@ -61,7 +61,8 @@ class RareLoader:
         queue: where the indexes are drawn.
         rows: m, rows per process and step.
         num_workers: ``None`` = the train loader's in proportion to m, at least one if it has any.
-        rank, world_size: this process and the number of processes.
+        rank: of this process.
+        world_size: number of processes.
         seed: of the augmentations; they differ between processes, and after a resume.
 
     Raises:

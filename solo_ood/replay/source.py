@@ -110,7 +110,7 @@ class ReplaySource(Base):
             selector.rare_classes = [] if labels is None else rare_classes(labels)
 
     def _exemplars_from(self, loader: Any, given: list[Any], selector: RareSelector) -> None:
-        """Find the exemplars in the data of ``loader``, or go on with those of the data before."""
+        """Find the exemplars in the data of ``loader``, or keep those of the previous data."""
         try:
             found = Exemplars(given, loader, self.ood.mix.num_workers, selector.seed)
         except UserError as error:

@@ -37,8 +37,8 @@ class ReplayState(ReplaySource):
         """
         super().on_load_checkpoint(checkpoint)
         state = checkpoint.get(STATE_KEY, {})  # a plain DINO checkpoint has none
-        version = state.get("version", 1)  # the first ones did not say it
-        # Without a detector the first layout is that of today.
+        version = state.get("version", 1)  # version 1 does not record it
+        # Without a detector version 1 has the layout of STATE_VERSION.
         if version != STATE_VERSION and (version != 1 or "selector" in state):
             raise UserError(
                 f"checkpoint, {STATE_KEY!r}",

@@ -1,4 +1,4 @@
-"""The settings that a detector was saved with, beside those it goes on with."""
+"""Compare the settings that a detector was saved with to those that it is resumed with."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ class Threshold(ABC):
 
 
 class QuotaThreshold(Threshold):
-    r"""Flags exactly the top share 1 - p of every block of ``n`` samples.
+    """Flags exactly the top share 1 - p of every block of ``n`` samples.
 
     After T judged samples round((1 - p) T) are flagged: the fraction by which a block's share
     exceeds a whole number is carried to the next block. So, whatever the scores do (drift, jumps,
@@ -181,7 +181,7 @@ class QuotaThreshold(Threshold):
     - that of any w samples in a row is at most ``window_bound(w)`` from it.
 
     A perfect score of samples that are the share 1 - p of an i.i.d. stream finds
-    :math:`1 - \sqrt{p / (2 \pi (1 - p) n)}` of them, since a block's number of them varies and its
+    ``1 - sqrt(p / (2 pi (1 - p) n))`` of them, since a block's number of them varies and its
     quota does not: .96 for the default n = 100 / (1 - p). The price of a block is the wait for its
     end.
     """
@@ -221,9 +221,9 @@ class QuotaThreshold(Threshold):
         rate = 1 - Fraction(str(self.percentile))
         touched = math.ceil((w - 1) / self.n) + 1
         whole = max(0, (w - self.n + 1) // self.n)
-        most = Fraction(min(w, touched * math.ceil(rate * self.n)), w)
-        least = Fraction(whole * math.floor(rate * self.n), w)
-        return float(max(most - rate, rate - least))
+        highest = Fraction(min(w, touched * math.ceil(rate * self.n)), w)
+        lowest = Fraction(whole * math.floor(rate * self.n), w)
+        return float(max(highest - rate, rate - lowest))
 
 
 class FixedThreshold(Threshold):

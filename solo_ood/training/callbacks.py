@@ -16,9 +16,9 @@ from solo_ood.training.enough_samples import check_neighbours, check_samples
 
 
 class RequireSamples(Callback):
-    """Raise before the first step of a run that could not flag anything, whoever started it.
+    """Raise before the first step if the run cannot flag anything, however it was started.
 
-    `solo_ood.training.preflight` has said so earlier to who starts one with Hydra.
+    `solo_ood.training.preflight` raises earlier for runs that Hydra starts.
     """
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
@@ -32,7 +32,7 @@ class RequireSamples(Callback):
             steps = float(trainer.estimated_stepping_batches)
         except MisconfigurationException:  # gradients accumulated by epoch
             return
-        # Resumed, it may have come far enough, or to its end. -1 and Inf: nobody knows.
+        # Resumed, it may have come far enough, or to its end. -1 and Inf: unknown.
         if selector.counts["judged"] or not trainer.global_step < steps < math.inf:
             return
         first = max(first_step(ood, steps), trainer.global_step)

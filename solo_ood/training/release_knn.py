@@ -87,7 +87,8 @@ def _accuracies(
 
     Args:
         make_classifier: a new one, which has seen nothing.
-        train, test: features (N, D) and targets (N,).
+        train: features (N, D) and targets (N,).
+        test: the same.
         groups: what ``groups_of`` gave.
     """
     feats, targets = test

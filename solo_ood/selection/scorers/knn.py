@@ -13,16 +13,15 @@ from solo_ood.selection.scorers.base import Scorer
 
 
 class KNNScorer(Scorer):
-    r"""Cosine distance to the k-th nearest neighbour, in [0, 2].
+    """Cosine distance to the k-th nearest neighbour, in [0, 2].
 
     Sun et al., 2022, arXiv:2204.06507.
 
-    .. math:: s(x) = 1 - \cos(x, r_{(k)}(x))
-
-    with :math:`r_{(k)}` the k-th most similar row of the reference. Unlike the paper, the reference
-    is not the training set but the newest ``n_reference`` samples of a stream, since the features
-    of a network in training age. Rows of the same sample are left out where the indexes are given:
-    small data meet their own earlier embeddings, and a replay that of its fresh row.
+    ``s(x) = 1 - cos(x, r_k(x))`` with ``r_k(x)`` the k-th most similar row of the reference. Unlike
+    the paper, the reference is not the training set but the newest ``n_reference`` samples of a
+    stream, since the features of a network in training age. Rows of the same sample are left out
+    where the indexes are given: small data meet their own earlier embeddings, and a replay that of
+    its fresh row.
 
     Args:
         dim: D, the feature size.
