@@ -58,7 +58,9 @@ def main(args: Namespace) -> None:
         early = normalize(features(both, args.camvid, 360, "3").pooled) / 2
         joined = {
             "": at[512],
-            "224 + 360 + 512 px": Feats(np.hstack([normalize(one.pooled) for one in at.values()])),
+            "224 + 360 + 512 px": Feats(
+                np.hstack([normalize(feats.pooled) for feats in at.values()])
+            ),
             "an earlier stage beside it": Feats(np.hstack([early, normalize(at[512].pooled)])),
         }
         camvid_tables(both, n_fit, joined, args)

@@ -57,7 +57,7 @@ def numbers(found: Embedded, n_fit: int, phase: str, names: list[str]) -> Number
         stream = Stream(feats[fit], feats[test])
         score = detector("exemplar-regions").fit(feats[fit], 0)
         for definition, rare in rares.items():
-            ids = tuple(both.classes.index(one) for one in definition.split("+"))
+            ids = tuple(both.classes.index(class_name) for class_name in definition.split("+"))
             asked = RareDefinition(definition, ids, 0.0, 0.0)
             regions = {"masks": by_mask, "boxes": replace(by_mask, boxes=boxes_of(both, ids))}
             for name in names:

@@ -79,8 +79,8 @@ def neighbours(rows: np.ndarray, reference: np.ndarray, k: int) -> tuple[np.ndar
     chunks = torch.from_numpy(rows).split(512)
     columns = torch.from_numpy(reference).T
     found = [(chunk @ columns).topk(min(k, len(reference)), dim=1) for chunk in chunks]
-    distances = 1 - torch.cat([one.values for one in found])
-    return distances.clamp(min=1e-7).numpy(), torch.cat([one.indices for one in found]).numpy()
+    distances = 1 - torch.cat([top.values for top in found])
+    return distances.clamp(min=1e-7).numpy(), torch.cat([top.indices for top in found]).numpy()
 
 
 def ranks(values: np.ndarray) -> np.ndarray:

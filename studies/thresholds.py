@@ -176,9 +176,9 @@ def summary(results: dict, kinds: list[str]) -> str:
         cells = []
         for kind in kinds:
             of = [results[name, kind, batch] for batch in BATCHES]
-            rate = max((one["rate"] for one in of), key=lambda x: abs(x - (1 - P)))
-            window = max(one["worst window"] for one in of)
-            recall = min(min(one["recall"], one["lift"]) for one in of)
+            rate = max((figures["rate"] for figures in of), key=lambda x: abs(x - (1 - P)))
+            window = max(figures["worst window"] for figures in of)
+            recall = min(min(figures["recall"], figures["lift"]) for figures in of)
             cells.append(f"{rate:.3f} / {window:.3f} / {recall:.2f}")
         rows.append([name, *cells])
     return markdown.table(["worst over the batch sizes", *kinds], rows)

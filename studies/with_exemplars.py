@@ -87,7 +87,7 @@ def bagging(x: Stream, exemplars: np.ndarray) -> np.ndarray:
     """20 linear SVMs, each of the exemplars against as many of the stream (Mordelet, Vert 2014)."""
     rng = np.random.default_rng(x.seed)
     draws = [x.fit[rng.choice(x.n, len(exemplars), replace=False)] for _ in range(20)]
-    return np.sum([_classify(LinearSVC(C=0.001), x, exemplars, one) for one in draws], axis=0)
+    return np.sum([_classify(LinearSVC(C=0.001), x, exemplars, draw) for draw in draws], axis=0)
 
 
 def rbf_svm(x: Stream, exemplars: np.ndarray) -> np.ndarray:
@@ -125,7 +125,7 @@ def best_patches(x: Stream, exemplars: np.ndarray) -> np.ndarray:
     ridge(0.05, x, exemplars)
     direction = x.cached(("ridge", 0.05), lambda: None).direction
     scores = [patches @ direction for patches in x.feats[1].patches or ()]
-    return np.array([float(one.topk(len(one) // 2).values.mean()) for one in scores])
+    return np.array([float(patches.topk(len(patches) // 2).values.mean()) for patches in scores])
 
 
 SUPERVISED: dict[str, Supervised] = {

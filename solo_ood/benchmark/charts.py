@@ -154,8 +154,8 @@ def histograms(
     rows = -(-len(scores) // columns)
     figure = Figure(figsize=(4.6 * columns, 2.9 * rows + 0.4), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flat
-    for one, axis in zip(scores, axes):  # in this order: zip takes no axis too many
-        values = one.test[0]
+    for detector_scores, axis in zip(scores, axes):  # in this order: zip takes no axis too many
+        values = detector_scores.test[0]
         known = np.isfinite(values)
         bins = plots.bin_edges(values, 40)
         groups = ((~rare, plots.COMMON, "", "others"), (rare, plots.RARE, "///", "rare"))
@@ -163,10 +163,10 @@ def histograms(
             style = {"color": color, "alpha": 0.6, "hatch": hatch, "label": label}
             axis.hist(values[known & mask], bins, density=True, **style)
         for p, line in zip(percentiles, plots.LINES):
-            if np.isfinite(limit := one.thresholds(p)[0]):
+            if np.isfinite(limit := detector_scores.thresholds(p)[0]):
                 style = {"color": "black", "linestyle": line, "lw": 1}
                 axis.axvline(limit, label=f"threshold, p = {p}", **style)
-        axis.set(title=_name(one), yticks=[], xlabel=plots.SCORE_AXIS)
+        axis.set(title=_name(detector_scores), yticks=[], xlabel=plots.SCORE_AXIS)
         axis.set_ylabel("density (of each group)")
     for axis in axes:  # those without a detector
         axis.set_axis_off()
@@ -182,12 +182,12 @@ def curves(scores: Sequence[Scores], rare: np.ndarray, title: str) -> Figure:
     figure = Figure(figsize=(12, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     lowest = 1.0
-    for number, one in enumerate(scores):
-        known = ~np.isnan(one.test[0])
-        values, truth = one.test[0][known], rare[known]
+    for number, detector_scores in enumerate(scores):
+        known = ~np.isnan(detector_scores.test[0])
+        values, truth = detector_scores.test[0][known], rare[known]
         precision, recall, _ = precision_recall_curve(truth, values)
         style = {"lw": 1.4, **plots.line_style(number)}
-        left.step(recall, precision, where="post", label=_name(one), **style)
+        left.step(recall, precision, where="post", label=_name(detector_scores), **style)
         found = truth[np.argsort(-values, kind="stable")].cumsum()
         taken = np.arange(1, len(truth) + 1)
         first = max(1, len(truth) // 100)  # a lift of fewer samples is noise

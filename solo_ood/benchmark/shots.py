@@ -83,17 +83,17 @@ class Images:
             return []
 
 
-def galleries(images: Images, one: Scores, definition: RareDefinition) -> list[Gallery]:
+def galleries(images: Images, measured: Scores, definition: RareDefinition) -> list[Gallery]:
     """Return the images that a detector finds most and least rare (first repeat)."""
-    scores = one.test[0]
-    order = charts.highest(one, len(scores))
+    scores = measured.test[0]
+    order = charts.highest(measured, len(scores))
     few_rows = min(SHOTS, len(order) // 2)
     what = f"Thick double frame: rare ({classes_of(definition, images.split)})."
     if images.split.by_pixels:
         what += " Dashed: where that is."
     return [
         images.gallery(
-            f"{one.detector}: the {few_rows} {ends} scores",
+            f"{measured.detector}: the {few_rows} {ends} scores",
             f"Test images, {first} first. {what} Click to enlarge.",
             rows,
             scores,
