@@ -18,7 +18,7 @@ THREADS ?= 1
 
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo controls bench benchmark gpu-kit test browser test-long test-upstream compatibility check docs install clean
+.PHONY: demo controls bench bench-scorers gpu-kit test browser test-long test-upstream compatibility check docs install clean
 
 demo: install
 	OMP_NUM_THREADS=$(THREADS) PYTHONWARNINGS=ignore sh scripts/demo.sh $(BIN) $(RUNS)
@@ -26,12 +26,12 @@ demo: install
 controls: install
 	$(BIN)/python -W ignore scripts/controls.py --out $(RUNS)/controls
 
-# dino_ood beside stock DINO: what a step costs.
+# Time training steps: dino_ood beside stock DINO.
 bench: install
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -W ignore tools/bench.py --out $(RUNS)/bench
 
-# The scorers beside other libraries.
-benchmark: install
+# Time the scorers alone, beside other libraries.
+bench-scorers: install
 	$(BIN)/python -m pip install -q '.[benchmark]'
 	OMP_NUM_THREADS=$(THREADS) $(BIN)/python -W ignore tools/benchmark_scorers.py
 

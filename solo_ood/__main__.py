@@ -25,9 +25,9 @@ def main() -> None:
     sys.argv = sys.argv[1:]
     sys.path.insert(0, str(Path(script).resolve().parent))  # as `python SCRIPT` does
 
-    from solo_ood.host.quiet import silence
+    from solo_ood.host.quiet import ignore_foreign_warnings
 
-    silence()  # before the host is imported, which warns of itself
+    ignore_foreign_warnings()  # before the host is imported, which warns of itself
     import torch
 
     from solo_ood.host.compat import OnCPU, fix_knn_metric

@@ -1,4 +1,4 @@
-"""What a console shows: progress, texts that nobody may read, errors in one line."""
+"""What a console shows: progress, texts whose reader may be gone, errors in one line."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def user_errors() -> Iterator[None]:
 
 
 def show(text: str) -> None:
-    """Print a text; where nobody reads any more, as after ``| head``, the work goes on."""
+    """Print a text; if the reader is gone, as after ``| head``, the work continues."""
     try:
         print(text, flush=True)
     except BrokenPipeError:

@@ -47,7 +47,7 @@ def message(what: str, *, expected: Any, got: Any, remedy: str) -> str:
     return f"{what}: expected {expected}, got {got}. {remedy}"
 
 
-def shown(value: Any, longest: int = 100) -> str:
+def short_repr(value: Any, longest: int = 100) -> str:
     """Return ``repr(value)``, cut at ``longest`` characters; its type if it cannot be shown."""
     try:
         text = repr(value)
@@ -58,7 +58,7 @@ def shown(value: Any, longest: int = 100) -> str:
 
 def unknown_name(kind: str, name: Any, valid: Iterable[str]) -> UserError:
     """Return the error for a name that is not in ``valid``, with one that is spelt like it."""
-    names, got = sorted(valid), shown(name)
+    names, got = sorted(valid), short_repr(name)
     near = nearest(got.strip("'"), names)
     remedy = "Use one of these names." if near is None else f"Did you mean {near!r}?"
     listed = ", ".join(names[:_LISTED])
@@ -69,6 +69,6 @@ def unknown_name(kind: str, name: Any, valid: Iterable[str]) -> UserError:
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """Return the name of ``valid`` that ``name`` is a misspelling of; ``None`` if there is none."""
-    folded = {one.casefold(): one for one in valid}
+    folded = {known.casefold(): known for known in valid}
     near = get_close_matches(name.casefold(), folded, n=1, cutoff=_NEAR)
     return folded[near[0]] if near else None

@@ -25,7 +25,7 @@ PHASES = ("dev", "final", "final, clips held out")
 
 def read_camvid(root: Path) -> tuple[Split, int]:
     """Return the frames of both splits, and how many of them are to be fitted on."""
-    fit, test = (one for one in read_splits(root) if one is not None)
+    fit, test = (split for split in read_splits(root) if split is not None)
     shares = np.concatenate([fit.shares, test.shares])
     paths, masks = fit.paths + test.paths, fit.masks + test.masks
     return replace(fit, paths=paths, masks=masks, shares=shares), len(fit)
@@ -43,7 +43,7 @@ def camvid_tasks(
         fit, test = (np.flatnonzero(mask) for mask in masks)
         rares = {}
         for definition in TUNED if phase == PHASES[0] else FINAL:
-            ids = [both.classes.index(one) for one in definition.split("+")]
+            ids = [both.classes.index(class_name) for class_name in definition.split("+")]
             rare = np.zeros(len(both), dtype=bool)
             for rows in (fit, test):
                 share = both.shares[rows][:, ids].sum(axis=1)
@@ -68,7 +68,7 @@ def camvid_tables(both: Split, n_fit: int, variants: dict[str, Feats], args: Any
                     scores = plain.get(name) or [
                         detect(streams[0], feats.pooled[rows]) for rows in draws if detect
                     ]
-                    found[name].append([quality(rare[test], one, 0.2) for one in scores])
+                    found[name].append([quality(rare[test], draw, 0.2) for draw in scores])
         return {name: np.mean(rows, axis=0).tolist() for name, rows in found.items()}
 
     base, *others = variants.items()

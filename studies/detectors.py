@@ -17,7 +17,7 @@ from long_tail import ORDERS, long_tail_tables
 from sklearn.datasets import load_digits
 from sklearn.preprocessing import normalize
 
-from solo_ood.benchmark.feats import Feats, Rows
+from solo_ood.benchmark.feats import Feats, PatchView
 from solo_ood.data.digits import digits_lt
 from solo_ood.data.images import Split, long_tailed, read_splits
 from solo_ood.embedding.extract import ExtractConfig, embed
@@ -35,7 +35,7 @@ def main(args: Namespace) -> None:
         embedder = make_embedder(args.embedder, stage, patches=stage == "last")
         cfg = ExtractConfig(args.out / "embeddings", side, 64, 1, args.accelerator, 1)
         found = embed(split, embedder, cfg, root, f"{root.name}, {side} px")
-        return Feats(found.pooled, Rows(found.patches) if found.patches is not None else None)
+        return Feats(found.pooled, PatchView(found.patches) if found.patches is not None else None)
 
     if "digits" in args.data:
         root = Path(digits_lt("reference"))
@@ -58,7 +58,9 @@ def main(args: Namespace) -> None:
         early = normalize(features(both, args.camvid, 360, "3").pooled) / 2
         joined = {
             "": at[512],
-            "224 + 360 + 512 px": Feats(np.hstack([normalize(one.pooled) for one in at.values()])),
+            "224 + 360 + 512 px": Feats(
+                np.hstack([normalize(feats.pooled) for feats in at.values()])
+            ),
             "an earlier stage beside it": Feats(np.hstack([early, normalize(at[512].pooled)])),
         }
         camvid_tables(both, n_fit, joined, args)

@@ -39,7 +39,7 @@ def exemplar_numbers(feats: Feats, rare: np.ndarray, names: list[str]) -> Number
         stream, pool = Stream(feats[fit], feats[test]), fit[rare[fit]]
         for name in names:
             scores = [SUPERVISED[name](stream, feats.pooled[rows]) for rows in draws_of(pool)]
-            found[name].append([quality(rare[test], one, 0.05) for one in scores])
+            found[name].append([quality(rare[test], draw, 0.05) for draw in scores])
     return {name: np.mean(numbers, axis=0).tolist() for name, numbers in found.items()}
 
 
@@ -63,13 +63,15 @@ def long_tail_tables(name: str, tails: list[Split], feats: Feats, of: Split, arg
             )
             for seed in range(args.seeds)
         ]
-        found["unsupervised"][column] = {n: [row for one in once for row in one[n]] for n in names}
+        found["unsupervised"][column] = {
+            n: [row for numbers in once for row in numbers[n]] for n in names
+        }
         file = args.results / f"{stem}, exemplars.json"
         compute = partial(exemplar_numbers, part, rare)
         found["10 exemplars"][column] = resumed(file, list(SUPERVISED), compute)
     for kind, columns in found.items():
         orders = list(columns.values())
-        mean = {n: np.mean([one[n] for one in orders], axis=0).tolist() for n in orders[0]}
+        mean = {n: np.mean([order[n] for order in orders], axis=0).tolist() for n in orders[0]}
         lifts = table(f"{name}, {kind}", columns, {"lift": 0}).splitlines()
         means = table("", {"mean": mean}, {"lift": 0, "AUROC": 1, "AP / base": 2}).splitlines()
         print("\n".join(a + b.split("|", 2)[2] for a, b in zip(lifts, means)) + "\n", flush=True)

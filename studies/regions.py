@@ -21,7 +21,7 @@ from tqdm import tqdm
 from with_exemplars import ridge
 
 from solo_ood.benchmark.detectors import detector
-from solo_ood.benchmark.feats import Feats, Rows
+from solo_ood.benchmark.feats import Feats, PatchView
 from solo_ood.benchmark.regions import Box, Regions
 from solo_ood.data.images import Split
 from solo_ood.data.rare import RareDefinition
@@ -49,7 +49,7 @@ def numbers(found: Embedded, n_fit: int, phase: str, names: list[str]) -> Number
     """Return lift, AUROC and AP / base, a row a draw; the mean over splits and definitions."""
     both, patches = found.split, found.patches
     assert patches is not None and len(found.rows) == len(both)  # asked for; all can be read
-    feats = Feats(found.pooled, Rows(patches))
+    feats = Feats(found.pooled, PatchView(patches))
     by_mask = Regions(both, found.size, (patches.shape[1], patches.shape[2]))
     scores: dict[str, list[list[list[float]]]] = {name: [] for name in names}
     bar = tqdm(desc=phase, unit="draw")
@@ -57,7 +57,7 @@ def numbers(found: Embedded, n_fit: int, phase: str, names: list[str]) -> Number
         stream = Stream(feats[fit], feats[test])
         score = detector("exemplar-regions").fit(feats[fit], 0)
         for definition, rare in rares.items():
-            ids = tuple(both.classes.index(one) for one in definition.split("+"))
+            ids = tuple(both.classes.index(class_name) for class_name in definition.split("+"))
             asked = RareDefinition(definition, ids, 0.0, 0.0)
             regions = {"masks": by_mask, "boxes": replace(by_mask, boxes=boxes_of(both, ids))}
             for name in names:
@@ -65,7 +65,7 @@ def numbers(found: Embedded, n_fit: int, phase: str, names: list[str]) -> Number
                 qualities = []
                 for rows in draws_of(fit[rare[fit]], count):
                     if kind in regions:
-                        inside = regions[kind].of(asked, rows)
+                        inside = regions[kind].patch_shares(asked, rows)
                         one = score(feats[test], replace(feats[rows], regions=inside))
                     else:
                         one = ridge(0.02, stream, feats.pooled[rows])

@@ -29,7 +29,7 @@ class Stream:
         self.seed, self.n = seed, len(fit)
         self.made: dict[Any, Any] = {}
 
-    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+    def cached(self, key: Any, make: Callable[[], Any]) -> Any:
         """Return ``make()``, computed at the first call with ``key``."""
         if key not in self.made:
             self.made[key] = make()
@@ -72,15 +72,15 @@ class Stream:
             sizes = np.bincount(model.labels_, minlength=clusters)
             return model.cluster_centers_, sizes, model.transform(self.test)
 
-        return self.once(("kmeans", k), make)
+        return self.cached(("kmeans", k), make)
 
 
 def neighbours(rows: np.ndarray, reference: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     chunks = torch.from_numpy(rows).split(512)
     columns = torch.from_numpy(reference).T
     found = [(chunk @ columns).topk(min(k, len(reference)), dim=1) for chunk in chunks]
-    distances = 1 - torch.cat([one.values for one in found])
-    return distances.clamp(min=1e-7).numpy(), torch.cat([one.indices for one in found]).numpy()
+    distances = 1 - torch.cat([top.values for top in found])
+    return distances.clamp(min=1e-7).numpy(), torch.cat([top.indices for top in found]).numpy()
 
 
 def ranks(values: np.ndarray) -> np.ndarray:

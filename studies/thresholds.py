@@ -26,7 +26,7 @@ OPEN = 4096  # samples at the end, which may be in a block that is not full
 Judge = Callable[[np.ndarray, int], np.ndarray]  # scores (N,) in batches: flagged (N,) bool
 
 
-def package_s(threshold: type, n: int, scores: np.ndarray, batch: int) -> np.ndarray:
+def from_package(threshold: type, n: int, scores: np.ndarray, batch: int) -> np.ndarray:
     """Flags of one of this package's thresholds; what is not judged at the end is not flagged."""
     judge, flagged = threshold(P, n), np.zeros(len(scores), dtype=bool)
     items = torch.arange(len(scores))
@@ -52,16 +52,16 @@ def window(n: int, scores: np.ndarray, batch: int) -> np.ndarray:
     return flagged
 
 
-def _level_s(ordered: np.ndarray, level: float) -> float:
+def _quantile(ordered: np.ndarray, level: float) -> float:
     rank = int(np.floor(len(ordered) * level))
     return np.inf if rank >= len(ordered) else -np.inf if rank < 0 else ordered[rank]
 
 
 def tracking(n: int, eta: float, scores: np.ndarray, batch: int) -> np.ndarray:
-    """Until 0.1 the default: one level for a batch, then a step for every sample of it."""
+    """One level for a batch, then a step for every sample of it."""
     flagged, excess = np.zeros(len(scores), dtype=bool), 0.0
     for place, ordered in windows(scores, batch, n):
-        flagged[place] = scores[place] > _level_s(ordered, P + eta * excess)
+        flagged[place] = scores[place] > _quantile(ordered, P + eta * excess)
         excess += flagged[place].sum() - (1 - P) * np.isfinite(scores[place]).sum()
     return flagged
 
@@ -86,19 +86,19 @@ def damped(n: int, scores: np.ndarray, batch: int) -> np.ndarray:
     for start in range(0, len(scores), batch):
         place = slice(start, start + batch)
         ordered = np.sort(finite[max(0, start + batch - max(n, batch)) : start + batch])
-        flagged[place] = scores[place] > _level_s(ordered, P + excess / (n + batch))
+        flagged[place] = scores[place] > _quantile(ordered, P + excess / (n + batch))
         excess += flagged[place].sum() - (1 - P) * np.isfinite(scores[place]).sum()
     return flagged
 
 
 JUDGES: dict[str, Judge] = {
-    "fixed, n = 1024": partial(package_s, FixedThreshold, 1024),
+    "fixed, n = 1024": partial(from_package, FixedThreshold, 1024),
     "window, n = 1024": partial(window, 1024),
     "tracking, eta = .005": partial(tracking, 1024, 0.005),
     "tracking, sample by sample": partial(sequential, 1024, 0.005),
     "tracking, damped, n = 2000": partial(damped, 2000),
-    "quota, n = 1024": partial(package_s, QuotaThreshold, 1024),
-    "quota, n = 2000 (default)": partial(package_s, QuotaThreshold, 2000),
+    "quota, n = 1024": partial(from_package, QuotaThreshold, 1024),
+    "quota, n = 2000 (default)": partial(from_package, QuotaThreshold, 2000),
 }
 
 
@@ -176,9 +176,9 @@ def summary(results: dict, kinds: list[str]) -> str:
         cells = []
         for kind in kinds:
             of = [results[name, kind, batch] for batch in BATCHES]
-            rate = max((one["rate"] for one in of), key=lambda x: abs(x - (1 - P)))
-            window = max(one["worst window"] for one in of)
-            recall = min(min(one["recall"], one["lift"]) for one in of)
+            rate = max((figures["rate"] for figures in of), key=lambda x: abs(x - (1 - P)))
+            window = max(figures["worst window"] for figures in of)
+            recall = min(min(figures["recall"], figures["lift"]) for figures in of)
             cells.append(f"{rate:.3f} / {window:.3f} / {recall:.2f}")
         rows.append([name, *cells])
     return markdown.table(["worst over the batch sizes", *kinds], rows)

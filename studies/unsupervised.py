@@ -38,13 +38,13 @@ def product(name: str, x: Stream) -> np.ndarray:
 
 def knn_stream(n_reference: int, x: Stream) -> np.ndarray:
     """The training method's scorer, which remembers the newest N samples."""
-    fit, test = (torch.from_numpy(one) for one in (x.fit, x.test))
+    fit, test = (torch.from_numpy(rows) for rows in (x.fit, x.test))
     scorer = KNNScorer(fit.shape[1], n_reference, min_samples=2)
     return scorer.fit(fit[torch.randperm(len(fit))]).ood_score(test).numpy()
 
 
 def mahalanobis(shrinkage: float, x: Stream) -> np.ndarray:
-    fit, test = (torch.from_numpy(one) for one in (x.fit, x.test))
+    fit, test = (torch.from_numpy(rows) for rows in (x.fit, x.test))
     scorer = MahalanobisScorer(fit.shape[1], shrinkage=shrinkage, min_samples=2)
     return scorer.fit(fit).ood_score(test).numpy()
 
@@ -80,7 +80,7 @@ def pca_residual(share: float, x: Stream) -> np.ndarray:
 
 def pca_knn(first: int, last: int | None, power: float, x: Stream) -> np.ndarray:
     """k-NN (1 %) on the axes ``first`` to ``last``; power 0.5 whitens them."""
-    fit, test = (normalize(one[:, first:]).astype(np.float32) for one in x.projected(last, power))
+    fit, test = (normalize(rows[:, first:]).astype(np.float32) for rows in x.projected(last, power))
     return neighbours(test, fit, max(2, x.n // 100))[0][:, -1]
 
 
@@ -155,7 +155,7 @@ def _graph(x: Stream) -> tuple[np.ndarray, np.ndarray]:
 
 def heat(m: int, t: int, x: Stream) -> np.ndarray:
     """Chance that a random walk returns within t steps: 1 / size of a separate small group."""
-    values, vectors = x.once("graph", lambda: _graph(x))
+    values, vectors = x.cached("graph", lambda: _graph(x))
     back = vectors[:, :m] ** 2 @ np.clip(values[:m], 0, 1) ** t
     return np.median(np.log(back[x.near[1][:, :10]]), axis=1)
 

@@ -31,7 +31,7 @@ def ridge(r: float, x: Stream, exemplars: np.ndarray) -> np.ndarray:
         scorer.fit(torch.from_numpy(x.fit))
         return scorer
 
-    scorer = x.once(("ridge", r), make).set_exemplars(torch.from_numpy(exemplars))
+    scorer = x.cached(("ridge", r), make).set_exemplars(torch.from_numpy(exemplars))
     return scorer.ood_score(torch.from_numpy(x.test)).numpy()
 
 
@@ -55,7 +55,7 @@ def kernel_ridge(width: float, r: float, x: Stream, exemplars: np.ndarray) -> np
         cross = (outer - mean - outer.mean(axis=1, keepdims=True) + mean.mean()) / len(inner)
         return kernel, mean, outer.mean(axis=1), linalg.solve(ridged, cross.T, assume_a="pos").T
 
-    kernel, mean, outer_mean, explained = x.once(("kernel", width, r), make)
+    kernel, mean, outer_mean, explained = x.cached(("kernel", width, r), make)
     offset = kernel(reference, towards).mean(axis=1) - mean
     return kernel(x.test, towards).mean(axis=1) - outer_mean - explained @ (offset - offset.mean())
 
@@ -72,7 +72,7 @@ def _white(x: Stream) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
 
 
 def white_cosine(nearest: bool, x: Stream, exemplars: np.ndarray) -> np.ndarray:
-    test, map_rows = x.once("white", lambda: _white(x))
+    test, map_rows = x.cached("white", lambda: _white(x))
     towards = normalize(map_rows(exemplars))
     similar = normalize(test) @ towards.T
     return similar.max(axis=1) if nearest else similar.mean(axis=1)
@@ -87,7 +87,7 @@ def bagging(x: Stream, exemplars: np.ndarray) -> np.ndarray:
     """20 linear SVMs, each of the exemplars against as many of the stream (Mordelet, Vert 2014)."""
     rng = np.random.default_rng(x.seed)
     draws = [x.fit[rng.choice(x.n, len(exemplars), replace=False)] for _ in range(20)]
-    return np.sum([_classify(LinearSVC(C=0.001), x, exemplars, one) for one in draws], axis=0)
+    return np.sum([_classify(LinearSVC(C=0.001), x, exemplars, draw) for draw in draws], axis=0)
 
 
 def rbf_svm(x: Stream, exemplars: np.ndarray) -> np.ndarray:
@@ -104,7 +104,7 @@ def _classify(model: Any, x: Stream, exemplars: np.ndarray, unlabelled: np.ndarr
 
 def self_training(x: Stream, exemplars: np.ndarray) -> np.ndarray:
     """A second ridge, towards the exemplars and the fifth of the stream that scored highest."""
-    inner = x.once("inner", lambda: Stream(x.feats[0], x.feats[0], x.seed))
+    inner = x.cached("inner", lambda: Stream(x.feats[0], x.feats[0], x.seed))
     found = x.fit[np.argsort(-ridge(0.05, inner, exemplars))[: x.n // 5]]
     return ridge(0.05, x, np.stack([normalize(exemplars).mean(axis=0), found.mean(axis=0)]))
 
@@ -123,9 +123,9 @@ def label_spreading(x: Stream, exemplars: np.ndarray) -> np.ndarray:
 def best_patches(x: Stream, exemplars: np.ndarray) -> np.ndarray:
     """The ridge's direction on patches, mean of the better half, for objects that are small."""
     ridge(0.05, x, exemplars)
-    direction = x.once(("ridge", 0.05), lambda: None).direction
+    direction = x.cached(("ridge", 0.05), lambda: None).direction
     scores = [patches @ direction for patches in x.feats[1].patches or ()]
-    return np.array([float(one.topk(len(one) // 2).values.mean()) for one in scores])
+    return np.array([float(patches.topk(len(patches) // 2).values.mean()) for patches in scores])
 
 
 SUPERVISED: dict[str, Supervised] = {

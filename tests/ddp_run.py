@@ -23,10 +23,10 @@ class Recorder(Callback):
         self.rows, self.replayed = [], []
         step = module.selector.step
 
-        def recorded(indexes, feats, targets, n_rare=0, **processes):
+        def recorded(indexes, feats, targets, n_replayed=0, **processes):
             self.rows.append(len(indexes))
-            self.replayed.append(indexes[len(indexes) - n_rare :].tolist())
-            return step(indexes, feats, targets, n_rare, **processes)
+            self.replayed.append(indexes[len(indexes) - n_replayed :].tolist())
+            return step(indexes, feats, targets, n_replayed, **processes)
 
         module.selector.step = recorded
 
@@ -79,7 +79,7 @@ def main(configs: str, out: str, overrides: list[str]) -> None:
         callbacks=[recorder],
     )
     trainer.fit(model, with_short_batches(loader))
-    model.selector.settle()
+    model.selector.judge_pending()
     state = model.selector.state_dict()
     state["replayed"], state["rows"] = recorder.replayed, recorder.rows
     state["weights"] = {k: v.clone() for k, v in model.state_dict().items() if "center" in k}

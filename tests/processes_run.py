@@ -120,10 +120,10 @@ class Steps(Callback):
         self.record["loaded"] = module.selector.state_dict()
         step = module.selector.step
 
-        def recorded(indexes, feats, targets, n_rare=0, **processes):
+        def recorded(indexes, feats, targets, n_replayed=0, **processes):
             self.record["rows"].append(len(indexes))
-            self.record["replays"].append(indexes[len(indexes) - n_rare :].tolist())
-            return step(indexes, feats, targets, n_rare, **processes)
+            self.record["replays"].append(indexes[len(indexes) - n_replayed :].tolist())
+            return step(indexes, feats, targets, n_replayed, **processes)
 
         module.selector.step = recorded
         push = module.selector.queue.push

@@ -29,10 +29,10 @@ def common(n: int, seed: int = 0) -> Tensor:
 
 
 def step(
-    selector: RareSelector, indexes: list[int], feats: Tensor, n_rare: int = 0, **processes: Any
+    selector: RareSelector, indexes: list[int], feats: Tensor, n_replayed: int = 0, **processes: Any
 ) -> None:
     targets = (torch.tensor(indexes) % 16 == 0).long()  # class 1 is rare
-    selector.step(torch.tensor(indexes), selector.embed([feats]), targets, n_rare, **processes)
+    selector.step(torch.tensor(indexes), selector.embed([feats]), targets, n_replayed, **processes)
 
 
 def warm(**blocks: Any) -> RareSelector:
@@ -40,5 +40,5 @@ def warm(**blocks: Any) -> RareSelector:
     selector = make(**blocks)
     for t in range(10):
         step(selector, list(range(B * t, B * t + B)), common(B, seed=t))
-    selector.settle()
+    selector.judge_pending()
     return selector

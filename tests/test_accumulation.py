@@ -75,7 +75,7 @@ def test_start_and_teacher_follow_optimizer_steps_and_the_queue_follows_batches(
     assert len(set(clock.taus)) == 6  # the first one and 5 updates; the last comes after
     assert model.momentum_updater.cur_tau == pytest.approx(1)
     selector = model.selector
-    selector.settle()
+    selector.judge_pending()
     # Fed: all rows since then but the replayed ones; scored without the first batch.
     sent = 6 * 8 - selector.counts["replayed"]
     assert selector.counts["replayed"] > 0 and selector.scorer.n_fed == sent
@@ -143,7 +143,7 @@ def test_the_trainer_clips_gradients(compose, build, trainer):
     model = build(cfg)
     data = DataLoader(Fixed(48), batch_size=8)
     trainer(max_steps=6, gradient_clip_val=0.01, callbacks=[clock]).fit(model, data)
-    model.selector.settle()
+    model.selector.judge_pending()
     assert clock.norm > 0.1  # before
     assert clock.norms == pytest.approx([0.01] * 6, rel=1e-3)
     assert model.selector.counts["replayed"] > 0

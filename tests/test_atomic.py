@@ -30,9 +30,9 @@ def killed_inside(folder) -> None:
 
 def test_a_folder_that_a_kill_interrupts_is_not_there(tmp_path):
     path = tmp_path / "data"
-    assert in_a_process(lambda: killed_inside(atomic.folder(path))) == signal.SIGKILL
+    assert in_a_process(lambda: killed_inside(atomic.staged_folder(path))) == signal.SIGKILL
     assert not path.exists()
-    with atomic.folder(path) as made:
+    with atomic.staged_folder(path) as made:
         (made / "first").write_text("whole")
         assert not path.exists()
     assert (path / "first").read_text() == "whole"
@@ -40,13 +40,13 @@ def test_a_folder_that_a_kill_interrupts_is_not_there(tmp_path):
 
 def test_the_files_of_a_folder_that_a_kill_interrupts_are_those_of_before(tmp_path):
     (tmp_path / "first").write_text("before")
-    assert in_a_process(lambda: killed_inside(atomic.files_of(tmp_path))) == signal.SIGKILL
+    assert in_a_process(lambda: killed_inside(atomic.staged_files(tmp_path))) == signal.SIGKILL
     assert (tmp_path / "first").read_text() == "before"
-    with pytest.raises(RuntimeError), atomic.files_of(tmp_path) as made:
+    with pytest.raises(RuntimeError), atomic.staged_files(tmp_path) as made:
         (made / "first").write_text("half")
         raise RuntimeError
     assert (tmp_path / "first").read_text() == "before"
-    with atomic.files_of(tmp_path) as made:
+    with atomic.staged_files(tmp_path) as made:
         (made / "first").write_text("after")
     assert (tmp_path / "first").read_text() == "after"
 
@@ -64,8 +64,8 @@ def test_the_faster_of_two_processes_wins_and_nothing_is_left_of_the_other(tmp_p
     atomic.create(tmp_path / "file", lambda path: create(path, "second"))
     assert (tmp_path / "file").read_text() == "first"
 
-    with atomic.folder(tmp_path / "folder") as second:
-        with atomic.folder(tmp_path / "folder") as faster:
+    with atomic.staged_folder(tmp_path / "folder") as second:
+        with atomic.staged_folder(tmp_path / "folder") as faster:
             (faster / "name").write_text("first")
         (second / "name").write_text("second")
     assert (tmp_path / "folder/name").read_text() == "first"
@@ -74,6 +74,6 @@ def test_the_faster_of_two_processes_wins_and_nothing_is_left_of_the_other(tmp_p
 
 def test_a_folder_that_cannot_take_its_name_is_an_error(tmp_path):
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(OSError), atomic.folder(tmp_path / "taken"):
+    with pytest.raises(OSError), atomic.staged_folder(tmp_path / "taken"):
         pass
     assert (tmp_path / "taken").read_text() == "a file"

@@ -387,7 +387,7 @@ def test_rows_that_are_not_finite_change_nothing_for_the_others(scorer, value):
             more[bad, step % 16] = value
             feats, indexes = more, numbers
         spoilt.step(indexes, spoilt.embed([feats]), torch.zeros(len(feats)).long())
-    clean.settle(), spoilt.settle()
+    clean.judge_pending(), spoilt.judge_pending()
     assert list(clean.queue) == list(spoilt.queue) and len(clean.queue) > 5
     assert spoilt.counts == {**clean.counts, "not_finite": 3 * 16}
     for key, learnt in clean.scorer.state_dict().items():
@@ -398,7 +398,7 @@ def test_rows_that_are_not_finite_change_nothing_for_the_others(scorer, value):
 
 
 @pytest.mark.parametrize("scorer", ["knn", "mahalanobis"])
-def test_black_images_only(scorer, images, prepared, trainer):
+def test_black_images_keep_the_flag_rate(scorer, images, prepared, trainer):
     from PIL import Image
 
     for path in images:
@@ -417,7 +417,7 @@ def test_equal_embeddings_tie_and_their_flag_rate_is_exact():
     selector, row = selector_of("knn"), rows_of(1, 0)
     for step in range(100):
         selector.step(torch.arange(8) + 8 * step, row.expand(8, -1), torch.zeros(8).long())
-    selector.settle()
+    selector.judge_pending()
     assert selector.counts["judged"] == 8 * 99
     assert selector.counts["flagged"] == round(0.2 * 8 * 99)
 
@@ -441,7 +441,9 @@ def test_new_replay_workers_go_on_with_the_common_draws(whole, kill_workers):
                 kill_workers()
             assert replay.next()[0].tolist() == common.draw(4)[2:]
     (text,) = said.texts
-    assert text.startswith("replay: expected living worker processes, got one that ended (")
+    assert text.startswith(
+        "replay: expected its worker processes to run, got a replay worker that died ("
+    )
 
 
 def test_replay_workers_that_die_while_the_queue_is_empty_are_replaced(whole, kill_workers):
@@ -471,7 +473,7 @@ def test_a_run_survives_the_death_of_its_replay_workers(prepared, trainer, kill_
         fitter.fit(model, train)
     assert fitter.global_step == 15
     assert replayed[14] - replayed[9] == 5 * 2
-    assert len(said.texts) == 1 and "expected living worker processes" in said.texts[0]
+    assert len(said.texts) == 1 and "a replay worker that died" in said.texts[0]
 
 
 def fill_queue(module, batch):
@@ -700,7 +702,7 @@ def test_processes_stay_in_step_when_one_cannot_read_or_loses_a_worker(tmp_path,
     lost = {int(re.findall(r"training sample (\d+)", text)[0]) for text in second["said"]}
     assert lost and lost <= {40, 41, 42, 43} and len(second["said"]) == len(lost)
     assert not lost & set(mine["queue"]["indexes"].tolist())
-    assert len(first["said"]) == 1 and "expected living worker" in first["said"][0]
+    assert len(first["said"]) == 1 and "a replay worker that died" in first["said"][0]
     # The same number of rows at the same steps, and never the same sample twice.
     assert len(first["draws"]) == len(second["draws"]) > 12
     pairs = list(zip(first["draws"], second["draws"]))

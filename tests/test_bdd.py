@@ -19,7 +19,7 @@ from solo_ood.data.bdd import (
     LAYOUTS,
     VOID,
     locate,
-    pair,
+    pair_images_and_masks,
     pixel_shares,
 )
 from solo_ood.data.images import layout_of, read_splits
@@ -69,7 +69,7 @@ def test_images_are_paired_with_masks_of_the_same_name_in_order(tmp_path):
         ["c.png", "a.jpg", "b.jpeg", "d.JPG", "note.txt"],
         ["b.png", "a_train_id.png", "c.png", "d.png", "note.json"],
     )
-    images, masks, left_out = pair(tmp_path, "train")
+    images, masks, left_out = pair_images_and_masks(tmp_path, "train")
     assert [path.name for path in images] == ["a.jpg", "b.jpeg", "c.png", "d.JPG"]
     assert [path.name for path in masks] == ["a_train_id.png", "b.png", "c.png", "d.png"]
     assert left_out == {}
@@ -77,7 +77,7 @@ def test_images_are_paired_with_masks_of_the_same_name_in_order(tmp_path):
 
 def test_files_without_partner_are_left_out_by_name(tmp_path):
     fill(tmp_path, ["a.jpg", "b.jpg", "c.jpg"], ["b.png", "d.png", "e_train_id.png"])
-    images, masks, left_out = pair(tmp_path, "train")
+    images, masks, left_out = pair_images_and_masks(tmp_path, "train")
     assert ([p.name for p in images], [p.name for p in masks]) == (["b.jpg"], ["b.png"])
     assert left_out == {
         "image without a mask": ["a.jpg", "c.jpg"],
@@ -90,13 +90,13 @@ def test_a_missing_folder_is_named(tmp_path, missing):
     folders(tmp_path)[missing].rmdir()
     name = ("images/10k/train", "labels/sem_seg/masks/train")[missing]
     with pytest.raises(ValueError, match=f"BDD100K's layout: expected the folder {name}"):
-        pair(tmp_path, "train")
+        pair_images_and_masks(tmp_path, "train")
 
 
-def test_masks_of_colours_are_said_by_their_names(tmp_path):
+def test_colour_masks_are_recognised_by_name(tmp_path):
     fill(tmp_path, ["a.jpg", "b.jpg"], ["a_train_color.png", "b_train_color.png"])
     with pytest.raises(ValueError, match="none of them a pair. Give the masks of train ids"):
-        pair(tmp_path, "train")
+        pair_images_and_masks(tmp_path, "train")
 
 
 @pytest.mark.parametrize(("images", "masks"), [(["a.jpg"], ["b.png"]), ([], ["b.png"]), ([], [])])
@@ -104,7 +104,7 @@ def test_a_split_without_any_pair_is_an_error_that_counts(tmp_path, images, mask
     fill(tmp_path, images, masks)
     expected = f"split train: .* {len(images)} images and {len(masks)} masks, none of them a pair"
     with pytest.raises(ValueError, match=expected):
-        pair(tmp_path, "train")
+        pair_images_and_masks(tmp_path, "train")
 
 
 def made(root: Path, images: str, masks: str, name: str = "{}.png", folder: str = "") -> Path:
@@ -130,7 +130,7 @@ def made(root: Path, images: str, masks: str, name: str = "{}.png", folder: str 
 def test_older_layouts_and_suffixes_in_capitals_are_read(tmp_path, images, masks, below, name):
     made(tmp_path, images, masks, name)
     assert layout_of(tmp_path / below) == "bdd"
-    found, paired, left_out = pair(tmp_path / below, "val")
+    found, paired, left_out = pair_images_and_masks(tmp_path / below, "val")
     assert [path.name for path in found] == ["0.jpg", "1.jpg"] and left_out == {}
     assert [path.parent for path in paired] == [tmp_path / masks / "val"] * 2
 
@@ -189,7 +189,10 @@ def test_hidden_files_beside_images_and_masks_are_none_of_them(tmp_path):
     made(tmp_path, *LAYOUTS[0])
     for folder, suffix in (("images/10k", "jpg"), ("labels/sem_seg/masks", "png")):
         (tmp_path / folder / "train" / f"._0.{suffix}").write_bytes(b"of a Mac")
-    assert len(pair(tmp_path, "train")[0]) == 2 and pair(tmp_path, "train")[2] == {}
+    assert (
+        len(pair_images_and_masks(tmp_path, "train")[0]) == 2
+        and pair_images_and_masks(tmp_path, "train")[2] == {}
+    )
 
 
 @settings(

@@ -167,7 +167,7 @@ def test_curves_start_at_the_best_and_end_at_the_base_rate(tmp_path):
 def test_a_sheet_shows_the_highest_scores_first_and_the_lowest_last_and_no_exemplar(tmp_path):
     one, rare = scores_of(60, exemplars=4)
     paths = image_files(tmp_path, 60)
-    figure = charts.sheet(one, paths, [f"#{row}" for row in range(60)], rare, "knn")
+    figure = charts.extremes_sheet(one, paths, [f"#{row}" for row in range(60)], rare, "knn")
     texts = [text for text in drawn(figure, tmp_path).findobj(Text) if text.get_text()[:1] == "#"]
     order = [int(text.get_text()[1:]) for text in texts]
     expected = sorted((row for row in range(60) if row not in (0, 5, 10, 15)), key=_last(one))
@@ -188,7 +188,9 @@ def test_maps_lie_over_the_images_as_the_network_saw_them(tmp_path):
     one[1, 2] = 1
     paths, captions = [tmp_path / "a.png"] * 5, [f"#{row}" for row in range(5)]
     rare = np.array([True, False, True, False, False])
-    figure = drawn(charts.maps([one] * 5, paths, (20, 30), captions, rare, "title"), tmp_path)
+    figure = drawn(
+        charts.overlay_maps([one] * 5, paths, (20, 30), captions, rare, "title"), tmp_path
+    )
     images = [axis.images for axis in figure.axes]
     assert [len(layers) for layers in images] == [2] * 5 + [0] * 3  # four in a row
     below, above = images[0]
@@ -205,7 +207,7 @@ def test_maps_lie_over_the_images_as_the_network_saw_them(tmp_path):
 def test_a_sheet_of_few_images_shows_none_twice(tmp_path):
     one, rare = scores_of(7)
     paths = image_files(tmp_path, 7)
-    figure = charts.sheet(one, paths, [f"#{row}" for row in range(7)], rare, "knn")
+    figure = charts.extremes_sheet(one, paths, [f"#{row}" for row in range(7)], rare, "knn")
     texts = [text.get_text() for text in figure.findobj(Text) if text.get_text()[:1] == "#"]
     assert texts == ["#5", "#0", "#6", "#3", "#2", "#1"]
     assert "3 highest" in figure.get_suptitle()

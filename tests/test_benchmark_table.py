@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from solo_ood.benchmark import table
-from solo_ood.benchmark.measure import Row
+from solo_ood.benchmark.measure import TableRow
 from solo_ood.benchmark.page import caption, classes_of, conclusion, table_of
 from solo_ood.benchmark.table import METRICS
 from solo_ood.data.images import Split
@@ -26,7 +26,7 @@ from solo_ood.pages.page import Page
 NAN = float("nan")
 
 
-def row(name: str = "knn", definition: str = "person", p: float = 0.9, **changed) -> Row:
+def row(name: str = "knn", definition: str = "person", p: float = 0.9, **changed) -> TableRow:
     values = {metric: 0.1 + number / 100 for number, metric in enumerate(METRICS)}
     metrics = {
         metric: Interval(value, value - 0.1, value + 0.1) for metric, value in values.items()
@@ -34,7 +34,7 @@ def row(name: str = "knn", definition: str = "person", p: float = 0.9, **changed
     metrics |= {key: changed.pop(key) for key in list(changed) if key in METRICS}
     head = {"embedder": "net", "n_fit": 256, "n_test": 100, "repeats": 5, "threshold": 0.25}
     given = {**head, **changed}
-    return Row(definition=definition, detector=name, percentile=p, metrics=metrics, **given)
+    return TableRow(definition=definition, detector=name, percentile=p, metrics=metrics, **given)
 
 
 UNKNOWN = row("random", n_fit=None, threshold=NAN, precision=Interval(NAN, NAN, NAN))

@@ -92,7 +92,7 @@ def head(page: Chrome, name: str):
     raise AssertionError(name)
 
 
-def test_it_shows_every_picture_and_asks_nobody(page):
+def test_page_shows_every_picture_and_loads_nothing_from_elsewhere(page):
     shown = pictures(page)
     assert len(shown) == 2 + 3 * 2 * 12 and min(width for _, width in shown) > 0
     figures = [width for text, width in shown if text.startswith("resnet18: ")]

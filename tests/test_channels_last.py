@@ -58,7 +58,7 @@ def test_mixed_batches_stay_in_channels_last(mode, store, compose, build, loader
     off = "+performance.disable_channel_last=True"  # a checkout converts whatever it gets
     cfg = compose(*SOON, f"{OOD}mix.mode={mode}", f"{OOD}queue.store={store}", off)
     model, kept = forms(cfg, build, loader, trainer, convert=True, steps=8)
-    model.selector.settle()
+    model.selector.judge_pending()
     assert model.selector.counts["replayed"] > 0
     assert {name: len(forms) for name, forms in kept.items()} == {
         "student": 8 * 3,  # 2 global crops and a local one
@@ -70,9 +70,7 @@ def test_mixed_batches_stay_in_channels_last(mode, store, compose, build, loader
     assert all(p.is_contiguous(memory_format=torch.channels_last) for p in weights)
 
 
-def test_the_main_branch_s_own_option_holds_for_the_features_in_eval_mode(
-    compose, build, loader, trainer
-):
+def test_disable_channel_last_applies_to_eval_features(compose, build, loader, trainer):
     from solo_ood.host import installed
 
     if installed.generation() == "release":

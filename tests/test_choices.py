@@ -93,7 +93,7 @@ def test_every_threshold_of_the_table_is_built_from_what_it_says_it_takes(name):
     assert make_threshold(ThresholdConfig(name, n=50)).n == 50
 
 
-def test_ranges_are_said_as_they_are_checked():
+def test_stated_ranges_are_the_checked_ones():
     fields = ScorerConfig.__dataclass_fields__
     assert range_of(fields["n_reference"]) == "in [2, 2^20]"
     assert range_of(fields["ridge"]) == "in (0, 1e6]"

@@ -23,7 +23,7 @@ from warm_host import warm_host
 from solo_ood.cli import main
 from solo_ood.cli import parse as parse_command
 from solo_ood.errors import unknown_name
-from solo_ood.host.quiet import SILENT, silence
+from solo_ood.host.quiet import SILENT, ignore_foreign_warnings
 from solo_ood.settings.schema import OODConfig, parse
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -217,9 +217,9 @@ def test_the_bar_shows_loss_flag_rate_and_queue(compose, build, loader, trainer,
     assert "flag rate  " in said  # the summary
 
 
-def test_the_host_s_own_warnings_are_silent_and_the_user_s_are_not(compose, build, loader, trainer):
+def test_host_warnings_are_silenced_and_user_warnings_are_not(compose, build, loader, trainer):
     with pytest.warns(UserWarning, match="smaller than the logging interval") as caught:
-        silence()
+        ignore_foreign_warnings()
         cfg = compose("augmentations.1.num_crops=0", *AT_ONCE)
         fit = trainer(max_epochs=1, limit_train_batches=2, limit_val_batches=0, logger=True)
         fit.fit(build(cfg), loader(cfg))
@@ -308,7 +308,7 @@ def test_options_given_twice_are_joined_and_replace_the_default():
     assert (options.weights, options.methods) == (("teacher", "student"), ("knn", "linear"))
 
 
-def test_no_remedy_says_nothing():
+def test_every_remedy_tells_what_to_do():
     texts = [path.read_text() for path in (REPOSITORY / "solo_ood").rglob("*.py")]
     remedies = [match for text in texts for match in re.findall(r'remedy=f?"([^"]*)', text)]
     assert len(remedies) > 60
@@ -330,7 +330,7 @@ assert (listed.ood.mix.mode, listed.ood.scorer.k, listed.ood.mix.ratio) == ("app
 """
 
 
-def test_a_config_of_ones_own_gets_the_block(tmp_path):
+def test_block_can_be_added_to_a_user_config(tmp_path):
     own = "method: dino_ood\nmethod_kwargs:\n  num_prototypes: 8\n"
     (tmp_path / "plain.yaml").write_text(own)
     group = "defaults:\n  - ood: default\n  - _self_\n"
@@ -342,7 +342,7 @@ def test_a_config_of_ones_own_gets_the_block(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-def test_the_work_goes_on_where_nobody_reads_its_words(tmp_path):
+def test_closed_output_pipe_does_not_stop_the_work(tmp_path):
     code = (
         "import sys; from pathlib import Path; from solo_ood.console import show; "
         "sys.stdin.read(1); "

@@ -45,7 +45,7 @@ def run(cfg, build, loader, trainer, backend=None, **kwargs):
             net.compile(backend=backend)
     graphs = Graphs()
     trainer(callbacks=[graphs], **kwargs).fit(model, loader(cfg))
-    model.selector.settle()
+    model.selector.judge_pending()
     return model, graphs
 
 

@@ -31,12 +31,12 @@ def concentration(name: str) -> dict[str, float]:
             indexes = torch.cat((fresh[order[: B - len(rare)]], rare))
             feats = torch.randn(B, 2, generator=generator)
             selector.step(indexes, feats, labels[indexes], len(rare))
-    selector.settle()
+    selector.judge_pending()
     return selector.metrics()
 
 
 @pytest.mark.parametrize("key", ["distinct_replayed", "replays_per_sample", "share_released"])
-def test_random_picks_are_as_concentrated_as_the_oracle_s(key):
+def test_random_picks_are_as_concentrated_as_the_oracle_picks(key):
     random, oracle = concentration("random"), concentration("oracle")
     assert random["flag_rate"] == pytest.approx(oracle["flag_rate"], rel=0.05)
     assert random[key] == pytest.approx(oracle[key], rel=0.1, abs=0.02)

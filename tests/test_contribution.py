@@ -70,7 +70,7 @@ def test_everything_that_the_method_needs_is_offered(generated):
                 assert known or not name.startswith("solo.utils.ood"), (path, name)
 
 
-def test_annotations_that_are_evaluated_are_those_of_python_3_8(generated):
+def test_evaluated_annotations_are_valid_in_python_3_8(generated):
     """OmegaConf evaluates the fields of dataclasses; ``X | None`` and ``list[X]`` are newer."""
     for path, text in generated.items():
         for node in ast.walk(ast.parse(text)):
@@ -91,7 +91,7 @@ def test_configs_of_the_patch_show_the_defaults():
         assert parse(config["method_kwargs"]["ood"], 256) == OODConfig()
 
 
-def test_series_names_nobody_s_folders():
+def test_series_contains_no_local_paths():
     assert len(SERIES) >= 10
     for path in SERIES:
         text = path.read_text()

@@ -181,10 +181,10 @@ class Record(Callback):
         self.seen["start"] = state_of(module)
         step = module.selector.step
 
-        def recorded(indexes, feats, targets, n_rare=0, **processes):
-            self.indexes.append(indexes[: len(indexes) - n_rare].tolist())
-            self.replayed.append(indexes[len(indexes) - n_rare :].tolist())
-            return step(indexes, feats, targets, n_rare, **processes)
+        def recorded(indexes, feats, targets, n_replayed=0, **processes):
+            self.indexes.append(indexes[: len(indexes) - n_replayed].tolist())
+            self.replayed.append(indexes[len(indexes) - n_replayed :].tolist())
+            return step(indexes, feats, targets, n_replayed, **processes)
 
         module.selector.step = recorded
         # A callback's own on_train_batch_end comes before the host's, which updates the teacher.
@@ -242,7 +242,7 @@ def both(compose, build, trainer, tmp_path):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_resumed_at_an_epoch_s_end_it_is_the_uninterrupted_run(workers, both, loader, compose):
+def test_resume_at_epoch_end_equals_uninterrupted_run(workers, both, loader, compose):
     """With the host's own loader: shuffled, randomly augmented, and validated in between."""
     overrides = [f"data.num_workers={workers}", "++method_kwargs.ood.mix.num_workers=0"]
     validation = DataLoader([(torch.zeros(3, 32, 32), 0)] * 4, shuffle=True)  # draws a seed, too
@@ -254,7 +254,7 @@ def test_resumed_at_an_epoch_s_end_it_is_the_uninterrupted_run(workers, both, lo
     assert difference(*ends) is None
 
 
-def test_resumed_inside_an_epoch_the_host_s_loader_draws_its_rest_anew(both, loader):
+def test_resume_inside_epoch_redraws_the_rest_with_the_host_loader(both, loader):
     """The line of exact resume: the state is restored, the shuffle of the running epoch is not."""
     with pytest.warns(UserWarning, match="your dataloader is not resumable"):
         (straight, resumed), ends = both([], loader, 7, at_epoch_end=False)
@@ -412,7 +412,7 @@ def test_sigterm_ends_the_step_and_the_last_checkpoint_goes_on(start, reference,
     assert difference(reference, trained(again.checkpoints()[-1])) is None
 
 
-def test_slurm_s_signal_saves_a_whole_checkpoint_and_the_next_start_takes_it(start, tmp_path):
+def test_slurm_signal_saves_a_checkpoint_that_the_next_start_resumes(start, tmp_path):
     """Lightning's handler saves wherever the signal meets the step, then asks for a requeue."""
     slurm = {
         "SLURM_NTASKS": "1", "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_LOCALID": "0",

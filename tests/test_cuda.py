@@ -33,7 +33,7 @@ def run(cfg, build, loader, trainer, steps=12, prepare=lambda model: None, **kwa
     kept = Losses()
     fitter = trainer(max_steps=steps, accelerator="gpu", callbacks=[kept], **kwargs)
     fitter.fit(model, loader(cfg))
-    model.selector.settle()
+    model.selector.judge_pending()
     return model, torch.stack(kept.losses).cpu(), fitter
 
 
@@ -124,7 +124,7 @@ def test_a_run_goes_on_on_a_cpu_and_back(compose, build, loader, trainer, tmp_pa
         steps += 4
         fitter = trainer(max_steps=steps, accelerator=accelerator, max_epochs=10)
         fitter.fit(resumed, loader(cfg), ckpt_path=tmp_path / "gpu.ckpt")
-        resumed.selector.settle()
+        resumed.selector.judge_pending()
         assert resumed.selector.counts["judged"] > model.selector.counts["judged"]
         assert set(queue) & set(resumed.selector.queue)
         fitter.save_checkpoint(tmp_path / "gpu.ckpt")

@@ -113,7 +113,7 @@ def of(targets, **attributes):
         (Raising(), "OSError: no such file"),
     ],
 )
-def test_what_is_not_one_integer_a_sample_counts_as_unlabelled_and_is_said(dataset, got):
+def test_labels_that_are_not_one_integer_count_as_unlabelled_with_a_warning(dataset, got):
     with pytest.warns(RuntimeWarning, match=f"expected one integer a sample, got .*{got}"):
         assert targets_of(dataset) is None
 

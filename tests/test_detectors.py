@@ -16,7 +16,7 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.preprocessing import normalize
 
 from solo_ood.benchmark.detectors import DETECTORS, Detector, detector
-from solo_ood.benchmark.feats import Feats, Rows
+from solo_ood.benchmark.feats import Feats, PatchView
 
 D, GRID = 8, (2, 3)  # features; rows and columns of patches
 UNSUPERVISED = [one for one in DETECTORS.values() if one.learns and not one.exemplars]
@@ -33,7 +33,7 @@ def cone(n: int, seed: int = 0, sign: float = 1.0) -> Feats:
     regions = np.zeros((n, GRID[0] * GRID[1], 2), np.float32)
     regions[:, 0] = 0.75, 0.25
     regions[:, 1:, 1] = 1
-    return Feats(pooled, Rows(patches), regions)
+    return Feats(pooled, PatchView(patches), regions)
 
 
 def scored(one: Detector, fit: Feats, test: Feats, exemplars: Feats | None = None, seed: int = 0):
@@ -120,7 +120,7 @@ def test_scikit_learns_detectors_are_its_own_with_the_sign_turned(seed):
 
 def test_patch_knn_is_the_mean_distance_of_the_most_unusual_tenth_of_the_patches():
     rng = np.random.default_rng(0)
-    fit, test = (Rows(rng.normal(size=(n, 4, 5, D)).astype(np.float16)) for n in (12, 5))
+    fit, test = (PatchView(rng.normal(size=(n, 4, 5, D)).astype(np.float16)) for n in (12, 5))
     blank = np.zeros((12, 1), np.float32)
     found = scored(detector("patch-knn"), Feats(blank, fit), Feats(blank[:5], test))
     memory = fit.array.reshape(-1, D).astype(np.float32)
@@ -132,7 +132,7 @@ def test_patch_knn_is_the_mean_distance_of_the_most_unusual_tenth_of_the_patches
 
 def test_the_patch_memory_is_bounded_and_every_image_may_be_in_it():
     one = with_memory(detector("patch-knn"), 5)
-    fit = Feats(np.zeros((8, 1), np.float32), Rows(np.eye(8, dtype=np.float16)[:, None, None]))
+    fit = Feats(np.zeros((8, 1), np.float32), PatchView(np.eye(8, dtype=np.float16)[:, None, None]))
     held = np.array([scored(one, fit, fit, seed=seed) < 0.5 for seed in range(30)])
     assert (held.sum(axis=1) == 5).all() and held.any(axis=0).all()
 
@@ -166,7 +166,7 @@ def objects(n: int, share: float, seed: int) -> Feats:
         regions[row, y : y + 2, x : x + 2] = 1, 0
         patches[row, y : y + 2, x : x + 2, 0] += 3
     pooled = patches.mean(axis=(1, 2)).astype(np.float32)
-    return Feats(pooled, Rows(patches.astype(np.float16)), regions.reshape(n, -1, 2))
+    return Feats(pooled, PatchView(patches.astype(np.float16)), regions.reshape(n, -1, 2))
 
 
 def test_regions_find_small_objects_that_whole_images_hide():
@@ -249,12 +249,12 @@ def test_eight_fit_samples_are_enough(one):
 
 def test_patches_are_read_row_by_row_as_unit_vectors():
     array = np.random.default_rng(0).normal(size=(5, *GRID, D)).astype(np.float16)
-    rows = Rows(array)[np.array([4, 1, 3])][np.array([2, 0])]
+    rows = PatchView(array)[np.array([4, 1, 3])][np.array([2, 0])]
     assert len(rows) == 2 and rows.array is array  # no copy
     for patches, row in zip(rows, (3, 4)):
         expected = normalize(array[row].reshape(-1, D).astype(np.float32))
         np.testing.assert_allclose(patches, expected, rtol=1e-5)
-    subset = Feats(np.arange(5.0)[:, None], Rows(array))[np.array([3, 0])]
+    subset = Feats(np.arange(5.0)[:, None], PatchView(array))[np.array([3, 0])]
     assert (len(subset), subset.pooled[:, 0].tolist()) == (2, [3, 0])
     assert subset.patches.rows.tolist() == [3, 0]
 

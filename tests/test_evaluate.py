@@ -230,7 +230,7 @@ def test_the_command(run, data, tmp_path, capsys):
         main(["evaluate", str(run), "--val", str(tmp_path / "gone")])
 
 
-def test_how_to_choose_a_network_is_said_as_each_program_takes_it(run, data, tmp_path):
+def test_remedy_names_the_option_of_the_program_that_raised(run, data, tmp_path):
     """Only the specs of measure end in ``:teacher``."""
     from solo_ood.cli import main
 

@@ -19,7 +19,7 @@ from solo_ood.data.image_folder import image_folder
 from solo_ood.errors import UserError
 from solo_ood.host import installed, networks
 from solo_ood.replay.exemplars import Exemplars
-from solo_ood.replay.rows import paths_of, rows_of
+from solo_ood.replay.rows import paths_of, rows_by_name
 from solo_ood.selection.scorers import ExemplarScorer, KNNScorer, MahalanobisScorer
 
 D = 6
@@ -39,7 +39,7 @@ def fitted(**kwargs) -> ExemplarScorer:
 
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("ridge", [0.001, 0.05, 10.0])
-def test_it_is_scikit_learn_s_ridge_up_to_a_positive_scale_and_a_shift(ridge, normalize):
+def test_score_matches_sklearn_ridge_up_to_scale_and_shift(ridge, normalize):
     rows, exemplars, queries = stream(200), stream(7, seed=1, offset=2.0), stream(40, seed=2)
     scorer = fitted(ridge=ridge, normalize=normalize).set_exemplars(exemplars)
     x, e, q = (f / f.norm(dim=1, keepdim=True) if normalize else f for f in (
@@ -142,7 +142,7 @@ PATHS = ("data/car/1.jpg", "data/car/2.jpg", "data/rider/1.jpg", "data/racecar/1
 
 def test_indexes_and_ends_of_paths_name_rows_each_once():
     given = [3, "rider/1.jpg", "car/1.jpg", 0, str(Path(PATHS[1]).absolute())]
-    assert rows_of(given, 4, PATHS) == [0, 1, 2, 3]
+    assert rows_by_name(given, 4, PATHS) == [0, 1, 2, 3]
 
 
 def test_paths_are_those_of_the_hosts_folders_and_no_others(tmp_path, registered):
@@ -174,7 +174,7 @@ def test_paths_are_those_of_the_hosts_folders_and_no_others(tmp_path, registered
 )
 def test_an_exemplar_that_is_not_in_the_data_is_named(one, paths, error):
     with pytest.raises(ValueError, match=rf"ood\.scorer\.exemplars.*{error}"):
-        rows_of([0, one], 4, paths)
+        rows_by_name([0, one], 4, paths)
 
 
 class Noisy(Dataset):
@@ -242,7 +242,7 @@ def test_training_queues_the_class_that_the_exemplars_show(compose, build, loade
         model = build(cfg)
         trainer(max_steps=60).fit(model, loader(cfg))
         selector = model.selector
-        selector.settle()
+        selector.judge_pending()
         new = [i for i in selector.queue if i not in exemplars]
         found[block[0]] = selector.metrics()["lift"], np.mean([i in rare for i in new])
     base_rate = (len(rare) - len(exemplars)) / (len(samples) - len(exemplars))

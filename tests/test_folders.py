@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder
 
 from solo_ood.cli import main
 from solo_ood.data.images import layout_of, read_splits
-from solo_ood.data.names import like_splits, split_of, splits_among
+from solo_ood.data.names import look_like_splits, split_of, splits_among
 from solo_ood.errors import UserError
 from solo_ood.training import preflight
 
@@ -90,7 +90,7 @@ def test_a_split_without_class_folders_is_the_last_choice(tmp_path):
     assert fit.notes == ("fitted on train, tested on test; not used: val",)
 
 
-def test_splits_below_the_classes_are_read_together_and_said(tmp_path):
+def test_splits_below_classes_are_merged_and_noted(tmp_path):
     classes(tmp_path, "car", "rider", names=("train", "val"))
     fit, test = read_splits(tmp_path)
     assert (fit.classes, len(fit), test) == (("car", "rider"), 8, None)
@@ -103,7 +103,7 @@ def test_a_single_class_folder_names_the_folder_above(tmp_path):
         read_splits(tmp_path / "car")
 
 
-def test_what_is_hidden_or_made_by_systems_is_skipped_and_said(tmp_path):
+def test_hidden_and_system_files_are_skipped_and_noted(tmp_path):
     fill(tmp_path, "car", "rider", ".ipynb_checkpoints", "__MACOSX/car", "@eaDir", "$RECYCLE.BIN")
     fill(tmp_path, "car/.ipynb_checkpoints", "car/@eaDir")
     (tmp_path / "car" / "._0.jpg").write_bytes(b"of a Mac")
@@ -123,7 +123,7 @@ def test_what_is_hidden_or_made_by_systems_is_skipped_and_said(tmp_path):
         assert name in said
 
 
-def test_images_of_other_formats_are_said(tmp_path):
+def test_images_of_other_formats_are_noted(tmp_path):
     classes(tmp_path, "train", "val")
     for number, name in enumerate(("a.gif", "b.GIF", "c.avif", "d", "notes.txt")):
         write(tmp_path / ("train/car", "val/rider")[number % 2] / name)
@@ -141,13 +141,13 @@ def test_the_order_is_that_of_an_image_folder(tmp_path):
     assert [str(path) for path in fit.paths] == [path for path, _ in ImageFolder(tmp_path).samples]
 
 
-def test_pictures_beside_the_class_folders_are_said(tmp_path):
+def test_images_beside_class_folders_are_noted(tmp_path):
     fill(tmp_path, "", "car", "rider")
     fit, _ = read_splits(tmp_path)
     assert len(fit) == 4 and "no class folder holds them: 0.jpg, 1.jpg" in fit.notes[0]
 
 
-def test_pictures_beside_the_class_folders_of_a_split_are_said(tmp_path):
+def test_images_beside_class_folders_of_a_split_are_noted(tmp_path):
     fill(classes(tmp_path, "train", "val"), "train")
     note = "train: not used, as no class folder holds them: 0.jpg, 1.jpg"
     assert read_splits(tmp_path)[0].notes == (note,)
@@ -236,7 +236,7 @@ def test_folders_that_hold_the_same_folders_are_an_error(tmp_path, compose, name
     ],
 )
 def test_names_that_are_nearly_splits(names, like):
-    assert like_splits(names) == like
+    assert look_like_splits(names) == like
 
 
 def test_masks_may_be_a_class_and_a_train_is_one_in_a_split(tmp_path):

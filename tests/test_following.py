@@ -238,14 +238,14 @@ class Numbers(Callback):
     def on_train_start(self, trainer, module):
         step = module.selector.step
 
-        def record(indexes, feats, targets, n_rare=0, **kwargs):
-            self.seen += indexes[: len(indexes) - n_rare].tolist()
-            return step(indexes, feats, targets, n_rare, **kwargs)
+        def record(indexes, feats, targets, n_replayed=0, **kwargs):
+            self.seen += indexes[: len(indexes) - n_replayed].tolist()
+            return step(indexes, feats, targets, n_replayed, **kwargs)
 
         module.selector.step = record
 
     def on_train_batch_end(self, trainer, module, *_):
-        held = {*module.selector.queue, *module.selector.candidates}
+        held = {*module.selector.queue, *module.selector.undecided}
         assert set(module.replay._samples) <= held
 
 
@@ -285,7 +285,7 @@ def test_the_workers_of_the_replay_end_with_a_fit_that_raised(error, prepared, t
     assert not set(caught.workers) & set(multiprocessing.active_children())
 
 
-def test_a_queue_that_starves_is_said_at_the_end(prepared, trainer):
+def test_starved_replay_warns_at_the_end(prepared, trainer):
     model, train = prepared(
         "method_kwargs.ood.threshold.percentile=0.8", "++method_kwargs.ood.queue.max_replays=1",
         "++method_kwargs.ood.mix.ratio=0.5", "max_epochs=11",

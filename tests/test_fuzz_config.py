@@ -196,7 +196,7 @@ def one_step(cfg: OODConfig, batch_size: int) -> RareSelector:
         if step == 2:
             x[0] = NAN
         selector.step(indexes, x, y, len(rare))
-    selector.settle()
+    selector.judge_pending()
     return selector
 
 
@@ -288,5 +288,5 @@ def test_what_is_accepted_trains_in_the_host(number, compose, build, loader, tra
     model = build(cfg)
     trainer(fast_dev_run=4).fit(model, loader(cfg))
     if model.selector is not None:
-        model.selector.settle()
+        model.selector.judge_pending()
         assert model.selector.counts["judged"] > 0, block

@@ -56,7 +56,7 @@ def test_each_bit_of_a_seed_and_of_an_index_changes_half_of_the_bits():
         assert changed(base, hash_tensor(indexes, 3 ^ (1 << bit))) == pytest.approx(32, abs=2)
 
 
-def test_numbers_that_are_hashed_together_tell_uses_apart():
+def test_hash_int_separates_uses_of_a_seed():
     keys = {
         hash_int(*numbers) for numbers in [(0,), (1,), (0, 0), (0, 1), (1, 0), (1, 1), (0, 0, 0)]
     }

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = next(one for one in Path(__file__).resolve().parents if (one / "pyproject.toml").exists())
+ROOT = next(path for path in Path(__file__).resolve().parents if (path / "pyproject.toml").exists())
 
 # From top to bottom: each imports only those below it, and those on one line not each other.
 LAYERS = """

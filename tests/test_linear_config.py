@@ -41,7 +41,7 @@ def composed(*overrides):
         return compose("dino_ood_linear", list(overrides))
 
 
-def test_everything_is_the_runs(checkpoint, tmp_path):
+def test_linear_config_takes_everything_from_the_run(checkpoint, tmp_path):
     cfg = composed(f"pretrained_feature_extractor='{checkpoint}'")
     assert cfg.data.train_path == cfg.data.tail_path == str(tmp_path / "train")
     assert cfg.data.val_path == str(tmp_path / "val")
@@ -55,7 +55,7 @@ def test_everything_is_the_runs(checkpoint, tmp_path):
     ).data.train_path == "other"  # fmt: skip
 
 
-def test_the_batch_is_one_that_the_data_fill(checkpoint, tmp_path):
+def test_batch_size_is_reduced_to_the_data(checkpoint, tmp_path):
     """The host drops the last batch if it is not full: 64 of 50 images would train nothing."""
     from solo_ood.training.preflight import check
 
@@ -93,7 +93,7 @@ def test_a_run_on_the_digits_has_their_balanced_reference(checkpoint, tmp_path, 
         (("pretrained_feature_extractor='{}'",), "data.train_path: .*a run without labels"),
     ],
 )
-def test_never_the_digits_instead(overrides, message, checkpoint):
+def test_missing_data_never_fall_back_to_the_digits(overrides, message, checkpoint):
     """What the run does not say is one line, before the host's program reads anything."""
     from solo_ood.training.preflight import Preflight
 

@@ -91,7 +91,7 @@ def test_splits_have_their_usual_names_in_any_case(data, fit_name, test_name):
     assert list(labels(fit)) == ["a"] and list(labels(test)) == ["b"]
 
 
-def test_several_splits_to_test_on_are_said(data):
+def test_several_test_splits_are_noted(data):
     rows = [f"pictures/{n}.jpg,car,{s}" for n, s in zip("abc", ("train", "Val", "test"))]
     fit, test = read(data, *rows, head="path,label,split")
     assert list(labels(test)) == ["b", "c"] and fit.notes == (

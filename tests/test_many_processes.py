@@ -126,7 +126,7 @@ def test_scorer_threshold_and_queue_are_equal_after_every_step(name, processes, 
 
 @pytest.mark.parametrize("processes", PROCESSES)
 @pytest.mark.parametrize("name", ["whole", "dry", "unequal"])
-def test_replays_of_all_processes_are_the_plan_of_the_queue(name, processes, records):
+def test_replays_of_all_processes_equal_one_draw_of_the_queue(name, processes, records):
     ranks = records(name, processes)
     steps = len(ranks[0]["replays"])
     for step in range(steps):
@@ -138,7 +138,7 @@ def test_replays_of_all_processes_are_the_plan_of_the_queue(name, processes, rec
 
 
 @pytest.mark.parametrize("processes", PROCESSES)
-def test_processes_without_a_flagged_or_a_queued_sample_wait_for_nobody(processes, records):
+def test_processes_without_flags_or_queue_do_not_block(processes, records):
     ranks = records("dry", processes)
     flags = ranks[0]["flagged"]
     assert any(flags) and not all(flags)
@@ -151,7 +151,7 @@ def test_processes_without_a_flagged_or_a_queued_sample_wait_for_nobody(processe
 
 
 @pytest.mark.parametrize("processes", PROCESSES)
-def test_batches_of_unequal_size(processes, records):
+def test_unequal_batches_keep_processes_in_agreement(processes, records):
     ranks = records("unequal", processes)
     rows = torch.tensor([rank["rows"] for rank in ranks])
     assert (rows.max(dim=0).values > rows.min(dim=0).values).all()
@@ -168,14 +168,14 @@ def test_batches_of_unequal_size(processes, records):
 
 
 @pytest.mark.parametrize("processes", PROCESSES)
-def test_training_is_that_of_one_process_with_the_same_global_batch(processes, records):
+def test_training_equals_one_process_with_the_same_global_batch(processes, records):
     ranks, (one,) = records("whole", processes), records("whole", 1)
     assert_same_training(ranks, one)
     assert all(rank["weights"] == digest(ranks[0]["weights"]) for rank in ranks[1:])
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 4), (4, 2), (2, 1)])
-def test_another_number_of_processes_at_resume(before, after, records):
+def test_resume_with_another_number_of_processes(before, after, records):
     """What goes on is the same training; 4 to 2 are two nodes of one process."""
     ranks, (one,) = records(f"from{before}", after), records("whole", 1)
     half = len(one["losses"]) // 2

@@ -45,7 +45,7 @@ def test_any_row_has_as_many_cells_as_were_given(cells):
     assert [len(row) for row in rows] == [len(cells)] * 2
 
 
-def test_nobody_else_writes_a_table():
+def test_only_one_module_writes_markdown_tables():
     own = ROOT / "solo_ood/pages/markdown.py"
     writers = re.compile(r"""["']\| |\|---|\| ---""")  # a text that begins as a row does
     files = [

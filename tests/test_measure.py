@@ -63,7 +63,7 @@ def rows_of(scores: Scores, given: Task, plan: Plan, definition: RareDefinition 
     return measure(scores, given.rare[definition][1], plan, "net", definition.name)
 
 
-def test_a_detector_that_learns_by_heart_flags_the_stated_share_of_fresh_images():
+def test_memorising_detector_flags_the_stated_share_of_new_images():
     given = task(600, 3000)
     (scores,) = score(given, [Spy().detector()], QUICK)[RARE]
     for row in rows_of(scores, given, QUICK):
@@ -151,7 +151,7 @@ def test_exemplars_are_drawn_among_the_rare_fit_images_of_each_definition():
     assert len(drawn) == 12 and len(spy.fits) == 6  # exemplars need no new fit
 
 
-def test_what_learns_nothing_is_fitted_once_and_has_seen_no_image():
+def test_detector_without_learning_is_fitted_once():
     spy, given = Spy(), task(50, 20)
     (scores,) = score(given, [spy.detector(learns=False)], QUICK)[RARE]
     assert len(spy.fits) == 1 and len(scores.held_out[0]) == 50

@@ -86,7 +86,7 @@ class PaperLoss(Callback):
 
 
 @pytest.mark.parametrize("n_local", [0, 1, 3])
-def test_loss_over_all_crops_is_the_paper_s(n_local, compose, build, loader, trainer):
+def test_loss_over_all_crops_matches_paper(n_local, compose, build, loader, trainer):
     cfg = compose(f"augmentations.1.num_crops={n_local}", f"{OOD}mix.ratio=0.0")
     paper = PaperLoss()
     run(cfg, build, loader, trainer, [paper], fast_dev_run=1)
@@ -138,7 +138,7 @@ def test_replays_are_the_configured_share_of_the_batch(mode, size, compose, buil
 def test_flag_rate_meets_its_target_within_the_printed_bound(compose, build, loader, trainer):
     model, _ = run(compose(), build, loader, trainer, max_steps=60)
     selector = model.selector
-    selector.settle()
+    selector.judge_pending()
     judged = selector.counts["judged"]
     assert judged == int(selector.threshold.n_judged) > 200
     bound = selector.threshold.rate_bound
@@ -350,7 +350,7 @@ def test_crops_can_be_kept_instead_of_indexes(compose, build, trainer):
     assert model.selector.counts["replayed"] > 0
 
 
-def test_eval_features_leave_the_teacher_s_batchnorm_alone(compose, build):
+def test_eval_features_do_not_change_teacher_batchnorm(compose, build):
     from solo_ood.host import networks
     from solo_ood.replay.eval_mode import eval_feats
 

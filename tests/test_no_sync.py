@@ -58,8 +58,8 @@ def test_selection_reads_nothing_from_the_device(scorer, threshold):
     move(far.scorer)
     with FarDevice(ALLOWED) as device:
         select(far, Far)
-    here.settle()
-    far.settle()
+    here.judge_pending()
+    far.judge_pending()
     assert device.copies > 0 and far.counts["judged"] > 0
     assert list(far.queue) == list(here.queue) and far.counts == here.counts
 
@@ -93,7 +93,7 @@ def test_mixing_reads_nothing_from_the_device(mode):
     ],
     ids=["item", "bool", "mask", "nonzero", "tolist", "cpu", "cholesky", "index", "equal", "to"],
 )  # fmt: skip
-def test_the_far_device_catches_what_waits(wait):
+def test_far_device_detects_synchronisation(wait):
     with FarDevice(), pytest.raises(HostWaited):
         wait(Far(torch.eye(2)))
 

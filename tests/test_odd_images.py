@@ -17,11 +17,11 @@ from PIL import ExifTags, Image
 from short_runs import AT_ONCE
 
 from solo_ood.cli import main
-from solo_ood.data.bdd import pair
+from solo_ood.data.bdd import pair_images_and_masks
 from solo_ood.data.images import read_splits
 from solo_ood.embedding.copies import copies_note, has_equal
 from solo_ood.embedding.embedder import Embedder
-from solo_ood.embedding.extract import ExtractConfig, covered, embed
+from solo_ood.embedding.extract import ExtractConfig, embed, scale_and_crop
 from solo_ood.embedding.networks import make_embedder
 from solo_ood.pages import plots
 from solo_ood.training.preflight import expand_home
@@ -72,7 +72,7 @@ def deep(image: Image.Image, rare: bool) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def test_16_bit_grey_is_told_apart_and_that_is_said(tmp_path, capsys):
+def test_16_bit_grey_levels_are_kept_and_noted(tmp_path, capsys):
     data = folder(tmp_path / "data", deep)
     main([*arguments(data, "--cross-fit"), *QUICK, "--image-size", "64"])
     assert float(table(data)[0]["auroc"]) > 0.9  # .5 while all of them were white
@@ -89,7 +89,7 @@ def embedded(data: Path, network: Embedder, **options) -> np.ndarray:
     return embed(split, network, config, data, "fit", **options).pooled
 
 
-def test_a_network_sees_an_image_turned_and_behind_glass_as_a_person_does(tmp_path, network):
+def test_network_sees_exif_orientation_and_transparency_as_shown(tmp_path, network):
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
 
@@ -109,7 +109,7 @@ def test_a_network_sees_an_image_turned_and_behind_glass_as_a_person_does(tmp_pa
     np.testing.assert_array_equal(embedded(data, network), plain)
 
 
-def test_one_odd_picture_does_not_decide_the_shape_of_all(tmp_path, capsys):
+def test_most_common_shape_decides(tmp_path, capsys):
     data = folder(tmp_path / "data")
     Image.new("RGB", (24, 96)).save(data / "car" / "00.png")
     main([*arguments(data, "--cross-fit"), *QUICK])
@@ -121,7 +121,7 @@ def test_one_odd_picture_does_not_decide_the_shape_of_all(tmp_path, capsys):
 
 def test_an_image_of_one_line_is_not_scaled_whole():
     line = Image.new("RGB", (60_000, 1), "red")
-    seen = covered(line, (512, 680), Image.Resampling.BICUBIC)  # 31 million pixels wide
+    seen = scale_and_crop(line, (512, 680), Image.Resampling.BICUBIC)  # 31 million pixels wide
     assert seen.size == (680, 512) and seen.getpixel((0, 0)) == (255, 0, 0)
 
 
@@ -134,11 +134,11 @@ def test_frames_follow_each_other_by_their_number(tmp_path):
     split = read_splits(tmp_path / "data")[0]
     assert [path.stem for path in split.paths] == names * 2
     assert split.labels.tolist() == [0] * 6 + [1] * 6
-    images, masks, _ = pair(tmp_path / "bdd", "train")
+    images, masks, _ = pair_images_and_masks(tmp_path / "bdd", "train")
     assert [path.stem for path in images] == [path.stem for path in masks] == names
 
 
-def test_equal_pictures_cost_no_table_and_are_counted_once(tmp_path, capsys):
+def test_equal_images_are_counted_once_and_keep_the_table(tmp_path, capsys):
     data = folder(tmp_path / "data", lambda image, rare: Image.new("RGB", (64, 48)))
     main([*arguments(data, "--cross-fit", detectors="knn isolation-forest lof pca"), *QUICK])
     assert {row["detector"] for row in table(data)} == {"knn", "isolation-forest", "lof", "pca"}
@@ -171,7 +171,7 @@ def test_any_scores_have_a_histogram(tmp_path, values):
     np.testing.assert_allclose(few, [1e-9, 2e-9, 3e-9])  # small is not equal
 
 
-def test_no_picture_costs_the_table(tmp_path, capsys, monkeypatch):
+def test_failed_pictures_do_not_cost_the_table(tmp_path, capsys, monkeypatch):
     data = folder(tmp_path / "data")
     monkeypatch.setenv("PATH", "")  # where matplotlib looks for LaTeX
     with matplotlib.rc_context({"text.usetex": True}):
@@ -189,12 +189,12 @@ def test_no_picture_costs_the_table(tmp_path, capsys, monkeypatch):
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
 
 
-def test_a_figure_that_cannot_be_drawn_is_told(tmp_path):
+def test_failed_figure_is_reported(tmp_path):
     def figure():
         raise OverflowError("too\nlarge")
 
     (tmp_path / "a.png").write_bytes(b"half")
-    told = plots.why_not_saved(figure, tmp_path / "a.png")
+    told = plots.save_or_explain(figure, tmp_path / "a.png")
     assert told == "a.png could not be drawn: OverflowError: too large"
     assert not (tmp_path / "a.png").exists()
 

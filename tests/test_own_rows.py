@@ -51,7 +51,7 @@ def test_indexes_that_name_other_samples_now_are_forgotten():
     scorer = KNNScorer(D, N, 1, min_samples=8)
     rows = torch.randn(8, D, generator=torch.Generator().manual_seed(0))
     scorer.partial_fit(rows, indexes=torch.arange(8))
-    scorer.forget_indexes(lambda index: index < 4)
+    scorer.drop_changed_indexes(lambda index: index < 4)
     distances = scorer.ood_score(rows, indexes=torch.arange(8))
     assert distances[:4].min() > 1e-4 and distances[4:].abs().max() < 1e-5
 
@@ -63,10 +63,10 @@ def test_a_replay_is_not_released_for_its_own_fresh_row():
         step(selector, list(range(B * t, B * t + B)), common(B, seed=t))
     odd = -common(1, seed=99)
     step(selector, [*range(200, 207), 300], torch.cat((common(7, seed=50), odd)))
-    selector.settle()
+    selector.judge_pending()
     assert 300 in selector.queue
     for t in range(4):  # its embedding is that of its fresh row, which is in the reference by now
         rows = torch.cat((common(7, seed=60 + t), odd))
-        step(selector, [*range(400 + 8 * t, 407 + 8 * t), 300], rows, n_rare=1)
-    selector.settle()
-    assert 300 in selector.queue and selector.queue.left["released"] == 0
+        step(selector, [*range(400 + 8 * t, 407 + 8 * t), 300], rows, n_replayed=1)
+    selector.judge_pending()
+    assert 300 in selector.queue and selector.queue.departures["released"] == 0

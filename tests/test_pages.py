@@ -119,6 +119,13 @@ def test_a_heading_of_a_column_says_what_the_glossary_says():
     assert '<td data-value="NaN">–</td>' in html
 
 
+def test_glossary_of_the_docs_explains_every_term_of_the_reports_in_the_same_words():
+    page = " ".join((ROOT / "docs/glossary.md").read_text().split())
+    for name, text in glossary.TERMS.items():
+        heads = {name, name[0].upper() + name[1:], f"{name}, percentile"}
+        assert any(f"- **{head}**: {text}" in page for head in heads), name
+
+
 def test_points_fill_their_panel_and_rare_ones_lie_on_top():
     points = np.array([[0.0, 5.0], [2.0, 5.0], [1.0, 9.0], [1.0, 7.0]])
     placed = panel("net", points, np.array([True, False, False, True])).points

@@ -124,7 +124,7 @@ def test_common_kinds_are_seen_as_before(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["gif", "tif", "webp"])
-def test_of_several_pictures_the_first_is_taken_and_that_is_said(tmp_path, suffix):
+def test_first_picture_of_a_multi_picture_file_is_used_and_noted(tmp_path, suffix):
     pages = [Image.new("RGB", (16, 12), color) for color in ("red", "blue")]
     path = tmp_path / f"a.{suffix}"
     pages[0].save(path, save_all=True, append_images=pages[1:])

@@ -39,7 +39,7 @@ def test_scores_are_those_of_float32(feats, compose, build, loader, trainer):
         seed_everything(1)
         model = build(cfg)
         trainer(max_steps=4, precision=precision).fit(model, loader(cfg))
-        model.selector.settle()
+        model.selector.judge_pending()
         scores[precision] = model.selector.threshold.block
     exact = scores.pop("32-true")
     assert len(exact) == 8 and exact.std() > 0.01
@@ -60,7 +60,7 @@ def test_training_flags_and_replays(precision, scorer, compose, build, loader, t
     fitter = trainer(max_steps=9, precision=precision)
     fitter.fit(model, loader(cfg))
     selector = model.selector
-    selector.settle()
+    selector.judge_pending()
     assert {p.dtype for p in model.parameters()} == {
         torch.bfloat16 if precision == "bf16-true" else torch.float32
     }
@@ -95,7 +95,7 @@ def test_exemplars_are_embedded_in_true_half_precision(compose, build, loader, t
     trainer(max_steps=5, precision="bf16-true").fit(
         model, DataLoader(InFloat32(loader(cfg).dataset), batch_size=8, shuffle=True)
     )
-    model.selector.settle()
+    model.selector.judge_pending()
     assert model.selector.counts["judged"] > 0 and model.selector.counts["not_finite"] == 0
     assert all(value.dtype == torch.float32 for value in floating(model.selector))
 
@@ -109,14 +109,14 @@ def selected(scorer, threshold, feats):
     selector = RareSelector(cfg, feats.shape[2])
     for step, rows in enumerate(feats):
         indexes = torch.arange(len(rows)) + step * len(rows)
-        selector.step(indexes, selector.embed([rows]), torch.full((len(rows),), -1), n_rare=2)
-    selector.settle()
+        selector.step(indexes, selector.embed([rows]), torch.full((len(rows),), -1), n_replayed=2)
+    selector.judge_pending()
     return selector
 
 
 @pytest.mark.parametrize("threshold", THRESHOLDS)
 @pytest.mark.parametrize("scorer", ["knn", "mahalanobis", "random"])
-def test_torch_s_default_dtype_changes_nothing(scorer, threshold):
+def test_default_dtype_of_torch_changes_nothing(scorer, threshold):
     """Lightning makes bfloat16 the default while a step in true half precision runs."""
     feats = torch.randn(20, 16, 8, generator=torch.Generator().manual_seed(0))
     wanted = selected(scorer, threshold, feats)
@@ -165,7 +165,7 @@ def test_skipped_steps_of_the_grad_scaler_leave_the_detector_alone(compose, buil
     scaler = torch.amp.GradScaler("cuda", init_scale=2.0**120)
     plugin = MixedPrecision("16-mixed", "cuda", scaler=scaler)
     trainer(max_steps=9, accelerator="gpu", plugins=[plugin]).fit(model, loader(cfg))
-    model.selector.settle()
+    model.selector.judge_pending()
     assert all(torch.equal(p.cpu(), old) for p, old in zip(trained, before))
     counts = model.selector.counts
     assert counts["not_finite"] == 0 and counts["replayed"] > 0

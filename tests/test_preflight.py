@@ -53,7 +53,7 @@ def checked(registered, data):
         paths = (f"data.train_path={data / train}", f"data.val_path={data / val}")
         # The host itself reads the config here: only what comes before it is of interest.
         cfg = _composed(*paths, "optimizer.batch_size=8", *QUICK[:2], *overrides)
-        preflight.take_flat_folder(cfg)
+        preflight.accept_flat_folder(cfg)
         preflight.check(cfg)
         return cfg
 
@@ -220,7 +220,7 @@ def own_config(registered, data, tmp_path_factory):
         ("accelerator=gpuu", "Did you mean 'gpu'"),
     ],
 )
-def test_a_config_of_the_user_s_own_is_checked_as_well(override, said, own_config, tmp_path):
+def test_user_configs_are_checked_too(override, said, own_config, tmp_path):
     arguments = ("--config-path", str(own_config), "hydra.run.dir=.", override)
     run = warm_host().start(tmp_path, *arguments, config="mine")
     assert run.wait() == 1 and not list(tmp_path.glob("trained_models/*"))
@@ -228,7 +228,7 @@ def test_a_config_of_the_user_s_own_is_checked_as_well(override, said, own_confi
     assert line.startswith("Error: ") and said in line
 
 
-def test_runs_of_other_methods_are_nobody_s_but_theirs(data):
+def test_runs_of_other_methods_are_not_checked(data):
     cfg = _composed(f"data.train_path={data / 'good'}", "method=dino", "optimizer.batch_size=64")
     preflight.Preflight().on_job_start(cfg)
     with pytest.raises(SystemExit, match="the 40 training samples fill"):  # from a config of ours

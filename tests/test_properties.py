@@ -59,7 +59,7 @@ def scorer_of(name: str, normalize: bool = True, min_samples: int = 4) -> Scorer
     queries=st.lists(kinds, min_size=1, max_size=8),
     data=st.data(),
 )
-def test_a_score_is_the_row_s_own_and_nothing_else_s(name, normalize, stream, queries, data):
+def test_score_depends_on_its_own_row_only(name, normalize, stream, queries, data):
     """Ready after min_samples rows; each score the same alone, in any order, and among bad ones."""
     scorer, fed = scorer_of(name, normalize), 0
     for number, names in enumerate(stream):
@@ -90,7 +90,7 @@ def test_a_score_is_the_row_s_own_and_nothing_else_s(name, normalize, stream, qu
     normalize=st.booleans(),
     stream=st.lists(st.lists(kinds, max_size=10), max_size=6),
 )
-def test_rows_of_no_use_leave_no_trace_in_what_is_learnt(name, normalize, stream):
+def test_unusable_rows_change_nothing_learnt(name, normalize, stream):
     dirty, clean = (scorer_of(name, normalize, min_samples=0) for _ in range(2))
     dirty.refresh = clean.refresh = 1  # the factor of a covariance is that of the last update
     for number, names in enumerate([*stream, ["ordinary"] * 4]):
@@ -189,7 +189,7 @@ def test_every_row_is_counted_once_and_bad_ones_are_neither_flagged_nor_queued(b
         go(selector, [names], number)
         assert not {*bad} & {*selector.queue}
         assert len(selector.queue) <= block["capacity"]
-    selector.settle()
+    selector.judge_pending()
     assert not {*bad} & {*selector.queue}
     count = selector.counts
     seen = [10 * number + row for number in range(len(stream)) for row in range(3)]

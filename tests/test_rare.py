@@ -35,7 +35,7 @@ def labelled(labels: list[int]) -> Split:
 def test_the_share_makes_the_base_rate_of_the_fit_images_rare(n, rate, seed):
     fit = masks(n, seed)
     definition = define("person+bicycle", fit, base_rate=rate)
-    rare = definition.of(fit)
+    rare = definition.is_rare(fit)
     assert abs(rare.mean() - rate) <= 1 / n
     both = fit.shares[:, 1] + fit.shares[:, 2]
     assert both[rare].min() > definition.min_share >= both[~rare].max()
@@ -43,7 +43,7 @@ def test_the_share_makes_the_base_rate_of_the_fit_images_rare(n, rate, seed):
 
 def test_the_default_base_rate_is_the_posters():
     fit = masks(1000)
-    assert define("person", fit).of(fit).mean() == pytest.approx(0.1914, abs=0.001)
+    assert define("person", fit).is_rare(fit).mean() == pytest.approx(0.1914, abs=0.001)
     assert POSTER_BASE_RATE == 0.1914
 
 
@@ -51,7 +51,7 @@ def test_a_class_in_fewer_images_than_the_base_rate_is_rare_wherever_it_is():
     fit = masks(200, empty=0.9)
     definition = define("person", fit)
     assert definition.min_share == 0
-    np.testing.assert_array_equal(definition.of(fit), fit.shares[:, 1] > 0)
+    np.testing.assert_array_equal(definition.is_rare(fit), fit.shares[:, 1] > 0)
 
 
 def test_a_given_share_is_taken_as_it_is_and_a_tie_is_not_rare():
@@ -59,17 +59,17 @@ def test_a_given_share_is_taken_as_it_is_and_a_tie_is_not_rare():
     fit.shares[:3, 1] = (0.25, 0.2501, 0.2499)
     definition = define("person", fit, min_share=0.25, base_rate=0.9)
     assert definition.min_share == definition.test_min_share == 0.25
-    np.testing.assert_array_equal(definition.of(fit), fit.shares[:, 1] > 0.25)
-    assert definition.of(fit)[:3].tolist() == [False, True, False]
+    np.testing.assert_array_equal(definition.is_rare(fit), fit.shares[:, 1] > 0.25)
+    assert definition.is_rare(fit)[:3].tolist() == [False, True, False]
 
 
 def test_named_classes_count_together_and_once():
     fit = masks(50)
     both = define("person+bicycle", fit, min_share=0.4)
     assert both.class_ids == (1, 2)
-    np.testing.assert_array_equal(both.of(fit), fit.shares[:, 1] + fit.shares[:, 2] > 0.4)
+    np.testing.assert_array_equal(both.is_rare(fit), fit.shares[:, 1] + fit.shares[:, 2] > 0.4)
     once, twice = (define(name, fit, min_share=0.2) for name in ("person", "person+person"))
-    np.testing.assert_array_equal(once.of(fit), twice.of(fit))
+    np.testing.assert_array_equal(once.is_rare(fit), twice.is_rare(fit))
 
 
 def test_the_test_split_is_judged_by_the_share_of_the_fit_split():
@@ -77,9 +77,9 @@ def test_the_test_split_is_judged_by_the_share_of_the_fit_split():
     definition = define("person", fit, test)
     assert definition.min_share == definition.test_min_share
     np.testing.assert_array_equal(
-        definition.of(test, test=True), test.shares[:, 1] > definition.min_share
+        definition.is_rare(test, test=True), test.shares[:, 1] > definition.min_share
     )
-    assert 0 < definition.of(test, test=True).mean() < 0.1
+    assert 0 < definition.is_rare(test, test=True).mean() < 0.1
 
 
 def test_or_by_a_share_of_its_own():
@@ -89,21 +89,21 @@ def test_or_by_a_share_of_its_own():
     definition = define("person", fit, test, each_split=True)
     assert definition.test_min_share < definition.min_share
     for split, is_test in ((fit, False), (test, True)):
-        assert definition.of(split, is_test).mean() == pytest.approx(0.1914, abs=1 / 200)
+        assert definition.is_rare(split, is_test).mean() == pytest.approx(0.1914, abs=1 / 200)
 
 
 def test_the_tail_is_the_third_of_the_classes_with_the_fewest_images_to_fit_on():
     fit, test = labelled([0] * 9 + [1] * 2 + [2] * 6 + [3] * 5), labelled([0, 1, 2, 3] * 3)
     definition = define("tail", fit, test)
     assert (definition.name, definition.class_ids) == ("tail", (1,))
-    np.testing.assert_array_equal(definition.of(fit), fit.labels == 1)
-    np.testing.assert_array_equal(definition.of(test, test=True), test.labels == 1)
+    np.testing.assert_array_equal(definition.is_rare(fit), fit.labels == 1)
+    np.testing.assert_array_equal(definition.is_rare(test, test=True), test.labels == 1)
 
 
 def test_images_of_one_label_are_rare_by_their_label_alone():
     fit = labelled([0, 0, 0, 1, 2])
     definition = define("person+bicycle", fit, base_rate=0.01, min_share=0.9999)
-    assert definition.of(fit).tolist() == [False, False, False, True, True]
+    assert definition.is_rare(fit).tolist() == [False, False, False, True, True]
 
 
 def several(*labels: list[int]) -> Split:
@@ -114,8 +114,15 @@ def several(*labels: list[int]) -> Split:
 
 def test_an_image_of_several_labels_is_rare_if_one_of_them_is():
     fit = several([0, 2], [0], [0, 1], [0, 3], [1, 3], [0, 3])
-    assert define("bicycle", fit).of(fit).tolist() == [True] + 5 * [False]
-    assert define("person+bicycle", fit).of(fit).tolist() == [True, False, True, False, True, False]
+    assert define("bicycle", fit).is_rare(fit).tolist() == [True] + 5 * [False]
+    assert define("person+bicycle", fit).is_rare(fit).tolist() == [
+        True,
+        False,
+        True,
+        False,
+        True,
+        False,
+    ]
     assert fit.caption(0) == "road, bicycle"
 
 

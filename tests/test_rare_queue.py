@@ -12,7 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from solo_ood.selection.rare_queue import LEFT, RareQueue
+from solo_ood.selection.rare_queue import DEPARTURES, RareQueue
 
 indexes = st.lists(st.integers(0, 12), max_size=9)
 
@@ -32,7 +32,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.model: OrderedDict[int, list[int]] = OrderedDict()
         self.step = 0
         self.drawn = Counter()
-        self.left = dict.fromkeys(LEFT, 0)
+        self.departures = dict.fromkeys(DEPARTURES, 0)
 
     def both(self):
         return (self.queue,) if self.copy is self.queue else (self.queue, self.copy)
@@ -48,14 +48,14 @@ class QueueMachine(RuleBasedStateMachine):
             self.model.setdefault(index, [self.step, 0])
             if len(self.model) > self.limits["capacity"]:
                 self.model.popitem(last=False)
-                self.left["pushed_out"] += 1
+                self.departures["pushed_out"] += 1
 
     @rule(indexes=indexes, how=st.sampled_from(["released", "unreadable"]))
     def take_out(self, indexes, how):
         for queue in self.both():
             (queue.release if how == "released" else queue.discard)(indexes)
         for index in indexes:
-            self.left[how] += self.model.pop(index, None) is not None
+            self.departures[how] += self.model.pop(index, None) is not None
 
     @rule(n=st.integers(0, 5))
     def draw(self, n):
@@ -68,7 +68,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.drawn[index] += 1
             if self.model[index][1] == self.limits["max_replays"]:
                 del self.model[index]
-                self.left["worn_out"] += 1
+                self.departures["worn_out"] += 1
 
     @rule(steps=st.integers(1, 3))
     def go_on(self, steps):
@@ -87,16 +87,18 @@ class QueueMachine(RuleBasedStateMachine):
         for queue in self.both():
             assert list(queue) == list(self.model) and len(queue) == len(self.model)
             assert [i for i in range(13) if i in queue] == sorted(self.model)
-            assert queue.holds(2) == (len(self.old_enough()) >= 2) and not queue.holds(0)
+            assert queue.can_draw(2) == (len(self.old_enough()) >= 2) and not queue.can_draw(0)
             assert queue.mean_age == (sum(ages) / len(ages) if ages else 0)
-            known = queue.concentration()
+            known = queue.replay_counts()
             assert known.pop("distinct_replayed") == len(self.drawn)
             assert known.pop("replays_per_sample", 0) == (
                 sum(self.drawn.values()) / len(self.drawn) if self.drawn else 0
             )
-            assert queue.left == self.left
-            n_left = sum(self.left.values())
-            assert known == ({"share_released": self.left["released"] / n_left} if n_left else {})
+            assert queue.departures == self.departures
+            n_left = sum(self.departures.values())
+            assert known == (
+                {"share_released": self.departures["released"] / n_left} if n_left else {}
+            )
 
 
 QueueMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

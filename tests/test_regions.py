@@ -40,14 +40,14 @@ def streets(tmp_path: Path) -> Path:
 def test_a_patch_counts_by_the_share_of_its_pixels_that_matter(streets):
     split = read_splits(streets)[0]
     regions = Regions(split, (HEIGHT, WIDTH), (4, 4))  # patches of 12 x 16 pixels
-    found = regions.of(BOTH, np.array([2, 1, 0]))
+    found = regions.patch_shares(BOTH, np.array([2, 1, 0]))
     expected = np.zeros((3, 4, 4))
     expected[0, 0, 0], expected[1, 0, 0] = 1, 0.5
     expected[:2, 3, 3] = 0.5
     assert found.shape == (3, 16, 2) and found.dtype == np.float32
     np.testing.assert_allclose(found[..., 0], expected.reshape(3, 16), atol=1e-6)
     np.testing.assert_allclose(found.sum(axis=2), 1, atol=1e-6)
-    person = regions.of(PERSON, [2])[..., 0]
+    person = regions.patch_shares(PERSON, [2])[..., 0]
     assert person[0, 0] == 1 and person.sum() == 1  # without the bicycle
 
 
@@ -58,7 +58,7 @@ def test_void_pixels_are_neither_what_matters_nor_what_does_not(streets):
     ids[:, 32:48] = VOID
     ids[:6, :16] = VOID
     Image.fromarray(ids).save(split.masks[2])
-    found = Regions(split, (HEIGHT, WIDTH), (4, 4)).of(PERSON, [2])[0].reshape(4, 4, 2)
+    found = Regions(split, (HEIGHT, WIDTH), (4, 4)).patch_shares(PERSON, [2])[0].reshape(4, 4, 2)
     np.testing.assert_allclose(found[:, 2], 0)
     np.testing.assert_allclose(found[0, 0], (0.5, 0), atol=1e-6)
     np.testing.assert_allclose(found[1:, :2], np.broadcast_to((0, 1), (3, 2, 2)))
@@ -69,7 +69,7 @@ def test_shares_are_those_of_all_pixels_at_any_scale(streets):
     ids = np.zeros((HEIGHT, WIDTH), np.uint8)
     ids[:24, 1::2] = 11  # stripes of one pixel, of which 2.67 become one
     Image.fromarray(ids).save(split.masks[1])
-    (found,) = Regions(split, (18, 24), (2, 2)).of(PERSON, [1])
+    (found,) = Regions(split, (18, 24), (2, 2)).patch_shares(PERSON, [1])
     np.testing.assert_allclose(found[:, 0], (0.5, 0.5, 0, 0), atol=0.01)
 
 
@@ -77,16 +77,16 @@ def test_a_mask_of_another_shape_than_its_image_is_an_error_that_names_it(street
     split = read_splits(streets)[0]
     half = Image.new("L", (WIDTH // 2, HEIGHT // 2), 11)  # a smaller one of the same shape is fine
     half.save(split.masks[1])
-    assert (Regions(split, (HEIGHT, WIDTH), (1, 1)).of(PERSON, [1]) == [1, 0]).all()
+    assert (Regions(split, (HEIGHT, WIDTH), (1, 1)).patch_shares(PERSON, [1]) == [1, 0]).all()
     Image.new("L", (HEIGHT, HEIGHT)).save(split.masks[1])
     with pytest.raises(ValueError, match="mask of 1.jpg: .* 48 x 64 pixels .* got 48 x 48"):
-        Regions(split, (HEIGHT, WIDTH), (1, 1)).of(PERSON, [1])
+        Regions(split, (HEIGHT, WIDTH), (1, 1)).patch_shares(PERSON, [1])
 
 
 def test_masks_are_scaled_and_cut_like_the_images(streets):
     split = read_splits(streets)[0]
     # Doubled to 96 x 128, then 96 x 96 of the middle: 16 pixels less on the left and the right.
-    found = Regions(split, (96, 96), (4, 6)).of(BOTH, [2])[0, :, 0].reshape(4, 6)
+    found = Regions(split, (96, 96), (4, 6)).patch_shares(BOTH, [2])[0, :, 0].reshape(4, 6)
     expected = np.zeros((4, 6))
     expected[0, 0] = 1  # 32 pixels wide, 16 are cut off
     expected[3, 5] = 0.5
@@ -103,14 +103,18 @@ def test_boxes_are_the_same_as_masks_of_their_pixels(streets):
     assert {path.name: len(found) for path, found in boxes.items()} == {"2.jpg": 2, "1.jpg": 2}
     for size, grid in (((HEIGHT, WIDTH), (4, 4)), ((96, 96), (4, 6)), ((30, 40), (3, 5))):
         by_mask, by_box = Regions(split, size, grid), Regions(split, size, grid, boxes)
-        np.testing.assert_array_equal(by_box.of(PERSON, [1, 2]), by_mask.of(BOTH, [1, 2]))
+        np.testing.assert_array_equal(
+            by_box.patch_shares(PERSON, [1, 2]), by_mask.patch_shares(BOTH, [1, 2])
+        )
 
 
 def test_a_box_holds_every_pixel_that_it_touches(streets):
     split = read_splits(streets)[0]
     (streets / "boxes.csv").write_text("path,left,top,right,bottom\n1.jpg,2.2,7.9,2.9,8.1\n")
     regions = Regions(split, (HEIGHT, WIDTH), (HEIGHT, WIDTH))
-    boxed = replace(regions, boxes=read_boxes(streets / "boxes.csv", split)).of(PERSON, [1])
+    boxed = replace(regions, boxes=read_boxes(streets / "boxes.csv", split)).patch_shares(
+        PERSON, [1]
+    )
     marked = np.argwhere(boxed[0, :, 0].reshape(HEIGHT, WIDTH)).tolist()
     assert marked == [[7, 2], [8, 2]]
 
@@ -155,9 +159,11 @@ def test_boxes_and_masks_of_an_image_that_is_stored_turned_lie_where_it_shows_th
     shown = Image.fromarray(ids)
     (shown if drawn_on == "shown" else shown.rotate(90, expand=True)).save(mask)
     size = (WIDTH, HEIGHT)
-    by_mask = Regions(split, size, size).of(PERSON, [1])
+    by_mask = Regions(split, size, size).patch_shares(PERSON, [1])
     boxes = read_boxes(streets / "boxes.csv", split)
-    np.testing.assert_array_equal(Regions(split, size, size, boxes).of(PERSON, [1]), by_mask)
+    np.testing.assert_array_equal(
+        Regions(split, size, size, boxes).patch_shares(PERSON, [1]), by_mask
+    )
     np.testing.assert_array_equal(by_mask[0, :, 0].reshape(size), ids == 11)
 
 

@@ -99,7 +99,7 @@ def test_ranks_read_disjoint_shares_of_one_common_draw():
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"rank": 1, "world_size": 2}])
-def test_augmentations_follow_the_seed_and_are_each_process_s_own(other):
+def test_augmentations_follow_the_seed_and_differ_between_processes(other):
     """Of the one sample that all of them read: 5, or 5 and 6 shared by two processes."""
     same = {key: value for key, value in other.items() if key == "world_size"}
 

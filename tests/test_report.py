@@ -116,13 +116,13 @@ def test_evaluation_json_goes_before_the_older_files(run, data):
     assert "does not say of which data" in report(run)
 
 
-def test_a_run_that_is_off(trained, tmp_path):
+def test_report_of_a_run_with_ood_disabled(trained, tmp_path):
     text = report(trained("++method_kwargs.ood.enabled=false"), tmp_path)
     assert "detector      none (ood.enabled=false)" in text
     assert "DINO loss" in text and (tmp_path / "curves.png").is_file()
 
 
-def test_a_slash_in_the_name(trained, tmp_path):
+def test_run_name_with_a_slash(trained, tmp_path):
     from solo_ood.host.run_folder import find_run
     from solo_ood.runs.export import export
 
@@ -173,7 +173,7 @@ def test_relative_paths_count_from_where_the_run_was_started(run, data, tmp_path
     assert find_run(moved).image_folder("train_path") == project / "images/train"
 
 
-def test_classes_have_their_names(trained, tmp_path, monkeypatch):
+def test_report_shows_class_names(trained, tmp_path, monkeypatch):
     from solo_ood.pages import plots
 
     captions = []
@@ -252,7 +252,7 @@ def test_the_scores_picture_says_what_it_counts(trained, tmp_path, monkeypatch):
     assert f"over the run {rate} of" in note and "each by the threshold of its time" in note
 
 
-def test_the_nearest_runs_are_named(trained):
+def test_wrong_folder_suggests_the_runs_below_it(trained):
     run = trained()
     with pytest.raises(ValueError, match=f"the runs in it are .*{run.name}"):
         report(run.parent)

@@ -71,14 +71,14 @@ rows_of_2 = st.lists(st.tuples(strange, strange), max_size=9)
 )
 def test_knn_equals_brute_force_over_the_newest_usable_rows(chunks, n, k, queries):
     scorer = KNNScorer(2, n, min(k, n) if k else None, min_samples=0, normalize=False)
-    usable: list[tuple[float, float]] = []
+    normalised_or_nan: list[tuple[float, float]] = []
     for chunk in chunks:
         scorer.partial_fit(torch.tensor(chunk).reshape(-1, 2))
-        usable += [row for row in chunk if all(abs(x) < 1e16 for x in row)]
+        normalised_or_nan += [row for row in chunk if all(abs(x) < 1e16 for x in row)]
     assert scorer.n_fed == sum(map(len, chunks))
     kth = min(k, n) if k else 2  # of less than 300 rows, 1 % is less than 2
     for query, score in zip(queries, scorer.ood_score(torch.tensor(queries)).tolist()):
-        products = sorted(sum(a * b for a, b in zip(query, row)) for row in usable[-n:])
+        products = sorted(sum(a * b for a, b in zip(query, row)) for row in normalised_or_nan[-n:])
         assert score == 1 - products[-kth] if len(products) >= kth else score != score
 
 
@@ -136,7 +136,7 @@ def test_any_chunking_of_a_stream_gives_the_moments_of_its_usable_rows(cuts, bad
     )
 
 
-def test_a_window_bounds_the_effective_number_and_fades_the_older_samples():
+def test_n_reference_bounds_the_effective_number_of_samples():
     rows = torch.cat((stream(60), stream(60, seed=1, offset=5.0)))
     scorer = MahalanobisScorer(D, 50, 0.0, min_samples=8, normalize=False)
     weights = np.zeros(0)
@@ -184,7 +184,7 @@ def test_one_endless_row_does_not_end_the_scores_of_a_stream_without_normalisati
     assert torch.equal(scorer.ood_score(queries), before)
 
 
-def test_random_scores_are_uniform_and_a_sample_s_own_for_each_seed():
+def test_random_scores_are_uniform_and_fixed_per_sample_and_seed():
     feats, indexes = torch.zeros(2000, D), torch.arange(2000)
     first, same, other = (RandomScorer(D, 8, seed).partial_fit(feats) for seed in (3, 3, 4))
     scores = first.ood_score(feats, indexes=indexes)
@@ -196,7 +196,7 @@ def test_random_scores_are_uniform_and_a_sample_s_own_for_each_seed():
 
 
 @pytest.mark.parametrize("scorer", [RandomScorer(D), OracleScorer(D, 4)])
-def test_scores_of_a_sample_s_own_ask_for_its_index(scorer):
+def test_random_scores_need_indexes(scorer):
     targets = torch.zeros(256, dtype=torch.int64)
     scorer.partial_fit(torch.zeros(256, D), targets)
     with pytest.raises(UserError, match=r"expected the dataset indexes \(N,\).*random-fresh"):
@@ -232,7 +232,7 @@ def test_the_oracle_never_calls_unlabelled_samples_rare():
     assert scorer.counts.sum() == 0
 
 
-def test_no_number_of_a_sample_s_own_reaches_the_next_rank_of_the_oracle():
+def test_oracle_tie_breaks_never_change_the_rank():
     classes, n = 1000, 200_000  # float32 has 14 bits beside such a rank
     scorer = OracleScorer(D, classes, min_samples=8)
     scorer.partial_fit(torch.zeros(classes, D), torch.arange(classes))

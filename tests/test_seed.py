@@ -28,7 +28,7 @@ def picks(made: RareSelector) -> tuple:
 
 
 @pytest.mark.parametrize("scorer", ["random", "random-fresh"])
-def test_the_run_s_seed_gives_the_draws_and_the_random_picks_unless_another_is_given(scorer):
+def test_run_seed_is_used_unless_ood_seed_is_set(scorer):
     made = {}
     for seed in (1, 2):
         seed_everything(seed, verbose=False)
@@ -70,11 +70,11 @@ class Rows(Callback):
         self.fresh, self.replays = [], []
         select = module._select
 
-        def selecting(batch, n_rare):
+        def selecting(batch, n_replayed):
             rows = batch[0].tolist()
-            self.fresh.append(rows[: len(rows) - n_rare])
-            self.replays.append(rows[len(rows) - n_rare :])
-            select(batch, n_rare)
+            self.fresh.append(rows[: len(rows) - n_replayed])
+            self.replays.append(rows[len(rows) - n_replayed :])
+            select(batch, n_replayed)
 
         module._select = selecting
 

@@ -28,7 +28,7 @@ def test_rate_precision_and_lift_are_those_counted_by_hand():
             scores.append(selector.scorer.ood_score(feats, indexes=torch.arange(16)))
             rare.append(targets == 1)
         selector.step(torch.arange(16), feats, targets)
-    selector.settle()
+    selector.judge_pending()
     all_scores, is_rare = torch.cat(scores), torch.cat(rare)
     flags = all_scores > all_scores[:32].sort().values[28]  # the 29th: .9 of the first 32
     flagged, both = int(flags.sum()), int((flags & is_rare).sum())
@@ -61,17 +61,17 @@ def test_features_that_are_not_finite_are_counted_and_never_queued():
     judged = selector.counts["judged"]
     feats[3, 2] = float("nan")
     step(selector, list(range(100, 108)), feats)
-    selector.settle()
+    selector.judge_pending()
     assert selector.metrics()["not_finite"] == 1
     assert selector.counts["judged"] == judged + 7 and 103 not in selector.queue
 
 
-def test_samples_without_a_score_are_said_with_the_reason_that_it_can_have():
+def test_samples_without_a_score_are_reported_with_the_possible_reason():
     few = {"n_reference": 16, "min_samples": 16, "k": 16}  # 8 samples: 14 rows are another's
     selector = make(scorer=few)
     for t in range(10):
         step(selector, list(range(B)), common(B, seed=t))
-    selector.settle()
+    selector.judge_pending()
     assert selector.counts["judged"] == 0 and selector.counts["not_finite"] == 8 * B
     said = "\n".join(detector_lines(selector, selector.cfg))
     assert "64 samples had no score and were left out: features NaN or Inf, or fewer than" in said

@@ -45,10 +45,10 @@ def test_two_processes_end_up_with_the_state_of_one_that_saw_all_rows():
             return next(torch.cat(pair) for pair in pairs if any(x is share for share in pair))
 
         for selector, share in zip(ranks, shares):
-            selector.step(*share, n_rare=m, gather=gather)
+            selector.step(*share, n_replayed=m, gather=gather)
         # The same rows in one process: all fresh ones first.
         joined = [torch.cat([x[: B - m] for x in p] + [x[B - m :] for x in p]) for p in pairs]
-        single.step(*joined, n_rare=2 * m)
+        single.step(*joined, n_replayed=2 * m)
     states = [plain(saved(selector)) for selector in ranks]
     assert repr(states[0]) == repr(states[1])
     assert list(ranks[0].queue) == list(single.queue) and len(single.queue) > 10
@@ -61,7 +61,7 @@ def run(selector: RareSelector, steps: range) -> None:
     for t in steps:
         rare = selector.queue.draw(2)
         fresh = list(range(B * t, B * t + B - len(rare)))
-        step(selector, fresh + rare, common(B, seed=t), n_rare=len(rare))
+        step(selector, fresh + rare, common(B, seed=t), n_replayed=len(rare))
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_the_state_of_another_configuration_is_an_error(dim, blocks, match):
         make(dim, **blocks).load_state_dict(saved(warm()))
 
 
-def test_settings_that_change_no_state_are_said_and_the_new_ones_hold():
+def test_changed_settings_warn_at_resume_and_apply():
     state = saved(warm())
     selector = make(scorer={"k": 3}, queue={"capacity": 16})
     said = "checkpoint, scorer.k=1, queue.capacity=64, got scorer.k=3, queue.capacity=16. The new"

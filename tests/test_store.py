@@ -45,7 +45,7 @@ def whole(store: EmbeddingStore) -> bool:
 
 def test_a_new_store_has_everything_to_do_and_the_stated_types(tmp_path):
     store = EmbeddingStore(tmp_path / "a" / "b", SHAPES, 5)
-    assert store.todo.tolist() == list(range(5)) and not store.arrays["pooled"].any()
+    assert store.missing_rows.tolist() == list(range(5)) and not store.arrays["pooled"].any()
     assert (store.arrays["patches"].shape, store.arrays["patches"].dtype) == ((5, 2, 4), "float16")
     assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {
         "pooled.npy",
@@ -58,11 +58,11 @@ def test_a_store_goes_on_where_a_killed_one_stopped(tmp_path):
     write(EmbeddingStore(tmp_path, SHAPES, 6), [4, 1], unreadable=(1,))
     store = EmbeddingStore(tmp_path, SHAPES, 6)
     assert store.status.tolist() == [MISSING, UNREADABLE, MISSING, MISSING, DONE, MISSING]
-    assert store.todo.tolist() == [0, 1, 2, 3, 5]  # what could not be read is tried again
+    assert store.missing_rows.tolist() == [0, 1, 2, 3, 5]  # what could not be read is tried again
     np.testing.assert_array_equal(store.arrays["pooled"][4], feats(np.array([4]))["pooled"][0])
-    write(store, store.todo.tolist())
+    write(store, store.missing_rows.tolist())
     again = EmbeddingStore(tmp_path, SHAPES, 6)
-    assert whole(again) and len(again.todo) == 0
+    assert whole(again) and len(again.missing_rows) == 0
 
 
 def test_a_row_is_not_marked_before_all_of_its_features_are_there(tmp_path):
@@ -70,7 +70,7 @@ def test_a_row_is_not_marked_before_all_of_its_features_are_there(tmp_path):
     rows = np.array([0, 1])
     with pytest.raises(KeyError, match="patches"):  # as if killed between the two
         store.write(rows, {"pooled": feats(rows)["pooled"]}, np.array([True, True]))
-    assert store.arrays["pooled"][:2].all() and store.todo.tolist() == [0, 1, 2, 3]
+    assert store.arrays["pooled"][:2].all() and store.missing_rows.tolist() == [0, 1, 2, 3]
 
 
 @settings(
@@ -83,14 +83,14 @@ def test_any_order_and_batch_size_fill_the_same_store(tmp_path_factory, chunks, 
         write(EmbeddingStore(folder, SHAPES, 12), chunks[start : start + size], tuple(bad))
     store = EmbeddingStore(folder, SHAPES, 12)
     assert whole(store)
-    assert set(np.flatnonzero(store.status == UNREADABLE)) == bad == set(store.todo)
+    assert set(np.flatnonzero(store.status == UNREADABLE)) == bad == set(store.missing_rows)
 
 
 def test_two_stores_on_one_folder_see_each_others_rows(tmp_path):
     one, two = (EmbeddingStore(tmp_path, SHAPES, 4) for _ in range(2))
     write(one, [0, 2])
     write(two, [1, 3])
-    assert whole(one) and whole(two) and len(one.todo) == len(two.todo) == 0
+    assert whole(one) and whole(two) and len(one.missing_rows) == len(two.missing_rows) == 0
 
 
 def test_processes_that_start_at_the_same_time_lose_nothing(tmp_path):
@@ -113,7 +113,9 @@ def test_processes_that_start_at_the_same_time_lose_nothing(tmp_path):
     assert [process.wait(timeout=60) for process in running] == [0] * 4
     store = EmbeddingStore(tmp_path, {"x": ((2,), "float32")}, 400)
     np.testing.assert_array_equal(store.arrays["x"][:, 0], np.arange(400) + 1)
-    assert len(store.todo) == 0 and len(list(tmp_path.iterdir())) == 2  # nothing half-made stays
+    assert (
+        len(store.missing_rows) == 0 and len(list(tmp_path.iterdir())) == 2
+    )  # nothing half-made stays
 
 
 @pytest.mark.parametrize(

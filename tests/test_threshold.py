@@ -126,7 +126,7 @@ def test_the_flag_rate_of_a_step_spreads_no_more_than_a_binomial(batch):
 
 
 @pytest.mark.parametrize("p", [0.5, 0.95, 0.99])
-def test_the_recall_of_a_perfect_score_is_the_docstring_s(p):
+def test_recall_of_a_perfect_score_matches_the_docstring(p):
     rare = torch.rand(200_000, generator=torch.Generator().manual_seed(1)) < 1 - p
     threshold = QuotaThreshold(p)
     places, flagged = run(threshold, stream(len(rare)).sigmoid() + 2 * rare, 512)
@@ -152,13 +152,13 @@ def test_the_candidates_are_all_that_can_still_be_flagged():
     seen: set[int] = set()
     for place in range(99):
         run(threshold, scores[place : place + 1], 1, first=place)
-        held = {*threshold.candidates.tolist()}
+        held = {*threshold.undecided.tolist()}
         assert len(held) == min(10, place + 1)
         assert held - {place} <= seen or place == 0  # who left does not come back
         seen = held
     places, flagged = run(threshold, scores[99:], 1, first=99)
     assert {*places[flagged].tolist()} <= seen | {99}
-    assert len(threshold.candidates) == 0
+    assert len(threshold.undecided) == 0
 
 
 @settings(max_examples=40, deadline=None)

@@ -39,7 +39,7 @@ def test_added_lines_of_a_real_diff(tmp_path):
     }
 
 
-def test_the_method_s_patches_are_known_by_their_paths(tmp_path):
+def test_patches_of_the_method_are_recognised_by_path(tmp_path):
     from upstream.trees import adds_method
 
     patch = tmp_path / "x.patch"

@@ -1,4 +1,4 @@
-"""Time our scorers beside other libraries on the same features: ``make benchmark``.
+"""Time our scorers beside other libraries on the same features: ``make bench-scorers``.
 
 Every figure is a ratio of medians taken in one run, in turns, so that a noisy machine disturbs all
 of them alike. Needs the extra `benchmark` (pytorch-ood, faiss-cpu, pyod).

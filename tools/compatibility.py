@@ -61,7 +61,7 @@ def make_work(folder: Path) -> Path:
     return folder
 
 
-def hide(folder: Path) -> Path:
+def make_hiding_folder(folder: Path) -> Path:
     """Make a folder for PYTHONPATH that hides this package, its plugin and its entry points."""
     info = folder / "solo_ood-0.dist-info"  # metadata of a name are taken where they come first
     plugins = folder / "hydra_plugins"
@@ -81,7 +81,7 @@ def prepare(host: Host, args: argparse.Namespace, results: Results) -> Row:
         path.append(tree)
     environment = make_environment(host, tree, args.work)
     if host.in_tree:
-        path.insert(0, hide(args.work / "hidden"))
+        path.insert(0, make_hiding_folder(args.work / "hidden"))
     state = [commit, *environment.state]
     old = results.get(host.key, {})
     kept = old["cells"] if old.get("state") == state else {}

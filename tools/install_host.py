@@ -184,7 +184,7 @@ def unpack(archive: Path, tree: Path) -> Path:
                 "move it away, or choose another --dir",
             )
         shutil.rmtree(tree)
-    say(f"unpacking to {shown(tree)}")
+    say(f"unpacking to {short_path(tree)}")
     try:
         with tarfile.open(archive) as tar:
             if hasattr(tarfile, "data_filter"):
@@ -317,7 +317,7 @@ def check_import(work: Path) -> None:
     raise HostError("`import solo.methods` to work", tail(process), remedy)
 
 
-def shown(path: Path) -> str:
+def short_path(path: Path) -> str:
     """A path as short as possible, relative to the project where it lies in it."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 

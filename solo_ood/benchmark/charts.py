@@ -16,7 +16,7 @@ from PIL import Image
 from solo_ood.benchmark.measure import Scores
 from solo_ood.benchmark.options import PROJECTIONS
 from solo_ood.data.pixels import Levels, load
-from solo_ood.embedding.extract import covered
+from solo_ood.embedding.extract import scale_and_crop
 from solo_ood.errors import UserError, unknown_name
 from solo_ood.pages import plots
 
@@ -95,7 +95,14 @@ def plane(feats: Mapping[str, np.ndarray], how: str, seed: int = 0) -> Plane:
     rows = np.arange(len(next(iter(feats.values()))))
     if len(rows) > MAX_POINTS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_POINTS, replace=False))
-    return Plane(how, rows, {name: project(one[rows], how, seed) for name, one in feats.items()})
+    return Plane(
+        how,
+        rows,
+        {
+            name: project(rows_of_network[rows], how, seed)
+            for name, rows_of_network in feats.items()
+        },
+    )
 
 
 def scatter(
@@ -147,8 +154,8 @@ def histograms(
     rows = -(-len(scores) // columns)
     figure = Figure(figsize=(4.6 * columns, 2.9 * rows + 0.4), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flat
-    for one, axis in zip(scores, axes):  # in this order: zip takes no axis too many
-        values = one.test[0]
+    for detector_scores, axis in zip(scores, axes):  # in this order: zip takes no axis too many
+        values = detector_scores.test[0]
         known = np.isfinite(values)
         bins = plots.bin_edges(values, 40)
         groups = ((~rare, plots.COMMON, "", "others"), (rare, plots.RARE, "///", "rare"))
@@ -156,10 +163,10 @@ def histograms(
             style = {"color": color, "alpha": 0.6, "hatch": hatch, "label": label}
             axis.hist(values[known & mask], bins, density=True, **style)
         for p, line in zip(percentiles, plots.LINES):
-            if np.isfinite(limit := one.thresholds(p)[0]):
+            if np.isfinite(limit := detector_scores.thresholds(p)[0]):
                 style = {"color": "black", "linestyle": line, "lw": 1}
                 axis.axvline(limit, label=f"threshold, p = {p}", **style)
-        axis.set(title=_name(one), yticks=[], xlabel=plots.SCORE_AXIS)
+        axis.set(title=_name(detector_scores), yticks=[], xlabel=plots.SCORE_AXIS)
         axis.set_ylabel("density (of each group)")
     for axis in axes:  # those without a detector
         axis.set_axis_off()
@@ -175,12 +182,12 @@ def curves(scores: Sequence[Scores], rare: np.ndarray, title: str) -> Figure:
     figure = Figure(figsize=(12, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     lowest = 1.0
-    for number, one in enumerate(scores):
-        known = ~np.isnan(one.test[0])
-        values, truth = one.test[0][known], rare[known]
+    for number, detector_scores in enumerate(scores):
+        known = ~np.isnan(detector_scores.test[0])
+        values, truth = detector_scores.test[0][known], rare[known]
         precision, recall, _ = precision_recall_curve(truth, values)
         style = {"lw": 1.4, **plots.line_style(number)}
-        left.step(recall, precision, where="post", label=_name(one), **style)
+        left.step(recall, precision, where="post", label=_name(detector_scores), **style)
         found = truth[np.argsort(-values, kind="stable")].cumsum()
         taken = np.arange(1, len(truth) + 1)
         first = max(1, len(truth) // 100)  # a lift of fewer samples is noise
@@ -199,8 +206,8 @@ def curves(scores: Sequence[Scores], rare: np.ndarray, title: str) -> Figure:
     return figure
 
 
-def sheet(
-    one: Scores,
+def extremes_sheet(
+    scores: Scores,
     paths: Sequence[Path],
     captions: Sequence[str],
     rare: np.ndarray,
@@ -208,7 +215,7 @@ def sheet(
     levels: Levels | None = None,
 ) -> Figure:
     """Draw the images with the 24 highest and the 24 lowest scores of the first repeat."""
-    order = highest(one, len(rare))
+    order = highest(scores, len(rare))
     few = min(24, len(order) // 2)
     rows = np.concatenate([order[:few], order[len(order) - few :]])
     return plots.contact_sheet(
@@ -220,7 +227,7 @@ def sheet(
     )
 
 
-def maps(
+def overlay_maps(
     shown: Sequence[np.ndarray],
     paths: Sequence[Path],
     size: tuple[int, int],
@@ -248,23 +255,23 @@ def maps(
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()
-    for axis, one, path, caption, is_rare in zip(axes, shown, paths, captions, rare):
+    for axis, map_, path, caption, is_rare in zip(axes, shown, paths, captions, rare):
         image = load(path, levels).convert("L")
-        axis.imshow(covered(image, size, Image.Resampling.BICUBIC), cmap="gray")
+        axis.imshow(scale_and_crop(image, size, Image.Resampling.BICUBIC), cmap="gray")
         extent = (-0.5, size[1] - 0.5, size[0] - 0.5, -0.5)
-        tint = np.broadcast_to(to_rgb(plots.RARE), (*one.shape, 3))
-        axis.imshow(tint, extent=extent, alpha=0.8 * one)
+        tint = np.broadcast_to(to_rgb(plots.RARE), (*map_.shape, 3))
+        axis.imshow(tint, extent=extent, alpha=0.8 * map_)
         color, weight = (plots.RARE, "bold") if is_rare else ("black", "normal")
         axis.set_title(caption, fontsize=8, color=color, fontweight=weight)
     figure.suptitle(title)
     return figure
 
 
-def highest(one: Scores, count: int) -> np.ndarray:
+def highest(scores: Scores, count: int) -> np.ndarray:
     """Return the rows of the highest scores of the first repeat, the highest first."""
-    known = np.flatnonzero(~np.isnan(one.test[0]))  # exemplars have no score
-    return known[np.argsort(-one.test[0][known], kind="stable")][:count]
+    known = np.flatnonzero(~np.isnan(scores.test[0]))  # exemplars have no score
+    return known[np.argsort(-scores.test[0][known], kind="stable")][:count]
 
 
-def _name(one: Scores) -> str:
-    return one.detector if one.n_fit is None else f"{one.detector}, N = {one.n_fit}"
+def _name(scores: Scores) -> str:
+    return scores.detector if scores.n_fit is None else f"{scores.detector}, N = {scores.n_fit}"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from solo_ood.benchmark.feats import Feats, given
+from solo_ood.benchmark.feats import Feats, required
 from solo_ood.errors import unknown_name
 
 # Scores images (N,); exemplars (E, D) only for a detector that needs some.
@@ -75,7 +75,7 @@ def _scorer(feats: Feats, seed: int, **settings: Any) -> Score:
 
     def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
         if isinstance(scorer, ExemplarScorer):
-            scorer.set_exemplars(torch.from_numpy(given(exemplars).pooled))
+            scorer.set_exemplars(torch.from_numpy(required(exemplars).pooled))
         parts = torch.from_numpy(test.pooled).split(4096)  # N x N similarities fill a memory
         return torch.cat([scorer.ood_score(part) for part in parts]).numpy()
 
@@ -130,13 +130,13 @@ def _patch_knn(feats: Feats, seed: int, memory: int, share: float) -> Score:
     images = torch.randperm(len(feats), generator=generator)[:memory].numpy()
     drawn = [
         patches[torch.randperm(len(patches), generator=generator)[:per_image]]
-        for patches in given(feats.patches)[images]
+        for patches in required(feats.patches)[images]
     ]
     kept = torch.cat(drawn)[:memory]
 
     def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
         scores = []
-        for patches in given(test.patches):
+        for patches in required(test.patches):
             distance = 1 - (patches @ kept.T).amax(dim=1)
             unusual = distance.topk(max(1, int(len(distance) * share))).values
             scores.append(float(unusual.mean()))
@@ -156,7 +156,7 @@ def _exemplar_logistic(feats: Feats, seed: int) -> Score:
     stream = _unit(feats.pooled)
 
     def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
-        positive = _unit(given(exemplars).pooled)
+        positive = _unit(required(exemplars).pooled)
         rows = np.concatenate([positive, stream])
         labels = np.arange(len(rows)) < len(positive)
         model = LogisticRegression(class_weight="balanced", max_iter=2000).fit(rows, labels)
@@ -169,7 +169,7 @@ def _exemplar_cosine(feats: Feats, seed: int) -> Score:
     """Cosine to the mean exemplar: the simple baseline, which ignores the stream."""
 
     def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
-        mean = _unit(given(exemplars).pooled).mean(axis=0, keepdims=True)
+        mean = _unit(required(exemplars).pooled).mean(axis=0, keepdims=True)
         return (_unit(test.pooled) @ _unit(mean).T)[:, 0]
 
     return score
@@ -181,7 +181,7 @@ def _exemplar_regions(feats: Feats, seed: int) -> Score:
     def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
         from solo_ood.benchmark.segmentation import region_maps
 
-        return np.array([float(one.mean()) for one in region_maps(test, exemplars)])
+        return np.array([float(region_map.mean()) for region_map in region_maps(test, exemplars)])
 
     return score
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from solo_ood.benchmark import charts, shots
 from solo_ood.benchmark import page as content
 from solo_ood.benchmark.detectors import DETECTORS
-from solo_ood.benchmark.measure import Row, Scores, draws
+from solo_ood.benchmark.measure import Scores, TableRow, draws
 from solo_ood.benchmark.options import MeasureOptions
 from solo_ood.benchmark.scoring import Measured
 from solo_ood.benchmark.segmentation import region_maps
@@ -36,7 +36,7 @@ class Drawing:
         self.images = shots.Images(results[0].test, root, results[0].size)
         self.failed: list[str] = []
 
-    def definition(self, definition: RareDefinition, rows: list[Row], suffix: str) -> None:
+    def definition(self, definition: RareDefinition, rows: list[TableRow], suffix: str) -> None:
         """Add the section of one definition of rare; ``suffix`` ends the names of its files."""
         page, first = self.page, self.results[0]
         rare, classes = first.task.rare[definition][1], content.classes_of(definition, first.test)
@@ -65,8 +65,8 @@ class Drawing:
                 f"rare is {classes}.",
             )
         captions = [content.caption(first.test, row, definition) for row in range(len(rare))]
-        for one in _largest(first.scores[definition]):
-            self._detector(one, definition, captions, suffix)
+        for scores in _largest(first.scores[definition]):
+            self._detector(scores, definition, captions, suffix)
 
     def _embeddings(self, definition: RareDefinition, rare: np.ndarray, suffix: str) -> None:
         feats = {result.name: result.test_feats for result in self.results}
@@ -91,21 +91,23 @@ class Drawing:
             self.page.scatter(shots.scatter_of(shown[0], self.images, one, definition, text))
 
     def _detector(
-        self, one: Scores, definition: RareDefinition, captions: Sequence[str], suffix: str
+        self, scores: Scores, definition: RareDefinition, captions: Sequence[str], suffix: str
     ) -> None:
         first = self.results[0]
         rare = first.task.rare[definition][1]
         paths, levels = first.test.paths, first.test.levels
-        make = partial(charts.sheet, one, paths, captions, rare, one.detector, levels)
-        self._saved(make, f"images{suffix}-{one.detector}.jpg")  # photographs
-        for gallery in shots.galleries(self.images, one, definition):
+        make = partial(
+            charts.extremes_sheet, scores, paths, captions, rare, scores.detector, levels
+        )
+        self._saved(make, f"images{suffix}-{scores.detector}.jpg")  # photographs
+        for gallery in shots.galleries(self.images, scores, definition):
             self.page.gallery(gallery)
-        if DETECTORS[one.detector].regions:
-            make = partial(_maps, first, one, definition, captions)
+        if DETECTORS[scores.detector].regions:
+            make = partial(_maps, first, scores, definition, captions)
             self._add(
                 make,
-                f"maps{suffix}-{one.detector}.jpg",
-                f"{one.detector}: orange where it sees what the exemplars show of "
+                f"maps{suffix}-{scores.detector}.jpg",
+                f"{scores.detector}: orange where it sees what the exemplars show of "
                 f"{content.classes_of(definition, first.test)}, in the highest scores.",
             )
 
@@ -116,7 +118,7 @@ class Drawing:
 
     def _saved(self, make: Callable[[], Figure], name: str) -> bool:
         """Draw a figure and save it; where that fails the page says why."""
-        problem = plots.why_not_saved(make, self.out / name)
+        problem = plots.save_or_explain(make, self.out / name)
         if problem is not None:
             self.page.text(problem)
             self.failed.append(problem)
@@ -124,22 +126,22 @@ class Drawing:
 
 
 def _maps(
-    result: Measured, one: Scores, definition: RareDefinition, captions: Sequence[str]
+    result: Measured, scores: Scores, definition: RareDefinition, captions: Sequence[str]
 ) -> Figure:
     """Draw where the regions of the first exemplars are seen in the images that score highest."""
-    task, rows = result.task, charts.highest(one, 12)
+    task, rows = result.task, charts.highest(scores, 12)
     exemplars = draws(task.rare[definition][0], result.plan, 0, 1)[0]
     images = (task.test or task.fit)[rows]
     assert images.patches is not None  # a detector by regions has them
     grid = images.patches.array.shape[1:3]
     found = region_maps(images, task.exemplars(exemplars, definition, regions=True))
-    return charts.maps(
+    return charts.overlay_maps(
         [seen.reshape(grid).numpy() for seen in found],
         [result.test.paths[row] for row in rows],
         result.size,
         [captions[row] for row in rows],
         task.rare[definition][1][rows],
-        f"{one.detector}: where it sees {definition.name} in the highest scores; bold: rare",
+        f"{scores.detector}: where it sees {definition.name} in the highest scores; bold: rare",
         result.test.levels,
     )
 
@@ -147,9 +149,11 @@ def _maps(
 def _largest(scores: Sequence[Scores]) -> list[Scores]:
     """Return each detector's scores with the most fit samples."""
     best: dict[str, Scores] = {}
-    for one in scores:
-        if one.detector not in best or (one.n_fit or 0) >= (best[one.detector].n_fit or 0):
-            best[one.detector] = one
+    for candidate in scores:
+        if candidate.detector not in best or (candidate.n_fit or 0) >= (
+            best[candidate.detector].n_fit or 0
+        ):
+            best[candidate.detector] = candidate
     return list(best.values())
 
 

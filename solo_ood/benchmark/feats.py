@@ -1,4 +1,4 @@
-"""What a detector may look at: pooled features, patches, and which patches matter."""
+"""The input of a detector: pooled features, patch features, and regions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # imported on use: the help of the command line does without 
 Value = TypeVar("Value")
 
 
-class Rows:
+class PatchView:
     """Some rows of a memory-mapped array, read one at a time.
 
     Args:
@@ -29,8 +29,8 @@ class Rows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, rows: np.ndarray) -> Rows:
-        return Rows(self.array, self.rows[rows])
+    def __getitem__(self, rows: np.ndarray) -> PatchView:
+        return PatchView(self.array, self.rows[rows])
 
     def __iter__(self) -> Iterator[Tensor]:
         """Yield (h * w, D') float32 of each row, L2-normalised."""
@@ -54,7 +54,7 @@ class Feats:
     """
 
     pooled: np.ndarray
-    patches: Rows | None = None
+    patches: PatchView | None = None
     regions: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -64,8 +64,8 @@ class Feats:
         return Feats(self.pooled[rows], None if self.patches is None else self.patches[rows])
 
 
-def given(value: Value | None) -> Value:
-    """Return what ``Detector`` asked for by ``patches``, ``exemplars`` or ``regions``."""
+def required(value: Value | None) -> Value:
+    """Return ``value``; raise if a detector was called without an input that it declares."""
     if value is None:
         raise TypeError(
             "a detector was called without the patches, exemplars or regions that it declares"

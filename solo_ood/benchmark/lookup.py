@@ -1,4 +1,4 @@
-"""What was asked for, looked up in the data: classes, detectors, exemplars and their regions."""
+"""Look up in the data what the options name: classes, detectors, exemplars, regions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from solo_ood.benchmark.detectors import DETECTORS, Detector, detector
 from solo_ood.benchmark.options import MeasureOptions, Rare
 from solo_ood.benchmark.regions import Box, Regions, read_boxes
 from solo_ood.data.images import Split
-from solo_ood.data.names import clean
+from solo_ood.data.names import normalise_name
 from solo_ood.data.rare import RareDefinition, define
 from solo_ood.errors import UserError
-from solo_ood.replay.rows import rows_of
+from solo_ood.replay.rows import rows_by_name
 
 
 def definitions_of(asked: Rare, fit: Split, test: Split | None) -> list[RareDefinition]:
@@ -27,7 +27,7 @@ def definitions_of(asked: Rare, fit: Split, test: Split | None) -> list[RareDefi
             remedy=f"For instance --rare person+bicycle; there are {', '.join(fit.classes)}.",
         )
     share = (asked.min_share, asked.base_rate, asked.base_rate_of == "each")
-    return [define(name, fit, test, *share) for name in dict.fromkeys(map(clean, names))]
+    return [define(name, fit, test, *share) for name in dict.fromkeys(map(normalise_name, names))]
 
 
 def named_detectors(names: Sequence[str]) -> list[Detector]:
@@ -37,7 +37,7 @@ def named_detectors(names: Sequence[str]) -> list[Detector]:
         UserError: for an unknown name.
     """
     if not names:
-        return [one for one in DETECTORS.values() if not one.patches]
+        return [detector for detector in DETECTORS.values() if not detector.patches]
     return [detector(name) for name in (DETECTORS if "all" in names else dict.fromkeys(names))]
 
 
@@ -54,7 +54,7 @@ def with_regions(
     Raises:
         UserError: if one needs regions, there are none, and it may not be left out.
     """
-    if has_regions or not any(one.regions for one in chosen):
+    if has_regions or not any(detector.regions for detector in chosen):
         return list(chosen), []
     if not optional:
         raise UserError(
@@ -68,8 +68,10 @@ def with_regions(
 
 def without_regions(chosen: Sequence[Detector], why: object) -> tuple[list[Detector], list[str]]:
     """Return the detectors that need no regions, and a note of the others."""
-    left_out = ", ".join(one.name for one in chosen if one.regions)
-    return [one for one in chosen if not one.regions], [f"{left_out} left out: {why}"]
+    left_out = ", ".join(detector.name for detector in chosen if detector.regions)
+    return [detector for detector in chosen if not detector.regions], [
+        f"{left_out} left out: {why}"
+    ]
 
 
 def boxes_of(
@@ -96,7 +98,7 @@ def exemplar_rows(
     if boxes is not None:
         return tuple(row for row, path in enumerate(fit.paths) if path in boxes)
     parsed = [int(text) if text.isdigit() else text for text in given]
-    return tuple(rows_of(parsed, len(fit), fit.paths, "--exemplars")) or None
+    return tuple(rows_by_name(parsed, len(fit), fit.paths, "--exemplars")) or None
 
 
 def check_regions(
@@ -104,7 +106,7 @@ def check_regions(
 ) -> None:
     """Raise ``UserError`` if a network sees nothing of what matters in the exemplars."""
     for regions, definition in product(seen, definitions):
-        if not regions.of(definition, exemplars)[..., 0].any():
+        if not regions.patch_shares(definition, exemplars)[..., 0].any():
             names = ", ".join(regions.split.paths[row].name for row in exemplars[:3])
             raise UserError(
                 f"exemplars of {definition.name}",

@@ -23,7 +23,7 @@ from solo_ood.evaluation.ranking import (
 
 @dataclass
 class Scores:
-    """What one detector, fitted on N samples, said.
+    """Scores of one detector, fitted on N samples.
 
     Attributes:
         detector: its name.
@@ -43,7 +43,7 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One line of the table.
 
     Attributes:
@@ -99,7 +99,7 @@ def score(
 
 def measure(
     scores: Scores, rare: np.ndarray, plan: Plan, embedder: str, definition: str
-) -> list[Row]:
+) -> list[TableRow]:
     """Return the rows of one detector and size, one for each percentile.
 
     Args:
@@ -133,7 +133,7 @@ def measure(
         }
         threshold = float(np.mean(thresholds[p]))
         head = (embedder, definition, scores.detector, scores.n_fit, p)
-        rows.append(Row(*head, len(rare), len(scores.test), threshold, own | shared))
+        rows.append(TableRow(*head, len(rare), len(scores.test), threshold, own | shared))
     return rows
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from solo_ood.benchmark.measure import Row, Scores
+from solo_ood.benchmark.measure import Scores, TableRow
 from solo_ood.benchmark.table import HEADS, METRICS, metric_text, size_text
 from solo_ood.data.images import Split
 from solo_ood.data.rare import RareDefinition
@@ -22,7 +22,7 @@ TERMS = (
 _WITH_INTERVAL = ("lift", "top_lift", "auroc")
 
 
-def conclusion(rows: Sequence[Row], rare: Sequence[str]) -> list[str]:
+def conclusion(rows: Sequence[TableRow], rare: Sequence[str]) -> list[str]:
     """Return in three lines which detector ranks best, what it finds, and how sure that is.
 
     Args:
@@ -52,33 +52,33 @@ def conclusion(rows: Sequence[Row], rare: Sequence[str]) -> list[str]:
     return lines
 
 
-def _best_rows(rows: Sequence[Row]) -> list[Row]:
+def _best_rows(rows: Sequence[TableRow]) -> list[TableRow]:
     """Return the best row of each detector and network by AUROC, the highest first."""
     known = [row for row in rows if not math.isnan(row.metrics["auroc"].value)]
-    found: dict[tuple[str, str], Row] = {}
+    found: dict[tuple[str, str], TableRow] = {}
     for row in sorted(known, key=lambda row: -row.metrics["auroc"].value):
         found.setdefault((row.embedder, row.detector), row)
     return list(found.values())
 
 
-def _key(row: Row) -> tuple[str, str, int | None]:
+def _key(row: TableRow) -> tuple[str, str, int | None]:
     return row.embedder, row.detector, row.n_fit
 
 
-def _f1(row: Row) -> float:
+def _f1(row: TableRow) -> float:
     return -1.0 if math.isnan(row.metrics["f1"].value) else row.metrics["f1"].value
 
 
-def _called(row: Row) -> str:
+def _called(row: TableRow) -> str:
     size = "" if row.n_fit is None else f", N = {row.n_fit:,}"
     return f"{row.detector} ({row.embedder}{size})"
 
 
-def _text(row: Row, name: str) -> str:
+def _text(row: TableRow, name: str) -> str:
     return metric_text(row.metrics[name], True)
 
 
-def _share(row: Row, name: str) -> str:
+def _share(row: TableRow, name: str) -> str:
     value = row.metrics[name].value
     return "–" if math.isnan(value) else f"{value:.1%}"
 
@@ -92,14 +92,14 @@ def _apart(first: Interval, second: Interval) -> str:
     return "the intervals overlap, so the order of the two may be chance."
 
 
-def table_of(rows: Sequence[Row], caption: str) -> Table:
+def table_of(rows: Sequence[TableRow], caption: str) -> Table:
     """Return the detector table of a page."""
     columns = [Column(name, number=name in ("N", "p"), filter=True) for name in HEADS]
     columns += [Column(name, number=True) for name in METRICS.values()]
     return Table(caption, columns, [_cells(row) for row in rows])
 
 
-def _cells(row: Row) -> list[Cell]:
+def _cells(row: TableRow) -> list[Cell]:
     heads = [Cell(row.embedder), Cell(row.definition), Cell(row.detector)]
     heads.append(number_cell(size_text(row.n_fit), row.n_fit))
     heads.append(number_cell(f"{row.percentile}", row.percentile))
@@ -129,9 +129,13 @@ def caption(split: Split, row: int, definition: RareDefinition) -> str:
 def leading(scores: Sequence[Scores], rare: np.ndarray) -> Scores | None:
     """Return the scores (first repeat) that rank the rare images best; ``None`` = none can."""
 
-    def auroc(one: Scores) -> float:
-        known = np.isfinite(one.test[0])
-        return ranking_metrics(rare[known], one.test[0][known])["auroc"]
+    def auroc(detector_scores: Scores) -> float:
+        known = np.isfinite(detector_scores.test[0])
+        return ranking_metrics(rare[known], detector_scores.test[0][known])["auroc"]
 
-    ranked = [(value, one) for one in scores if not math.isnan(value := auroc(one))]
+    ranked = [
+        (value, detector_scores)
+        for detector_scores in scores
+        if not math.isnan(value := auroc(detector_scores))
+    ]
     return max(ranked, key=lambda pair: pair[0])[1] if ranked else None

@@ -1,4 +1,4 @@
-"""What is measured and how carefully, and whether the data can give it."""
+"""The plan of a measurement, and a check that the data allow it."""
 
 from __future__ import annotations
 
@@ -73,11 +73,14 @@ def rare_images(
     definitions: Sequence[RareDefinition], fit: Split, test: Split | None
 ) -> dict[RareDefinition, tuple[np.ndarray, np.ndarray]]:
     """Return (fit, test) bool (N,) by definition, see ``Task.rare``."""
-    return {d: (d.of(fit), d.of(fit) if test is None else d.of(test, True)) for d in definitions}
+    return {
+        d: (d.is_rare(fit), d.is_rare(fit) if test is None else d.is_rare(test, True))
+        for d in definitions
+    }
 
 
 def check(task: Task, plan: Plan, detectors: Sequence[Detector]) -> Plan:
-    """Return the plan without sizes that the data cannot give.
+    """Return the plan without sizes that the data do not allow.
 
     Raises:
         UserError: if no size is left, folds or exemplars cannot be drawn, or an exemplar is not

@@ -1,4 +1,4 @@
-"""Where in an exemplar what matters is, patch by patch: from its mask, or from boxes."""
+"""Regions of exemplars: which patches show what matters, from masks or boxes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from solo_ood.data.images import Split
 from solo_ood.data.lists import read_csv
 from solo_ood.data.pixels import Unreadable, header, load_ids, upright
 from solo_ood.data.rare import RareDefinition
-from solo_ood.embedding.extract import covered
+from solo_ood.embedding.extract import scale_and_crop
 from solo_ood.errors import UserError
-from solo_ood.replay.rows import rows_of
+from solo_ood.replay.rows import rows_by_name
 
 SIDES = ("left", "top", "right", "bottom")
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
@@ -42,7 +42,9 @@ class Regions:
     grid: tuple[int, int]
     boxes: dict[Path, list[Box]] | None = None
 
-    def of(self, definition: RareDefinition, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    def patch_shares(
+        self, definition: RareDefinition, rows: Sequence[int] | np.ndarray
+    ) -> np.ndarray:
         """Return (E, h * w, 2) float32, the shares of each patch of ``rows`` (E,).
 
         First what matters, then what does not; void pixels of a mask are neither.
@@ -52,7 +54,9 @@ class Regions:
         """
         sides = [side for row in rows for side in self._sides(row, definition.class_ids)]
         images = (Image.fromarray(side.astype(np.uint8) * 255) for side in sides)
-        areas = [np.asarray(covered(one, self.size, Image.Resampling.BOX)) for one in images]
+        areas = [
+            np.asarray(scale_and_crop(image, self.size, Image.Resampling.BOX)) for image in images
+        ]
         pixels = torch.from_numpy(np.stack(areas)).reshape(len(rows), 2, *self.size) / 255
         return F.adaptive_avg_pool2d(pixels, self.grid).flatten(2).transpose(1, 2).numpy()
 
@@ -128,7 +132,7 @@ def read_boxes(path: Path, split: Split) -> dict[Path, list[Box]]:
     for line, row in read_csv(path, ("path", *SIDES)):
         what = f"{path.name}, line {line}"
         if row["path"] not in known:
-            (number,) = rows_of([row["path"]], len(split), split.paths, what)
+            (number,) = rows_by_name([row["path"]], len(split), split.paths, what)
             known[row["path"]] = (split.paths[number], *_shown_size(split.paths[number], what))
         image, width, height = known[row["path"]]
         try:

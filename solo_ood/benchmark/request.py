@@ -46,7 +46,8 @@ class Request:
 
     Attributes:
         options: with the exemplars' rows in its plan, and the size of the images.
-        fit, test: the splits; ``None`` = every image is tested by a detector that has not seen it.
+        fit: the split that detectors learn from.
+        test: the other; ``None`` = every image is tested by a detector that has not seen it.
         definitions: of rare.
         boxes: around what matters in exemplars, by image.
         detectors: those that the data can give.
@@ -85,20 +86,22 @@ def read_request(options: MeasureOptions, show: Callable[[str], None]) -> Reques
     check_devices(options.embedding)
     detectors = named_detectors(options.detectors.names)
     # Names and files of the networks before the images are looked at, which may take minutes.
-    with_patches = any(one.patches for one in detectors)
+    with_patches = any(detector.patches for detector in detectors)
     embedders = [
         make_embedder(spec, options.networks.stage, with_patches) for spec in options.networks.specs
     ]
     fit, test, notes = read_data(options)
     definitions = definitions_of(options.rare, fit, test)
-    notes += [tail_note(one, fit, test) for one in definitions if one.name == "tail"]
+    notes += [
+        tail_note(definition, fit, test) for definition in definitions if definition.name == "tail"
+    ]
     boxes = boxes_of(options, fit, definitions)
     optional = "all" in options.detectors.names
     detectors, left_out = with_regions(detectors, optional, bool(fit.masks or boxes))
     notes += left_out
     if notes and is_first_process():
         show("\n".join(notes))
-    if boxes and not any(one.regions for one in detectors):
+    if boxes and not any(detector.regions for detector in detectors):
         notes.append(
             "--boxes name the exemplars; the boxes themselves are for exemplar-regions only"
         )
@@ -109,7 +112,7 @@ def read_request(options: MeasureOptions, show: Callable[[str], None]) -> Reques
     _check_plan(plan, fit, test, definitions, detectors)
     fit, test, sizes, seen_notes = _looked_at(options, fit, test, embedders)
     notes += seen_notes
-    if plan.exemplars and any(one.regions for one in detectors):
+    if plan.exemplars and any(detector.regions for detector in detectors):
         regions = [Regions(fit, size, (1, 1), boxes) for size in dict.fromkeys(sizes)]
         try:
             check_regions(regions, plan.exemplars, definitions)
@@ -209,7 +212,7 @@ def _looked_at(
     fit = replace(fit, levels=kinds.levels)
     test = None if test is None else replace(test, levels=kinds.levels)
     side = options.embedding.image_size or SIDE
-    sizes = [common_size(kinds.sizes[0], one, side) for one in embedders]
+    sizes = [common_size(kinds.sizes[0], embedder, side) for embedder in embedders]
     notes = list(kinds.notes)
     for size, (what, group) in product(dict.fromkeys(sizes), zip(("fit", "test"), kinds.sizes)):
         notes += [f"{what}: {note}" for note in cut_note(group, size)]

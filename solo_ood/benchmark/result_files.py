@@ -9,7 +9,7 @@ from pathlib import Path
 from solo_ood.benchmark import page as content
 from solo_ood.benchmark import table
 from solo_ood.benchmark.drawing import Drawing, slug
-from solo_ood.benchmark.measure import Row
+from solo_ood.benchmark.measure import TableRow
 from solo_ood.benchmark.options import MeasureOptions
 from solo_ood.benchmark.request import Request
 from solo_ood.benchmark.scoring import Measured
@@ -19,17 +19,21 @@ from solo_ood.files.text import printable
 from solo_ood.pages.page import Page
 
 
-def report(request: Request, results: Sequence[Measured], show: Callable[[str], None]) -> list[Row]:
+def report(
+    request: Request, results: Sequence[Measured], show: Callable[[str], None]
+) -> list[TableRow]:
     """Write the table, then the pictures and the page; return the rows of the table.
 
     A picture that fails costs nothing but itself.
     """
-    notes = list(dict.fromkeys([*request.notes, *(note for one in results for note in one.notes)]))
+    notes = list(
+        dict.fromkeys([*request.notes, *(note for result in results for note in result.notes)])
+    )
     rows = [row for result in results for row in result.rows]
     rows += [row for result in results for row in table.mean_rows(result.rows)]
     options, definitions = request.options, request.definitions
     write_table(options, rows, notes, definitions)
-    show("\n".join([table.terminal(rows), *map(printable, notes)]))  # whatever pictures may do
+    show("\n".join([table.terminal(rows), *map(printable, notes)]))  # whatever drawing may raise
     failed = write_page(options, results, rows, notes, definitions)
     page = options.output.folder / "report.html"
     show("\n".join([*failed, printable(f"report: {page}")]))
@@ -38,7 +42,7 @@ def report(request: Request, results: Sequence[Measured], show: Callable[[str], 
 
 def write_table(
     options: MeasureOptions,
-    rows: list[Row],
+    rows: list[TableRow],
     notes: list[str],
     definitions: Sequence[RareDefinition],
 ) -> None:
@@ -46,29 +50,32 @@ def write_table(
     facts = {
         "command": printable(options.command),
         "notes": [printable(note) for note in notes],
-        "rare": [asdict(replace(one, name=printable(one.name))) for one in definitions],
+        "rare": [
+            asdict(replace(definition, name=printable(definition.name)))
+            for definition in definitions
+        ],
         "plan": asdict(options.plan),
     }
-    with atomic.files_of(options.output.folder) as folder:
+    with atomic.staged_files(options.output.folder) as folder:
         table.write(rows, folder, facts)
 
 
 def write_page(
     options: MeasureOptions,
     results: Sequence[Measured],
-    rows: list[Row],
+    rows: list[TableRow],
     notes: list[str],
     definitions: Sequence[RareDefinition],
 ) -> list[str]:
     """Write the pictures and the page that shows all; return what could not be drawn."""
-    with atomic.files_of(options.output.folder) as folder:
+    with atomic.staged_files(options.output.folder) as folder:
         return _draw(options, results, rows, notes, definitions, folder)
 
 
 def _draw(
     options: MeasureOptions,
     results: Sequence[Measured],
-    rows: list[Row],
+    rows: list[TableRow],
     notes: list[str],
     definitions: Sequence[RareDefinition],
     out: Path,
@@ -77,7 +84,9 @@ def _draw(
     means = [row for row in rows if row.definition.startswith("mean of ")]
     title = f"Detectors of rare images on {options.data.path.name}"
     page = Page(
-        title, content.conclusion(means or rows, [one.name for one in definitions]), content.TERMS
+        title,
+        content.conclusion(means or rows, [definition.name for definition in definitions]),
+        content.TERMS,
     )
     page.text(
         "Higher score = rarer; an image is flagged if its score is above a threshold that was set "

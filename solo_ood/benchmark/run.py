@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from solo_ood.benchmark.measure import Row
+from solo_ood.benchmark.measure import TableRow
 from solo_ood.benchmark.options import MeasureOptions
 from solo_ood.benchmark.request import read_request
 from solo_ood.benchmark.result_files import report
@@ -12,7 +12,9 @@ from solo_ood.benchmark.scoring import embed_splits, score_pairs
 from solo_ood.embedding.devices import is_first_process
 
 
-def measure_detectors(options: MeasureOptions, show: Callable[[str], None] = print) -> list[Row]:
+def measure_detectors(
+    options: MeasureOptions, show: Callable[[str], None] = print
+) -> list[TableRow]:
     """Measure the detectors and write table, pictures and ``report.html``.
 
     Everything that can be checked is checked before anything is embedded. The output folder gets

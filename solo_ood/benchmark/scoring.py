@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from solo_ood.benchmark.feats import Feats, Rows
-from solo_ood.benchmark.measure import Row, Scores, measure, score
+from solo_ood.benchmark.feats import Feats, PatchView
+from solo_ood.benchmark.measure import Scores, TableRow, measure, score
 from solo_ood.benchmark.plan import Plan, Task, check, rare_images
 from solo_ood.benchmark.regions import Box, Regions
 from solo_ood.benchmark.request import Request
@@ -23,7 +23,7 @@ from solo_ood.files.text import printable
 
 
 @dataclass(frozen=True)
-class Pair:
+class EmbeddedSplits:
     """The splits as one network sees them.
 
     Attributes:
@@ -52,7 +52,7 @@ class Measured:
     fit: Split
     test: Split
     scores: dict[RareDefinition, list[Scores]]
-    rows: list[Row]
+    rows: list[TableRow]
     notes: list[str]
 
     @property
@@ -60,7 +60,7 @@ class Measured:
         return (self.task.test or self.task.fit).pooled
 
 
-def embed_splits(request: Request) -> list[Pair]:
+def embed_splits(request: Request) -> list[EmbeddedSplits]:
     """Return the features of both splits by each network.
 
     Raises:
@@ -76,12 +76,12 @@ def embed_splits(request: Request) -> list[Pair]:
             test = embed(request.test, embedder, cfg, root, "test", size)
         for definition in request.definitions:
             check_rates(definition, fit.split, test.split if test else None)
-        pairs.append(Pair(embedder, fit, test))
+        pairs.append(EmbeddedSplits(embedder, fit, test))
     return pairs
 
 
 def score_pairs(
-    request: Request, pairs: Sequence[Pair], show: Callable[[str], None]
+    request: Request, pairs: Sequence[EmbeddedSplits], show: Callable[[str], None]
 ) -> list[Measured]:
     """Return the results of all detectors with each network.
 
@@ -93,7 +93,7 @@ def score_pairs(
     for name, pair in zip(names, pairs):
         show(printable(f"scoring {name}"))
         task = task_of(pair.fit, pair.test, request.definitions, request.boxes)
-        plan = check(task, _among_embedded(request, pair.fit.split), request.detectors)
+        plan = check(task, _with_embedded_exemplars(request, pair.fit.split), request.detectors)
         scores = score(task, request.detectors, plan, show)
         rows = [
             row
@@ -117,11 +117,11 @@ def task_of(
     rare = rare_images(definitions, fit.split, test.split if test else None)
     regions = None
     if fit.patches is not None:
-        regions = Regions(fit.split, fit.size, fit.patches.shape[1:3], boxes).of
+        regions = Regions(fit.split, fit.size, fit.patches.shape[1:3], boxes).patch_shares
     return Task(_feats(fit), _feats(test) if test else None, rare, regions)
 
 
-def _among_embedded(request: Request, fit: Split) -> Plan:
+def _with_embedded_exemplars(request: Request, fit: Split) -> Plan:
     """Return the plan with the exemplars' rows in ``fit``, the images that could be embedded."""
     plan = request.plan
     if plan.exemplars is None:
@@ -140,12 +140,12 @@ def _among_embedded(request: Request, fit: Split) -> Plan:
 
 
 def _feats(embedded: Embedded) -> Feats:
-    patches = None if embedded.patches is None else Rows(embedded.patches, embedded.rows)
+    patches = None if embedded.patches is None else PatchView(embedded.patches, embedded.rows)
     return Feats(embedded.pooled, patches)
 
 
-def _notes(name: str, request: Request, pair: Pair, task: Task) -> list[str]:
-    """Return what a reader should know of the results with one network."""
+def _notes(name: str, request: Request, pair: EmbeddedSplits, task: Task) -> list[str]:
+    """Return notes on the results with one network."""
     fit = pair.fit.split
     notes = [f"{name}: {pair.embedder.note}", *_left_out(fit, f"fit, {name}")]
     notes += _left_out(pair.test.split, f"test, {name}") if pair.test else []

@@ -1,4 +1,4 @@
-"""Find in other images what regions of a few exemplars show, by a linear classifier of patches."""
+"""Find what the regions of exemplars show in other images, by a linear classifier of patches."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solo_ood.benchmark.feats import Feats, given
+from solo_ood.benchmark.feats import Feats, required
 from solo_ood.errors import UserError
 
 
@@ -23,12 +23,12 @@ def region_maps(images: Feats, exemplars: Feats | None) -> Iterator[Tensor]:
     Raises:
         UserError: if the regions hold nothing, or all of the exemplars.
     """
-    known = given(exemplars)
-    rows = torch.cat(list(given(known.patches))).numpy()
-    model = _linear_classifier(rows, given(known.regions).reshape(-1, 2))
+    known = required(exemplars)
+    rows = torch.cat(list(required(known.patches))).numpy()
+    model = _linear_classifier(rows, required(known.regions).reshape(-1, 2))
     weights = torch.from_numpy(model.coef_[0].astype(np.float32))
     bias = float(model.intercept_[0])
-    for patches in given(images.patches):
+    for patches in required(images.patches):
         yield torch.sigmoid(patches @ weights + bias)
 
 

@@ -17,7 +17,7 @@ from solo_ood.data.rare import RareDefinition
 from solo_ood.errors import UserError
 from solo_ood.pages import plots
 from solo_ood.pages.page import jpeg_uri
-from solo_ood.pages.parts import Gallery, Mark, Scatter, Shot, panel
+from solo_ood.pages.parts import Gallery, Mark, Scatter, Thumbnail, panel
 
 SHOT_SIDE = 320  # pixels of the longer side, enlarged
 SHOTS = 12  # of the highest scores, and of the lowest
@@ -52,26 +52,28 @@ class Images:
         definition: RareDefinition,
     ) -> Gallery:
         """Return thumbnails of ``rows``; ``scores`` (N,) are those of one detector."""
-        rare = definition.of(self.split, True)
-        shots = [self._shot(int(row), float(scores[row]), definition, rare) for row in rows]
+        rare = definition.is_rare(self.split, True)
+        shots = [self._thumbnail(int(row), float(scores[row]), definition, rare) for row in rows]
         return Gallery(title, about, shots)
 
-    def _shot(self, row: int, score: float, definition: RareDefinition, rare: np.ndarray) -> Shot:
+    def _thumbnail(
+        self, row: int, score: float, definition: RareDefinition, rare: np.ndarray
+    ) -> Thumbnail:
         source = ""
         if row not in self._shown:
             self._shown.add(row)
             source = jpeg_uri(plots.thumbnail(self.split.paths[row], SHOT_SIDE, self.split.levels))
-        return Shot(
+        return Thumbnail(
             f"{row}",
             source,
             self.path(row),
             caption(self.split, row, definition),
             f"ood_score {score:.4g}",
             bool(rare[row]),
-            self._marks(row, definition),
+            self._outline(row, definition),
         )
 
-    def _marks(self, row: int, definition: RareDefinition) -> list[Mark]:
+    def _outline(self, row: int, definition: RareDefinition) -> list[Mark]:
         """Return where in an image what is rare is: of images with masks."""
         if not self.split.by_pixels:
             return []
@@ -81,17 +83,17 @@ class Images:
             return []
 
 
-def galleries(images: Images, one: Scores, definition: RareDefinition) -> list[Gallery]:
+def galleries(images: Images, measured: Scores, definition: RareDefinition) -> list[Gallery]:
     """Return the images that a detector finds most and least rare (first repeat)."""
-    scores = one.test[0]
-    order = charts.highest(one, len(scores))
+    scores = measured.test[0]
+    order = charts.highest(measured, len(scores))
     few_rows = min(SHOTS, len(order) // 2)
     what = f"Thick double frame: rare ({classes_of(definition, images.split)})."
     if images.split.by_pixels:
         what += " Dashed: where that is."
     return [
         images.gallery(
-            f"{one.detector}: the {few_rows} {ends} scores",
+            f"{measured.detector}: the {few_rows} {ends} scores",
             f"Test images, {first} first. {what} Click to enlarge.",
             rows,
             scores,
@@ -107,17 +109,17 @@ def galleries(images: Images, one: Scores, definition: RareDefinition) -> list[G
 def scatter_of(
     shown: charts.Plane,
     images: Images,
-    one: Scores | None,
+    scores: Scores | None,
     definition: RareDefinition,
     text: str,
 ) -> Scatter:
     """Return the points of a page's scatter; each says its path, what is in it and its score."""
-    rare, split = definition.of(images.split, True)[shown.rows], images.split
+    rare, split = definition.is_rare(images.split, True)[shown.rows], images.split
     about = []
     for row, is_rare in zip(shown.rows.tolist(), rare):
         lines = [images.path(row), caption(split, row, definition)]
-        if one is not None:
-            lines.append(f"ood_score of {one.detector}: {one.test[0][row]:.4g}")
+        if scores is not None:
+            lines.append(f"ood_score of {scores.detector}: {scores.test[0][row]:.4g}")
         about.append((f"{row}", ("rare: " if is_rare else "") + lines[1], lines[0], *lines[2:]))
     return Scatter(
         [panel(name, points, rare) for name, points in shown.points.items()],

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from solo_ood.benchmark.measure import Row
+from solo_ood.benchmark.measure import TableRow
 from solo_ood.data.rare import POSTER_BASE_RATE
 from solo_ood.evaluation.ranking import Interval
 from solo_ood.files.text import printable
@@ -50,7 +50,7 @@ _POSTER = (
 )
 
 
-def poster_rows() -> list[Row]:
+def poster_rows() -> list[TableRow]:
     """Return the poster's table, with what follows from its numbers and its base rate."""
     rows = []
     base = POSTER_BASE_RATE
@@ -60,14 +60,14 @@ def poster_rows() -> list[Row]:
         known |= {"base_rate": base, "flag_rate": flag, "lift": precision / base}
         known["recall_ceiling"] = min(1.0, flag / base)
         metrics = {name: Interval(known.get(name, np.nan), np.nan, np.nan) for name in METRICS}
-        rows.append(Row(network, "poster", "poster", n_fit, p, 0, 0, np.nan, metrics))
+        rows.append(TableRow(network, "poster", "poster", n_fit, p, 0, 0, np.nan, metrics))
     return rows
 
 
-def mean_rows(rows: Sequence[Row]) -> list[Row]:
+def mean_rows(rows: Sequence[TableRow]) -> list[TableRow]:
     """Return the mean over the definitions of rare, where there are several; without intervals."""
     definitions = list(dict.fromkeys(row.definition for row in rows))
-    groups: dict[tuple[Any, ...], list[Row]] = {}
+    groups: dict[tuple[Any, ...], list[TableRow]] = {}
     for row in rows:
         key = (row.embedder, row.detector, row.n_fit, row.percentile)
         groups.setdefault(key, []).append(row)
@@ -82,11 +82,11 @@ def mean_rows(rows: Sequence[Row]) -> list[Row]:
             for metric in METRICS
         }
         head = (embedder, f"mean of {len(group)}", name, n_fit, p, group[0].n_test)
-        means.append(Row(*head, group[0].repeats, np.nan, metrics))
+        means.append(TableRow(*head, group[0].repeats, np.nan, metrics))
     return means
 
 
-def markdown(rows: Sequence[Row], intervals: bool = True) -> str:
+def markdown(rows: Sequence[TableRow], intervals: bool = True) -> str:
     """Return a Markdown table; with ``intervals``, those of lift, top lift and AUROC are shown."""
     shown = ("lift", "top_lift", "auroc") if intervals else ()
     cells = [
@@ -99,7 +99,7 @@ def markdown(rows: Sequence[Row], intervals: bool = True) -> str:
     return markdown_table([*HEADS, *METRICS.values()], cells) + "\n"
 
 
-def terminal(rows: Sequence[Row]) -> str:
+def terminal(rows: Sequence[TableRow]) -> str:
     """Return one line for each detector and size, at its last percentile (the most flagged).
 
     No line of numbers is longer than 80 characters; titles are wrapped there.
@@ -130,7 +130,7 @@ def _number(value: float) -> str:
 FILES = ("table.csv", "table.json", "table.md")
 
 
-def write(rows: Sequence[Row], folder: Path, facts: dict[str, Any]) -> list[Path]:
+def write(rows: Sequence[TableRow], folder: Path, facts: dict[str, Any]) -> list[Path]:
     """Write ``table.csv``, ``table.json`` and ``table.md``; return their paths."""
     records = [_record(row) for row in rows]
     with (folder / "table.csv").open("w", newline="", encoding="utf-8") as file:
@@ -143,7 +143,7 @@ def write(rows: Sequence[Row], folder: Path, facts: dict[str, Any]) -> list[Path
     return [folder / name for name in FILES]
 
 
-def _record(row: Row) -> dict[str, Any]:
+def _record(row: TableRow) -> dict[str, Any]:
     record = {
         "embedder": printable(row.embedder),
         "rare": printable(row.definition),

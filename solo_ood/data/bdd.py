@@ -42,13 +42,13 @@ _PARTS = {part for layout in LAYOUTS for folder in layout for part in folder.spl
 _COLOURS = ("colormaps", "color_labels")  # masks to look at, beside those of ids
 
 
-def find(root: Path) -> tuple[Path, Path] | None:
+def find_layout(root: Path) -> tuple[Path, Path] | None:
     """Return the folders of images and of masks below ``root``; ``None`` in another layout."""
     for images, masks in LAYOUTS[:-1]:
         if (root / images).is_dir():
             return root / images, root / masks
     images, masks = LAYOUTS[-1]  # common to many data sets, whose ids are others
-    found = list(filter(_is_mask, _in(root / masks / "train")))
+    found = list(filter(_is_mask, _visible_entries(root / masks / "train")))
     ours = root.resolve().name == "seg" or (root / "color_labels").is_dir()
     if (root / images / "train").is_dir() and found:
         if ours or any(path.stem.endswith("_train_id") for path in found):
@@ -62,13 +62,13 @@ def locate(root: Path) -> Path | None:
     Raises:
         UserError: if several have it, or if ``root`` is a part of one.
     """
-    if find(root) is not None:
+    if find_layout(root) is not None:
         return root
     whole = root.resolve()
     for above in list(whole.parents)[:4]:
         inside = whole.relative_to(above).parts
         if inside[0] in _PARTS and {*inside} <= {*_PARTS, *_COLOURS, "train", "val", "test"}:
-            if find(above) is not None:
+            if find_layout(above) is not None:
                 raise UserError(
                     "data",
                     expected="the folder that holds images and labels in BDD100K's layout",
@@ -77,8 +77,8 @@ def locate(root: Path) -> Path | None:
                 )
     folders = [root]
     for _ in range(2):
-        inner = [path for one in folders for path in _in(one) if path.is_dir()]
-        found = [path for path in inner if find(path) is not None]
+        inner = [path for folder in folders for path in _visible_entries(folder) if path.is_dir()]
+        found = [path for path in inner if find_layout(path) is not None]
         if len(found) > 1:
             raise UserError(
                 "data",
@@ -92,7 +92,9 @@ def locate(root: Path) -> Path | None:
     return None
 
 
-def pair(root: Path, split: str) -> tuple[list[Path], list[Path], dict[str, list[str]]]:
+def pair_images_and_masks(
+    root: Path, split: str
+) -> tuple[list[Path], list[Path], dict[str, list[str]]]:
     """Return the images of a split, their masks, and the names of those without partner.
 
     A mask has its image's name, ``.png``, with or without ``_train_id`` before it.
@@ -100,11 +102,13 @@ def pair(root: Path, split: str) -> tuple[list[Path], list[Path], dict[str, list
     Raises:
         UserError: for a missing folder, or one where no image has a mask.
     """
-    bases = find(root) or tuple(root / folder for folder in LAYOUTS[0])
+    bases = find_layout(root) or tuple(root / folder for folder in LAYOUTS[0])
     folders = [base / split for base in bases]
     for folder in folders:
         if not folder.is_dir():
-            beside = [path for path in _in(folder.parent.parent) if path.name in _COLOURS]
+            beside = [
+                path for path in _visible_entries(folder.parent.parent) if path.name in _COLOURS
+            ]
             colours = f", but {beside[0].name}, which hold colours and no ids" if beside else ""
             raise UserError(
                 "BDD100K's layout",
@@ -112,9 +116,11 @@ def pair(root: Path, split: str) -> tuple[list[Path], list[Path], dict[str, list
                 got=f"none below {root}{colours}",
                 remedy="Unpack images and semantic segmentation labels of BDD10K there.",
             )
-    images = [path for path in _in(folders[0]) if path.suffix.lower() in IMAGE_SUFFIXES]
+    images = [
+        path for path in _visible_entries(folders[0]) if path.suffix.lower() in IMAGE_SUFFIXES
+    ]
     images.sort(key=natural_key)
-    found = sorted(filter(_is_mask, _in(folders[1])))
+    found = sorted(filter(_is_mask, _visible_entries(folders[1])))
     masks = {path.stem.removesuffix("_train_id"): path for path in found}
     stems = {path.stem for path in images}
     paired = [path for path in images if path.stem in masks]
@@ -136,7 +142,7 @@ def pair(root: Path, split: str) -> tuple[list[Path], list[Path], dict[str, list
     return paired, [masks[p.stem] for p in paired], {k: v for k, v in left_out.items() if v}
 
 
-def _in(folder: Path) -> list[Path]:
+def _visible_entries(folder: Path) -> list[Path]:
     """Return what lies in a folder, if it is there, and is not hidden."""
     if not folder.is_dir():
         return []

@@ -37,7 +37,9 @@ def digits_lt(split: str = "train") -> str:
         )
     root = cache_folder() / _NAME
     if not root.exists():
-        with atomic.folder(root) as aside:  # a process beside this one never sees half a data set
+        with atomic.staged_folder(
+            root
+        ) as aside:  # a process beside this one never sees half a data set
             _write(aside)
     return str(root / split)
 

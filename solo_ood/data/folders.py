@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
-from solo_ood.data.labels import Labelled, join
+from solo_ood.data.labels import Labelled, merge_labels
 from solo_ood.data.layouts import layout_parts, layout_remedy, looks_like
-from solo_ood.data.names import clean, is_litter, like_splits, split_of, splits_among
+from solo_ood.data.names import is_litter, look_like_splits, normalise_name, split_of, splits_among
 from solo_ood.data.order import natural_key
-from solo_ood.data.tree import Tree, counted, walk
+from solo_ood.data.tree import Tree, count_text, walk
 from solo_ood.errors import UserError
 
 _CSV = "or write a CSV of path,label[,split]"
@@ -31,7 +31,7 @@ def read_folders(root: Path) -> tuple[Labelled, Labelled | None, list[str]]:
     if found is None:
         fit, test = _labelled(tree), None
         inner = {parts[1] for parts in tree.dirs if len(parts) > 1 and split_of(parts[1])}
-        if like_splits(tree.folders):
+        if look_like_splits(tree.folders):
             notes.append(classes_note(tree.folders))
         if inner:
             notes.append(f"read together, whatever their class: {_some(sorted(inner))}")
@@ -43,14 +43,18 @@ def read_folders(root: Path) -> tuple[Labelled, Labelled | None, list[str]]:
             raise UserError(
                 f"image folder {tree.root}",
                 expected=f"class folders in {fit_name} and {test_name}",
-                got=f"{len(test_tree.loose)} images and no folders in {test_name}",
+                got=f"{len(test_tree.images_in_root)} images and no folders in {test_name}",
                 remedy=f"Give {tree.root / fit_name}, {_CSV}.",
             )
         fit, test = _labelled(fit_tree), _labelled(test_tree)
         notes += more + [f"{fit_name}: {note}" for note in fit_notes]
         notes += [f"{test_name}: {note}" for note in test_notes]
         _same_classes(fit_name, fit, test_name, test)
-    return join(fit), None if test is None else join(test), notes + _linked(fit, test)
+    return (
+        merge_labels(fit),
+        None if test is None else merge_labels(test),
+        notes + _linked(fit, test),
+    )
 
 
 def classes_note(names: Sequence[str]) -> str:
@@ -71,10 +75,12 @@ def check_training_folder(path: Path, key: str, no_labels: bool = False) -> None
     if no_labels:
         with os.scandir(path) as entries:
             wrong = [entry.name for entry in entries if is_litter(entry.name) or entry.is_dir()]
-        _refuse_litter(path, key, sorted(wrong))
+        _check_no_litter(path, key, sorted(wrong))
         return
     tree = walk(path)
-    _refuse_litter(path, key, ["/".join(one) for paths in tree.skipped.values() for one in paths])
+    _check_no_litter(
+        path, key, ["/".join(parts) for paths in tree.skipped.values() for parts in paths]
+    )
     inner = tree
     while len(inner.folders) == 1:
         below = inner.below(inner.folders[0])
@@ -114,7 +120,7 @@ def splits_of(tree: Tree) -> tuple[str, str, list[str]] | None:
     if not splits or (split_of(tree.root.resolve().name) and not _has_splits(tree)):
         return None  # in a split, `train` is a vehicle
     held = {name: tree.below(name) for name in tree.folders}
-    mixed = [name for name in held if name not in splits and held[name].loose]
+    mixed = [name for name in held if name not in splits and held[name].images_in_root]
     parts = layout_parts(list(held))
     if [name for name in mixed if name not in parts]:
         raise UserError(
@@ -157,15 +163,15 @@ def _unwrapped(tree: Tree) -> tuple[Tree, list[str]]:
     """Return the tree below a folder that lies alone around all others, and notes."""
     notes = []
     inner = tree
-    while len(inner.folders) == 1 and not inner.loose:
+    while len(inner.folders) == 1 and not inner.images_in_root:
         deeper = inner.below(inner.folders[0])
-        if not deeper.folders or deeper.loose:
+        if not deeper.folders or deeper.images_in_root:
             break
         inner = deeper
     if inner is not tree:
         notes.append(f"read below {inner.root.relative_to(tree.root)}, the only folder there is")
-    if inner.folders and inner.loose:
-        notes.append(f"not used, as no class folder holds them: {_some(inner.loose)}")
+    if inner.folders and inner.images_in_root:
+        notes.append(f"not used, as no class folder holds them: {_some(inner.images_in_root)}")
     return inner, notes
 
 
@@ -180,7 +186,7 @@ def _labelled(tree: Tree) -> list[tuple[Path, str]]:
         raise UserError(
             f"image folder {tree.root}",
             expected="a folder for every class",
-            got=f"{len(tree.loose)} images and no folders",
+            got=f"{len(tree.images_in_root)} images and no folders",
             remedy=f"Make a folder for each class, {_CSV}.",
         )
     splits = [name for name in names if split_of(name) and tree.below(name).folders]
@@ -195,12 +201,12 @@ def _labelled(tree: Tree) -> list[tuple[Path, str]]:
             remedy=_remedy(tree, parts or splits),
         )
     rows: dict[str, list[tuple[str, ...]]] = {name: [] for name in names}
-    for one in tree.images:
-        if len(one) > 1:
-            rows[one[0]].append(one)
+    for image in tree.images:
+        if len(image) > 1:
+            rows[image[0]].append(image)
     empty = [name for name, files in rows.items() if not files]
     if empty:
-        others = counted(sum((tree.below(name).suffixes() for name in empty), Counter()))
+        others = count_text(sum((tree.below(name).suffixes() for name in empty), Counter()))
         raise UserError(
             f"image folder {tree.root}",
             expected="a folder with images for every class",
@@ -209,16 +215,16 @@ def _labelled(tree: Tree) -> list[tuple[Path, str]]:
             if others
             else "Remove the empty class folder, or put its images there.",
         )
-    _refuse_splits(tree)
-    ordered = sorted(names, key=clean)  # as the numbers of the classes
+    _check_no_splits(tree)
+    ordered = sorted(names, key=normalise_name)  # as the numbers of the classes
     return [
-        (tree.root.joinpath(*one), name)
+        (tree.root.joinpath(*image), name)
         for name in ordered
-        for one in sorted(rows[name], key=_order)
+        for image in sorted(rows[name], key=_order)
     ]
 
 
-def _refuse_splits(tree: Tree) -> None:
+def _check_no_splits(tree: Tree) -> None:
     """Raise ``UserError`` for folders that hold the same folders and so look like splits."""
     inner: dict[str, set[str]] = {name: set() for name in tree.folders}
     for parts in tree.images:
@@ -227,7 +233,7 @@ def _refuse_splits(tree: Tree) -> None:
         if len(parts) > 2:
             inner[parts[0]].add(parts[1])
     first, *others = inner.values()
-    same = all({*map(clean, one)} == {*map(clean, first)} for one in others)
+    same = all({*map(normalise_name, names)} == {*map(normalise_name, first)} for names in others)
     if others and same and len(first) > 1 and not any(map(split_of, first)):
         raise UserError(
             f"data {tree.root}",
@@ -247,7 +253,9 @@ def _order(parts: tuple[str, ...]) -> tuple[Any, ...]:
 def _same_classes(
     fit_name: str, fit: Sequence[tuple[Path, str]], test_name: str, test: Sequence[tuple[Path, str]]
 ) -> None:
-    fit_classes, test_classes = ({clean(label) for _, label in rows} for rows in (fit, test))
+    fit_classes, test_classes = (
+        {normalise_name(label) for _, label in rows} for rows in (fit, test)
+    )
     if fit_classes != test_classes:
         raise UserError(
             "image folders",
@@ -261,7 +269,7 @@ def _same_classes(
 def _linked(fit: Sequence[tuple[Path, str]], test: Sequence[tuple[Path, str]] | None) -> list[str]:
     """Return a note of pictures that are linked into several class folders of a split."""
     rows = [*fit, *(test or ())]
-    pictures = len(join(fit).paths) + (len(join(test).paths) if test else 0)
+    pictures = len(merge_labels(fit).paths) + (len(merge_labels(test).paths) if test else 0)
     if pictures == len(rows):
         return []
     return [f"{len(rows)} files are links to {pictures} pictures; their labels were joined"]
@@ -286,7 +294,7 @@ def _has_splits(tree: Tree) -> bool:
     return kinds == {"fit", "test"}
 
 
-def _refuse_litter(path: Path, key: str, names: Sequence[str]) -> None:
+def _check_no_litter(path: Path, key: str, names: Sequence[str]) -> None:
     if names:
         raise UserError(
             key,

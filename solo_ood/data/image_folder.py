@@ -1,4 +1,4 @@
-"""The files, labels and class names of a folder, as the host reads it; what may go wrong there."""
+"""Read a class folder as torchvision does; every fault is a UserError."""
 
 from __future__ import annotations
 

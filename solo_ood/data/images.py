@@ -12,7 +12,7 @@ import numpy as np
 
 from solo_ood.data import bdd, lists
 from solo_ood.data.folders import read_folders
-from solo_ood.data.labels import Labelled, refuse_leak, spellings
+from solo_ood.data.labels import Labelled, case_note, check_no_leak
 from solo_ood.data.names import is_litter
 from solo_ood.data.pixels import Levels
 from solo_ood.data.tail import exponential_counts
@@ -133,14 +133,14 @@ def read_splits(
     """
     name = root.resolve().name
     fit, test = _read(root, max_unreadable)
-    fit = _existing(fit, max_unreadable, f"{name}, fit split")
+    fit = _without_missing_files(fit, max_unreadable, f"{name}, fit split")
     if test is None or cross_fit:
         return fit, None
-    refuse_leak(name, fit.paths, test.paths, fit.notes)
-    return fit, _existing(test, max_unreadable, f"{name}, test split")
+    check_no_leak(name, fit.paths, test.paths, fit.notes)
+    return fit, _without_missing_files(test, max_unreadable, f"{name}, test split")
 
 
-def _existing(split: Split, limit: float, what: str) -> Split:
+def _without_missing_files(split: Split, limit: float, what: str) -> Split:
     """Leave out files that are not there; raise if these are more than the share ``limit``."""
     # `Path.is_file` raises where a folder may not be entered.
     there = np.array([os.path.isfile(path) for path in split.paths], dtype=bool)
@@ -169,16 +169,18 @@ def _read(root: Path, max_unreadable: float) -> tuple[Split, Split | None]:
 def _splits(fit: Labelled, test: Labelled | None, notes: list[str]) -> tuple[Split, Split | None]:
     """Return the splits of labelled files; both have the classes of either."""
     both = [fit, test] if test else [fit]
-    classes = tuple(sorted({label for one in both for labels in one.labels for label in labels}))
+    classes = tuple(
+        sorted({label for labelled in both for labels in labelled.labels for label in labels})
+    )
     ids = {name: number for number, name in enumerate(classes)}
 
-    def split(one: Labelled) -> Split:
-        shares = np.zeros((len(one.paths), len(classes)), dtype=np.float32)
-        for row, labels in enumerate(one.labels):
+    def split(labelled: Labelled) -> Split:
+        shares = np.zeros((len(labelled.paths), len(classes)), dtype=np.float32)
+        for row, labels in enumerate(labelled.labels):
             shares[row, [ids[label] for label in labels]] = 1
-        return Split(one.paths, shares, classes)
+        return Split(labelled.paths, shares, classes)
 
-    every_note = tuple(notes + spellings(classes))
+    every_note = tuple(notes + case_note(classes))
     return replace(split(fit), notes=every_note), split(test) if test else None
 
 
@@ -221,7 +223,7 @@ def one_hot(labels: Sequence[int] | np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def _read_bdd(root: Path, name: str, max_unreadable: float) -> Split:
-    paths, masks, left_out = bdd.pair(root, name)
+    paths, masks, left_out = bdd.pair_images_and_masks(root, name)
     shares, bad = bdd.pixel_shares(masks, f"masks of {name}")
     split = Split(tuple(paths), shares, bdd.CLASSES, tuple(masks), left_out)
     readable = np.array([str(mask) not in bad for mask in masks])

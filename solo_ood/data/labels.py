@@ -1,4 +1,4 @@
-"""Files and their labels: one picture named by several rows or links has all of their labels."""
+"""Files and their labels; rows or links that name the same picture are merged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from solo_ood.data.names import clean
+from solo_ood.data.names import normalise_name
 from solo_ood.errors import UserError
 
 
@@ -24,14 +24,14 @@ class Labelled:
     labels: tuple[tuple[str, ...], ...]
 
 
-def join(rows: Iterable[tuple[Path, str]]) -> Labelled:
-    """Return each file once, with the labels of all its rows, cleaned (see ``clean``)."""
+def merge_labels(rows: Iterable[tuple[Path, str]]) -> Labelled:
+    """Return each file once, with the labels of all its rows, cleaned (see ``normalise_name``)."""
     paths: dict[object, Path] = {}
     labels: dict[object, dict[str, None]] = {}
     for path, label in rows:
         key = file_key(path)
         paths.setdefault(key, path)
-        labels.setdefault(key, {})[clean(label)] = None
+        labels.setdefault(key, {})[normalise_name(label)] = None
     return Labelled(tuple(paths.values()), tuple(map(tuple, labels.values())))
 
 
@@ -47,7 +47,7 @@ def file_key(path: Path) -> object:
     return os.path.realpath(path)
 
 
-def spellings(classes: Sequence[str]) -> list[str]:
+def case_note(classes: Sequence[str]) -> list[str]:
     """Return a note of classes whose names differ in nothing but case."""
     by_fold: dict[str, list[str]] = {}
     for name in classes:
@@ -56,7 +56,9 @@ def spellings(classes: Sequence[str]) -> list[str]:
     return [f"{', '.join(alike)} are taken for different classes"] if alike else []
 
 
-def refuse_leak(what: str, fit: Sequence[Path], test: Sequence[Path], notes: Sequence[str]) -> None:
+def check_no_leak(
+    what: str, fit: Sequence[Path], test: Sequence[Path], notes: Sequence[str]
+) -> None:
     """Raise ``UserError`` for pictures that are in both splits.
 
     Args:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from solo_ood.data.names import clean
+from solo_ood.data.names import normalise_name
 
 # Parts of layouts for detection and segmentation: they hold images or labels, but are no classes.
 _IMAGES = {
@@ -15,10 +15,10 @@ _LABELS = {
     *("sem_seg", "color_labels", "colormaps", "ground_truth", "groundtruth", "label_images"),
     *("segmentationclass", "segmentationobject", "segmentations"),
 }
-# As classes they make sense, unless images lie beside them.
+# Possible class names, unless images lie beside them.
 _MAYBE_LABELS = {"label", "mask", "seg", "segmentation", "gt", "boxes"}
 
-# Folders by which a layout is known, and what may be done with it.
+# Folders that identify a layout, and the remedy.
 _LAYOUTS = (
     (
         {"jpegimages", "annotations"},
@@ -41,7 +41,7 @@ _LAYOUTS = (
 
 def layout_parts(names: list[str]) -> list[str]:
     """Return those of the names of folders that are parts of a layout and not classes."""
-    folded = {name: clean(name).casefold() for name in names}
+    folded = {name: normalise_name(name).casefold() for name in names}
     known = _IMAGES | _LABELS
     if any(name in _IMAGES for name in folded.values()):
         known = known | _MAYBE_LABELS
@@ -60,6 +60,6 @@ def layout_remedy(names: Iterable[str]) -> str:
 
 
 def _layout(names: Iterable[str]) -> tuple[str, str]:
-    folded = {clean(name).casefold() for name in names}
+    folded = {normalise_name(name).casefold() for name in names}
     found = ((layout, remedy) for known, layout, remedy in _LAYOUTS if known <= folded)
     return next(found, ("", ""))

@@ -6,8 +6,8 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from solo_ood.data.labels import Labelled, join
-from solo_ood.data.names import clean, split_of
+from solo_ood.data.labels import Labelled, merge_labels
+from solo_ood.data.names import normalise_name, split_of
 from solo_ood.errors import UserError
 from solo_ood.files.text import user_path
 
@@ -36,7 +36,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[tuple[int, dict[str, st
             remedy='Put values that hold a separator into quotes: "a, b".',
         )
     rows = [(number, dict(zip(names, line))) for number, line in body]
-    incomplete = [number for number, row in rows if not all(row.get(one) for one in columns)]
+    incomplete = [number for number, row in rows if not all(row.get(column) for column in columns)]
     if incomplete:
         raise UserError(
             f"{path.name}",
@@ -59,8 +59,8 @@ def _filled_lines(path: Path, columns: Sequence[str]) -> list[tuple[int, list[st
             delimiter = _delimiter(first, columns)
             file.seek(0)
             reader = csv.reader(file, delimiter=delimiter)
-            lines = [(reader.line_num, [one.strip() for one in line]) for line in reader]
-        if any("\0" in one for _, line in lines for one in line):  # no system has them in paths
+            lines = [(reader.line_num, [value.strip() for value in line]) for line in reader]
+        if any("\0" in value for _, line in lines for value in line):  # no system has them in paths
             raise csv.Error("NUL characters: another encoding, such as UTF-16?")
     except OSError as error:
         raise UserError(
@@ -118,12 +118,12 @@ def read_list(path: Path) -> tuple[Labelled, Labelled | None, list[str]]:
     """
     rows = [row for _, row in read_csv(path, ("path", "label"))]
     named = [(path.parent / user_path(row["path"]), row["label"]) for row in rows]
-    pictures = len(join(named).paths)
+    pictures = len(merge_labels(named).paths)
     notes = []
     if pictures < len(rows):
         notes.append(f"{len(rows)} rows name {pictures} pictures; their labels were joined")
     if "split" not in rows[0] or not any(row.get("split") for row in rows):
-        return join(named), None, notes
+        return merge_labels(named), None, notes
     kinds = [split_of(row.get("split") or "") for row in rows]
     if None in kinds or all(kind and kind[0] == "test" for kind in kinds):
         raise UserError(
@@ -137,8 +137,12 @@ def read_list(path: Path) -> tuple[Labelled, Labelled | None, list[str]]:
     for one, row, kind in zip(named, rows, kinds):
         assert kind is not None  # refused above
         chosen[kind[0]].append(one)
-        spelled[kind[0]][clean(row["split"]).casefold()] = None
+        spelled[kind[0]][normalise_name(row["split"]).casefold()] = None
     for verb, kind_name in (("fitted", "fit"), ("tested", "test")):
         if len(spelled[kind_name]) > 1:
             notes.append(f"{' and '.join(spelled[kind_name])} rows are {verb} on together")
-    return join(chosen["fit"]), join(chosen["test"]) if chosen["test"] else None, notes
+    return (
+        merge_labels(chosen["fit"]),
+        merge_labels(chosen["test"]) if chosen["test"] else None,
+        notes,
+    )

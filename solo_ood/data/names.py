@@ -1,4 +1,4 @@
-"""What names say: of labels, of splits, of other programs' litter."""
+"""Recognise names: labels, splits, and files that systems leave behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TEST_NAMES = (
 )
 _FILLERS = {"set", "sets", "data", "dataset", "split", "image", "images", "img", "imgs"}
 
-_NEARLY = re.compile(
+_NEAR_SPLIT = re.compile(
     r"(?i:tr|trn|train|training|va|vl|val|valid|validation|dev|eval|te|ts|tst|test|testing)"
     r"[\W\d_]*([A-Z]|(?<=[\W\d_])[a-z])?"
 )
@@ -26,7 +26,7 @@ _LITTER = {
 }
 
 
-def clean(name: str) -> str:
+def normalise_name(name: str) -> str:
     """Return a label without blanks around it, in one Unicode form: macOS writes another one."""
     return unicodedata.normalize("NFC", name).strip()
 
@@ -35,7 +35,7 @@ def split_of(name: str) -> tuple[str, int] | None:
     """Return ``fit`` or ``test`` and the rank of a split's name in any spelling, such as
     ``Train``, ``train_set`` or ``val2017``; ``None`` for other names.
     """
-    folded = clean(name).casefold()
+    folded = normalise_name(name).casefold()
     if re.search(r"[^\w\s.()-]|[^\x00-\x7f]", folded):
         return None
     words = [word for word in re.findall(r"[a-z]+", folded) if word not in _FILLERS]
@@ -62,16 +62,16 @@ def splits_among(names: Iterable[str]) -> dict[str, tuple[str, int]]:
     return plain
 
 
-def like_splits(names: Iterable[str]) -> bool:
+def look_like_splits(names: Iterable[str]) -> bool:
     """Whether several names are all nearly those of splits, such as ``trainA`` and ``trainB`` or
     ``tr`` and ``te``; they may as well be classes.
     """
-    found = [_NEARLY.fullmatch(clean(name)) is not None for name in names]
+    found = [_NEAR_SPLIT.fullmatch(normalise_name(name)) is not None for name in names]
     return len(found) > 1 and all(found)
 
 
 def _split_in(name: str) -> tuple[str, int] | None:
-    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", clean(name))
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", normalise_name(name))
     found = [kind for word in words if (kind := split_of(word)) is not None]
     return found[0] if len(found) == 1 else None
 

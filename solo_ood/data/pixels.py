@@ -1,4 +1,4 @@
-"""Read an image file as a person sees it; whatever is wrong with a file is one kind of error."""
+"""Read an image file as a person sees it, with one exception for every fault of a file."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ class Header:
     """What an image is, without its pixels.
 
     Attributes:
-        height, width: as it is shown, in pixels.
+        height: as it is shown, in pixels.
+        width: the same.
         mode: Pillow's.
         orientation: of EXIF, 1 = stored upright.
         transparent: whether it may show what is behind it.
@@ -67,7 +68,7 @@ class Header:
 
 @contextmanager
 def reading(path: Path | str) -> Iterator[None]:
-    """Turn whatever a file makes its decoder raise into ``Unreadable``.
+    """Turn every error of a decoder into ``Unreadable``.
 
     Pillow's decoders raise more than they document: ``RuntimeError``, ``struct.error``,
     ``EOFError``, ``OverflowError``. Too little memory is not the file's fault.
@@ -124,7 +125,7 @@ def header(path: Path | str) -> Header:
         width, height = image.size[::-1] if orientation > 4 else image.size
         several = False
         if image.format in ("GIF", "PNG", "TIFF", "WEBP"):
-            with suppress(Exception):  # the first picture may be whole though others are not
+            with suppress(Exception):  # the first picture may be intact though others are not
                 several = getattr(image, "n_frames", 1) > 1
         transparent = _is_transparent(image) and not is_deep(image.mode)
         return Header(height, width, image.mode, orientation, transparent, several)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from solo_ood.data.images import Split
-from solo_ood.data.names import clean
-from solo_ood.errors import UserError, shown, unknown_name
+from solo_ood.data.names import normalise_name
+from solo_ood.errors import UserError, short_repr, unknown_name
 from solo_ood.selection.classes import rare_classes
 
 # Recomputed from the poster's accuracies, precisions and recalls, the same in all its rows.
@@ -32,7 +32,7 @@ class RareDefinition:
     min_share: float
     test_min_share: float
 
-    def of(self, split: Split, test: bool = False) -> np.ndarray:
+    def is_rare(self, split: Split, test: bool = False) -> np.ndarray:
         """Return (N,) bool: the rare images of ``split``."""
         limit = self.test_min_share if test else self.min_share
         return split.shares[:, list(self.class_ids)].sum(axis=1) > limit
@@ -64,7 +64,7 @@ def define(
         UserError: for an unknown class, or a definition that makes none or all images of a split
             rare.
     """
-    name = clean(name)
+    name = normalise_name(name)
     if name == "tail":
         if fit.by_pixels:
             raise UserError(
@@ -90,7 +90,7 @@ def check_rates(definition: RareDefinition, fit: Split, test: Split | None = Non
     for what, split, is_test in (("fit", fit, False), ("test", test, True)):
         if split is None:
             continue
-        rate = definition.of(split, is_test).mean()
+        rate = definition.is_rare(split, is_test).mean()
         if rate in (0, 1):
             got = f"{rate:.0%} of {len(split)} rare"
             remedy = "Name other classes, or give images with and without these."
@@ -113,9 +113,9 @@ def tail_note(definition: RareDefinition, fit: Split, test: Split | None = None)
     """Return which classes ``tail`` stands for, and in how many images they are."""
     names = [fit.classes[class_id] for class_id in definition.class_ids]
     listed = ", ".join(names[:10]) + f" and {len(names) - 10} more" * (len(names) > 10)
-    note = f"tail = {listed} ({int(definition.of(fit).sum())} of {len(fit)})"
+    note = f"tail = {listed} ({int(definition.is_rare(fit).sum())} of {len(fit)})"
     if test is not None:
-        note += f", {int(definition.of(test, True).sum())} of {len(test)} in the test split"
+        note += f", {int(definition.is_rare(test, True).sum())} of {len(test)} in the test split"
     return note
 
 
@@ -130,21 +130,21 @@ def _parts(name: str, classes: Sequence[str]) -> list[str]:
     found: list[list[str] | None] = [None] * len(words) + [[]]
     for first in reversed(range(len(words))):
         for end in reversed(range(first + 1, len(words) + 1)):
-            whole, rest = clean("+".join(words[first:end])), found[end]
+            whole, rest = normalise_name("+".join(words[first:end])), found[end]
             if whole in classes and rest is not None:
                 found[first] = [whole, *rest]
                 break
     parts = found[0]
     if parts is not None:
         return parts
-    unknown = [word for word in map(clean, words) if word not in classes]
+    unknown = [word for word in map(normalise_name, words) if word not in classes]
     wrong = unknown[0] if all(unknown) else name  # of `c+++car`, there is no telling which
-    in_other_case = [one for one in classes if one.casefold() == wrong.casefold()]
+    in_other_case = [name for name in classes if name.casefold() == wrong.casefold()]
     if in_other_case:
         raise UserError(
             "Unknown class in --rare",
             expected=f"one of {', '.join(classes)}",
-            got=shown(wrong),
+            got=short_repr(wrong),
             remedy=f"Did you mean {in_other_case[0]!r}? Case counts.",
         )
     raise unknown_name("class in --rare", wrong, classes)

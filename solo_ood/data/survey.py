@@ -1,4 +1,4 @@
-"""What kinds of images a data set holds, from their headers: shapes, bits, what is changed."""
+"""Survey of a data set from image headers: shapes, bit depths, and what will be changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from solo_ood.data.pixels import Header, Levels, Unreadable, header, is_deep, lo
 MAX_HEADERS = 10_000  # of a larger data set as many, evenly spread
 MAX_DEEP = 100  # images of more than 8 bits that are decoded to find their range
 BITS = (8, 10, 12, 14, 16)  # of cameras
-CUT = 0.2  # share of an image's area whose loss is worth a word
+CUT = 0.2  # share of an image's area whose loss is noted
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,28 @@ class Survey:
 
 def survey(*groups: Sequence[Path]) -> Survey:
     """Look at the headers of these images, and into some of those with more than 8 bits."""
-    looked = [spread(paths, MAX_HEADERS) for paths in groups]
+    looked = [evenly_spaced(paths, MAX_HEADERS) for paths in groups]
     with ThreadPoolExecutor() as pool:
-        headers = [[one for one in pool.map(_look, paths) if one] for paths in looked]
-    sizes = [np.array([(one.height, one.width) for _, one in group]) for group in headers]
+        headers = [[info for info in pool.map(_header_or_none, paths) if info] for paths in looked]
+    sizes = [np.array([(info.height, info.width) for _, info in group]) for group in headers]
     total = sum(map(len, looked))
     every = [pair for group in headers for pair in group]
-    deep = [path for path, one in every if is_deep(one.mode)]
+    deep = [path for path, info in every if is_deep(info.mode)]
     levels, notes = _levels(deep, total)
     has_deep = bool(notes)
     for many, what in (
-        (sum(one.transparent for _, one in every), "transparent: what shows through is white"),
-        (sum(one.orientation > 1 for _, one in every), "stored turned: shown as a viewer does"),
-        (sum(one.several for _, one in every), "of several pictures or pages: the first is taken"),
+        (
+            sum(info.transparent for _, info in every),
+            "transparent: what shows through is white",
+        ),
+        (
+            sum(info.orientation > 1 for _, info in every),
+            "stored turned: shown as a viewer does",
+        ),
+        (
+            sum(info.several for _, info in every),
+            "of several pictures or pages: the first is taken",
+        ),
     ):
         if many:
             notes.append(f"{many} of {total} images are {what}")
@@ -81,7 +90,7 @@ def cut_note(sizes: np.ndarray, size: tuple[int, int]) -> list[str]:
     ]
 
 
-def _look(path: Path) -> tuple[Path, Header] | None:
+def _header_or_none(path: Path) -> tuple[Path, Header] | None:
     try:
         return path, header(path)
     except Unreadable:  # counted where it is embedded
@@ -91,7 +100,7 @@ def _look(path: Path) -> tuple[Path, Header] | None:
 def _levels(deep: Sequence[Path], total: int) -> tuple[Levels, list[str]]:
     """Return one range for all: scaled one by one, images could not be compared."""
     ranges: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
-    for path in spread(deep, MAX_DEEP):
+    for path in evenly_spaced(deep, MAX_DEEP):
         with suppress(Unreadable):
             values = load_ids(path)
             finite = values[np.isfinite(values)]
@@ -107,7 +116,7 @@ def _levels(deep: Sequence[Path], total: int) -> tuple[Levels, list[str]]:
         texts.append("{:g} is black, {:g} white".format(*levels.integer))
     if ranges[True]:
         low, high = _range(ranges[True])
-        fits = next((one for one in (1, 255) if low >= 0 and high <= one), None)
+        fits = next((limit for limit in (1, 255) if low >= 0 and high <= limit), None)
         levels = Levels(levels.integer, (0, fits) if fits else (low, high))
         texts.append("{:g} is black, {:g} white (floating point)".format(*levels.floating))
     notes = [f"{len(deep)} of {total} images have more than 8 bits: in all {' and '.join(texts)}"]
@@ -119,7 +128,7 @@ def _range(ranges: Sequence[tuple[float, float]]) -> tuple[float, float]:
     return low, max(high, low + 1e-6)
 
 
-def spread(paths: Sequence[Path], most: int) -> list[Path]:
+def evenly_spaced(paths: Sequence[Path], most: int) -> list[Path]:
     """Return at most so many of the paths, evenly spread."""
     if len(paths) <= most:
         return list(paths)

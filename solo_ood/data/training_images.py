@@ -10,7 +10,7 @@ from typing import Any
 from torch.utils.data import Subset
 
 from solo_ood.data.pixels import Levels, load
-from solo_ood.data.survey import spread, survey
+from solo_ood.data.survey import evenly_spaced, survey
 from solo_ood.replay.rows import paths_of
 
 LOOKED_AT = 100  # images of a data set, evenly spread
@@ -23,8 +23,8 @@ def show_all_bits(*datasets: Any) -> list[str]:
     """
     from torchvision.datasets.folder import default_loader
 
-    known = [(one, paths) for one in map(_inner, datasets) if (paths := paths_of(one))]
-    seen = survey(*(spread(list(map(Path, paths)), LOOKED_AT) for _, paths in known))
+    known = [(dataset, paths) for dataset in map(_inner, datasets) if (paths := paths_of(dataset))]
+    seen = survey(*(evenly_spaced(list(map(Path, paths)), LOOKED_AT) for _, paths in known))
     if not seen.has_deep:
         return []
     said = []
@@ -32,7 +32,7 @@ def show_all_bits(*datasets: Any) -> list[str]:
         if getattr(dataset, "loader", None) is default_loader:
             dataset.loader = partial(load, levels=seen.levels)
             said = [f"training images: {seen.notes[0]}"]
-        elif "CustomDatasetWithoutLabels" in _names(dataset):
+        elif "CustomDatasetWithoutLabels" in _class_names(dataset):
             _scale(dataset, seen.levels)
             said = [f"training images: {seen.notes[0]}"]
         elif not hasattr(dataset, "loader"):  # of the user's own
@@ -43,8 +43,8 @@ def show_all_bits(*datasets: Any) -> list[str]:
     return said
 
 
-def _names(dataset: Any) -> list[str]:
-    return [one.__name__ for one in type(dataset).__mro__]
+def _class_names(dataset: Any) -> list[str]:
+    return [cls.__name__ for cls in type(dataset).__mro__]
 
 
 def _scale(dataset: Any, levels: Levels) -> None:
@@ -52,7 +52,7 @@ def _scale(dataset: Any, levels: Levels) -> None:
 
     Its loader holds it and takes no other: it stays the same object, of a class of its class.
     """
-    indexed = "DatasetWithIndex" in _names(dataset)
+    indexed = "DatasetWithIndex" in _class_names(dataset)
 
     class Scaled(type(dataset)):  # type: ignore[misc]
         def __getitem__(self, index: int) -> tuple[Any, ...]:
@@ -60,7 +60,7 @@ def _scale(dataset: Any, levels: Levels) -> None:
             sample = (image if self.transform is None else self.transform(image), -1)
             return (index, *sample) if indexed else sample
 
-    if "Scaled" not in _names(dataset):
+    if "Scaled" not in _class_names(dataset):
         dataset.__class__ = Scaled
 
 

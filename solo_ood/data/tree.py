@@ -53,7 +53,7 @@ class Tree:
         return sorted({parts[0] for parts in self.dirs} - (ours - full))
 
     @property
-    def loose(self) -> list[str]:
+    def images_in_root(self) -> list[str]:
         """Names of the images that lie in ``root`` itself."""
         return [parts[0] for parts in self.images if len(parts) == 1]
 
@@ -77,9 +77,14 @@ class Tree:
             more = f" and {len(paths) - 3} more" * (len(paths) > 3)
             lines.append(f"skipped {names}{more}: {reason}")
         counts = self.suffixes()
-        unread = Counter({one: counts[one] for one in counts if one in {*_OTHER_IMAGES, ""}})
+        unread = Counter(
+            {suffix: counts[suffix] for suffix in counts if suffix in {*_OTHER_IMAGES, ""}}
+        )
         if unread:
-            lines.append(f"not read: {counted(unread)} (image folders take {', '.join(_taken())})")
+            lines.append(
+                f"not read: {count_text(unread)} "
+                f"(image folders take {', '.join(_image_suffixes())})"
+            )
         return lines
 
 
@@ -100,7 +105,7 @@ def walk(root: Path) -> Tree:
             names.clear()
             continue
         for name in list(names):
-            reason = _why_skipped(folder, name)
+            reason = _skip_reason(folder, name)
             if reason is None:
                 dirs.append((*here, name))
                 continue
@@ -117,9 +122,9 @@ def walk(root: Path) -> Tree:
     return Tree(root, tuple(images), tuple(dirs), skipped, tuple(others))
 
 
-def counted(suffixes: Counter[str]) -> str:
+def count_text(suffixes: Counter[str]) -> str:
     """Return how many files have which suffix, in words."""
-    return ", ".join(f"{n} {one or 'without a suffix'}" for one, n in suffixes.most_common(5))
+    return ", ".join(f"{n} {suffix or 'without a suffix'}" for suffix, n in suffixes.most_common(5))
 
 
 def sorted_walk(root: Path) -> Iterable[tuple[str, list[str], list[str]]]:
@@ -138,16 +143,16 @@ def written_by_us(files: Iterable[str]) -> bool:
 
 def is_image(name: str) -> bool:
     """Return whether an ImageFolder takes a file of this name for an image."""
-    return name.lower().endswith(_taken())
+    return name.lower().endswith(_image_suffixes())
 
 
-def _taken() -> tuple[str, ...]:
+def _image_suffixes() -> tuple[str, ...]:
     from torchvision.datasets.folder import IMG_EXTENSIONS  # seconds to import
 
     return IMG_EXTENSIONS
 
 
-def _why_skipped(folder: str, name: str) -> str | None:
+def _skip_reason(folder: str, name: str) -> str | None:
     if is_litter(name):
         return HIDDEN
     path = os.path.join(folder, name)

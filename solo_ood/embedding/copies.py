@@ -1,11 +1,11 @@
-"""How many embeddings are equal to another, of one split or both: copies of a picture?"""
+"""Counts equal embeddings, within a split and between both: possible copies of a picture."""
 
 from __future__ import annotations
 
 import numpy as np
 
 EQUAL = 1e-6  # largest difference of two unit vectors: batches of another size round differently
-MANY = 0.01  # share of a split that is worth a word
+MANY = 0.01  # share of a split that is noted
 
 
 def equal_note(feats: np.ndarray) -> list[str]:

@@ -1,4 +1,4 @@
-"""The Trainer that embeds, on devices that are there."""
+"""The Trainer that embeds, and a check of its devices."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from solo_ood.errors import UserError
 
 def check_devices(cfg: ExtractConfig) -> None:
     """Raise ``UserError`` for an accelerator or devices that are not there."""
-    predicting(cfg)
+    prediction_trainer(cfg)
 
 
 def is_first_process() -> bool:
@@ -23,7 +23,7 @@ def is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
-def predicting(cfg: ExtractConfig, *callbacks: Callback) -> Trainer:
+def prediction_trainer(cfg: ExtractConfig, *callbacks: Callback) -> Trainer:
     """Return a Trainer that predicts and writes nothing of its own, see ``check_devices``."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", ".*does not have many workers.*")

@@ -28,7 +28,8 @@ class Embedder(nn.Module):
 
     Attributes:
         dim: D of the pooled features.
-        mean, std: per channel, what the images must be normalised with.
+        mean: per channel, to normalise the images with.
+        std: the same.
         name: short, for tables and pictures.
         note: where the weights are from, and how many fitted.
         fingerprint: sha256 of weights, architecture, stage and normalisation, as hex.
@@ -97,7 +98,7 @@ class Embedder(nn.Module):
         """Return the stage's pooled features (B, D) and its map (B, D', h, w), if there is one."""
         net: Any = self.network
         if not hasattr(net, "forward_intermediates"):
-            output, maps = self._hooked(images)
+            output, maps = self._features_by_hook(images)
             return output if self.stage == "pooled" else maps.mean(dim=(2, 3)), maps
         wanted = {"indices": [self._index], "norm": self._norm}
         if self.stage not in ("pooled", "last"):
@@ -111,7 +112,7 @@ class Embedder(nn.Module):
             return final[:, 0], maps
         return maps.mean(dim=(2, 3)), maps
 
-    def _hooked(self, images: Tensor) -> tuple[Tensor, Any]:
+    def _features_by_hook(self, images: Tensor) -> tuple[Tensor, Any]:
         """Return the output of a network that cannot list its maps, and the stage's map."""
         names = _map_names(self.network)
         if not names:

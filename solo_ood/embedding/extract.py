@@ -20,7 +20,7 @@ from solo_ood.console import counting_bar
 from solo_ood.data.images import Split
 from solo_ood.data.pixels import Unreadable, load, reading
 from solo_ood.data.survey import most_frequent, survey
-from solo_ood.embedding.devices import predicting
+from solo_ood.embedding.devices import prediction_trainer
 from solo_ood.embedding.networks import Embedder
 from solo_ood.embedding.options import SIDE, ExtractConfig
 from solo_ood.embedding.store import (
@@ -64,7 +64,7 @@ def embed(
 ) -> Embedded:
     """Return the features of ``split``, from the cache where they are there.
 
-    ``size`` (H, W): see ``covered``; ``None`` = that of ``common_size``.
+    ``size`` (H, W): see ``scale_and_crop``; ``None`` = that of ``common_size``.
 
     Raises:
         UserError: if rows are missing from a cache that several nodes do not share; if more than
@@ -84,14 +84,14 @@ def embed(
     facts = {"network": embedder.name, "weights": embedder.note, "transform": transform}
     describe(cfg.folder / key, {**facts, "data": what})
     store = EmbeddingStore(cfg.folder / key, shapes, len(split))
-    todo = store.todo.tolist()
+    todo = store.missing_rows.tolist()
     if todo:
         # Each process needs a row; writing one twice does no harm.
         processes = cfg.num_nodes * (cfg.devices if isinstance(cfg.devices, int) else 1)
         todo += todo[:1] * (processes - len(todo))
         images = Subset(_Images(split, embedder, size, cfg.as_host), todo)
         loader = DataLoader(images, cfg.batch_size, num_workers=cfg.num_workers)
-        trainer = predicting(cfg, _Progress(f"{embedder.name}: {what}", len(todo)))
+        trainer = prediction_trainer(cfg, _Progress(f"{embedder.name}: {what}", len(todo)))
         trainer.predict(_Writer(embedder, store), loader, return_predictions=False)
         trainer.strategy.barrier()  # the other processes may still be writing
     kept, rows = _checked(split, store, cfg.max_unreadable, what)
@@ -99,7 +99,7 @@ def embed(
     return Embedded(kept, pooled, store.arrays.get("patches"), rows, size)
 
 
-def covered(image: Image.Image, size: tuple[int, int], resample: int) -> Image.Image:
+def scale_and_crop(image: Image.Image, size: tuple[int, int], resample: int) -> Image.Image:
     """Return the image, scaled until it covers ``size`` (H, W, pixels), and cut to its middle."""
     from torchvision.transforms.functional import center_crop
 
@@ -135,7 +135,7 @@ class _Images(Dataset):
         self.paths = split.paths
         self.levels = split.levels
         self.size = size
-        fitted = partial(covered, size=size, resample=Image.Resampling.BICUBIC)
+        fitted = partial(scale_and_crop, size=size, resample=Image.Resampling.BICUBIC)
         self.transform = transforms.Compose(
             [
                 partial(centre_cropped, size=size) if as_host else fitted,
@@ -253,7 +253,7 @@ def _checked(
                 f"{what}: {reason}",
                 expected=f"at most {limit:.1%} of {len(split)} images",
                 got=f"{int((~good).sum())}, for instance {', '.join(path.name for path in bad)}"
-                f"{_why(bad[0])}",
+                f"{_error_text(bad[0])}",
                 remedy="Repair or remove them, or allow more with --max-unreadable.",
             )
     kept = split.keep(readable, "image not readable")
@@ -261,7 +261,7 @@ def _checked(
     return kept, np.flatnonzero(readable & finite)
 
 
-def _why(path: Path) -> str:
+def _error_text(path: Path) -> str:
     """Return what is wrong with a file, in brackets."""
     try:
         load(path)

@@ -1,4 +1,4 @@
-"""Judge what a file has beside the tensors that a network took: known, or a reason to stop.
+"""Check the tensors of a file that the network did not take: known, or an error.
 
 A file of a deeper network of the same family holds all tensors of the smaller one. Only what is
 left over tells them apart.
@@ -63,7 +63,7 @@ def check_inside(
         parts = _parts(key)
         if parts[-1] in _BOOKKEEPING:
             continue
-        kind = "a head" if key.rpartition(".")[0] in heads else _kind(parts[0], _KINDS)
+        kind = "a head" if key.rpartition(".")[0] in heads else _module_kind(parts[0], _KINDS)
         if kind:
             known[parts[0], kind] = known.get((parts[0], kind), 0) + 1
             continue
@@ -71,8 +71,8 @@ def check_inside(
         block = ".".join(parts[:depth])
         unknown[block] = unknown.get(block, 0) + 1
     if unknown:
-        raise _more(unknown, name, remedy)
-    return _said(known)
+        raise _unknown_tensors_error(unknown, name, remedy)
+    return _as_text(known)
 
 
 def check_beside(beside: Iterable[tuple[str, ...]], name: str) -> list[str]:
@@ -91,7 +91,7 @@ def check_beside(beside: Iterable[tuple[str, ...]], name: str) -> list[str]:
         if parts[-1] in _BOOKKEEPING:
             continue
         part = next((part for part in parts if part not in _WRAPPERS), parts[0])
-        kind = _kind(part, {**_KINDS, **_BESIDE})
+        kind = _module_kind(part, {**_KINDS, **_BESIDE})
         if kind:
             known[part, kind] = known.get((part, kind), 0) + 1
         else:
@@ -104,10 +104,10 @@ def check_beside(beside: Iterable[tuple[str, ...]], name: str) -> list[str]:
             got=f"also {_listed(unknown)}: a part of the network?",
             remedy=remedy,
         )
-    return _said(known)
+    return _as_text(known)
 
 
-def _kind(part: str, kinds: dict[str, str]) -> str:
+def _module_kind(part: str, kinds: dict[str, str]) -> str:
     words = part.lower().strip("_").split("_")
     for kind, pattern in kinds.items():
         if kind == "a head" and not _NO_HEAD.isdisjoint(words):
@@ -119,7 +119,7 @@ def _kind(part: str, kinds: dict[str, str]) -> str:
     return ""
 
 
-def _more(unknown: dict[str, int], name: str, remedy: str) -> UserError:
+def _unknown_tensors_error(unknown: dict[str, int], name: str, remedy: str) -> UserError:
     deeper = any(block.rpartition(".")[2].isdigit() for block in unknown)
     guess = "a deeper network?" if deeper else "another variant of the network?"
     if has_registers(unknown):
@@ -142,7 +142,7 @@ def _listed(counts: dict[str, int], most: int = 3) -> str:
     return shown + (f" and {len(counts) - most} more" if len(counts) > most else "")
 
 
-def _said(known: dict[tuple[str, str], int]) -> list[str]:
+def _as_text(known: dict[tuple[str, str], int]) -> list[str]:
     return [f"{part} ({count}), {kind}" for (part, kind), count in known.items()]
 
 

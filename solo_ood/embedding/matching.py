@@ -89,7 +89,7 @@ def match(target: Target, state: State) -> Match:
     return best
 
 
-def flaw(tensor: Tensor) -> str:
+def problem_with(tensor: Tensor) -> str:
     """Return why a tensor cannot be a weight, in a few words; "" if it can."""
     if tensor.is_meta:
         return "no values (meta)"

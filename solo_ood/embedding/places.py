@@ -67,7 +67,7 @@ def _plain(key: str) -> str:
     return key
 
 
-def find(target: Target, tables: list[tuple[tuple[str, ...], State]]) -> list[Found]:
+def find_networks(target: Target, tables: list[tuple[tuple[str, ...], State]]) -> list[Found]:
     """Return the places that hold a network like ``target``; if none does, the fullest one."""
     needed = len(target.required)
     places = [
@@ -85,11 +85,11 @@ def find(target: Target, tables: list[tuple[tuple[str, ...], State]]) -> list[Fo
         ]
     whole = [place for place in places if place[3] >= needed]
     found = [Found(table, path, p, match(target, _below(table, p))) for path, table, p, _ in whole]
-    complete = [one for one in found if not one.fit.absent(target)]
+    complete = [place for place in found if not place.fit.absent(target)]
     if complete:
         return _distinct(complete)
     if found:
-        return [max(found, key=lambda one: len(one.fit.pairs))]
+        return [max(found, key=lambda place: len(place.fit.pairs))]
     path, table = max(tables, key=lambda item: len(item[1]))
     return [Found(table, path, "", match(target, table))]
 
@@ -110,20 +110,20 @@ def _below(table: State, prefix: str) -> State:
 
 def _distinct(found: list[Found]) -> list[Found]:
     """Leave out all but the innermost of places that hold the same tensors."""
-    last = {frozenset(map(id, one.fit.state.values())): one for one in found}
+    last = {frozenset(map(id, place.fit.state.values())): place for place in found}
     return list(last.values())
 
 
 def by_role(found: list[Found], is_pair: bool, file: str) -> dict[str, Found]:
     """Name the networks of a file, and refuse two of one name."""
-    roles = [_role_of((*one.path, *one.prefix.split("."))) for one in found]
+    roles = [_role_of((*place.path, *place.prefix.split("."))) for place in found]
     # What stands beside a teacher is a student; so is what a program of solo-learn saved alone.
-    wrapped = is_pair and any(one.prefix for one in found)
+    wrapped = is_pair and any(place.prefix for place in found)
     if "teacher" in roles or wrapped:
         roles = [role or "student" for role in roles]
     by_role: dict[str, Found] = {}
-    for role, one in zip(roles, found):
-        if role in by_role and not _equal(by_role[role].fit.pairs, one.fit.pairs):
+    for role, place in zip(roles, found):
+        if role in by_role and not _equal(by_role[role].fit.pairs, place.fit.pairs):
             places = [other.place for r, other in zip(roles, found) if r == role]
             raise UserError(
                 f"weights {file}",
@@ -131,7 +131,7 @@ def by_role(found: list[Found], is_pair: bool, file: str) -> dict[str, Found]:
                 got=f"{len(places)}: {', '.join(place or 'the file itself' for place in places)}",
                 remedy="Save the state_dict() of the one that you mean alone.",
             )
-        by_role.setdefault(role, one)
+        by_role.setdefault(role, place)
     return by_role
 
 
@@ -163,10 +163,10 @@ def choose(by_role: Mapping[str, Found], which: str, file: str) -> str:
     )
 
 
-def beside(found: Found, networks: list[Found]) -> Iterator[tuple[str, ...]]:
+def other_networks(found: Found, networks: list[Found]) -> Iterator[tuple[str, ...]]:
     """Yield what else is in the state dict of ``found``, from where names differ from its own."""
     own = found.prefix.split(".")[:-1]
-    others = tuple(one.prefix for one in networks if one.table is found.table)
+    others = tuple(place.prefix for place in networks if place.table is found.table)
     for key in found.table:
         if key.startswith(others):
             continue

@@ -43,7 +43,7 @@ class EmbeddingStore:
         self.status = _open(folder / "status.npy", (n,), "uint8")
 
     @property
-    def todo(self) -> np.ndarray:
+    def missing_rows(self) -> np.ndarray:
         """Return the indexes of the rows that are missing, or could not be read the last time."""
         return np.flatnonzero(np.asarray(self.status) != DONE)
 
@@ -78,7 +78,7 @@ def store_key(paths: Sequence[Path], root: Path, fingerprint: str, transform: st
 
 
 def describe(folder: Path, facts: dict[str, object]) -> None:
-    """Write ``about.json``, for who wonders later what a folder of the cache holds."""
+    """Write ``about.json``, which says what a cache folder holds."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "about.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
@@ -102,6 +102,6 @@ def _open(path: Path, shape: tuple[int, ...], dtype: str) -> np.memmap:
             f"cache {path}",
             expected=f"an array of shape {shape} and type {dtype}",
             got="another file",
-            remedy="Delete its folder; the embeddings are computed anew.",
+            remedy="Delete its folder; the embeddings are then computed again.",
         )
     return array

@@ -1,4 +1,4 @@
-"""Fill a network with weights that others saved: all of them, all of the file's, or an error."""
+"""Load the weights of others into a network: every tensor of both is accounted for, or an error."""
 
 from __future__ import annotations
 
@@ -16,8 +16,16 @@ from solo_ood.embedding.leftovers import (
     check_inside,
     has_registers,
 )
-from solo_ood.embedding.matching import Match, Target, flaw
-from solo_ood.embedding.places import WHICH, Found, beside, by_role, choose, find, tables
+from solo_ood.embedding.matching import Match, Target, problem_with
+from solo_ood.embedding.places import (
+    WHICH,
+    Found,
+    by_role,
+    choose,
+    find_networks,
+    other_networks,
+    tables,
+)
 from solo_ood.errors import UserError, unknown_name
 from solo_ood.files.checkpoint import Unreadable, read
 
@@ -63,10 +71,10 @@ def load_file(
     if which not in WHICH:
         raise unknown_name("network of a checkpoint", which, WHICH)
     loaded = _load(path)
-    return fill(network, loaded, which, path.name, f"{name} in {path.name}", remedy, to_choose)
+    return load_into(network, loaded, which, path.name, f"{name} in {path.name}", remedy, to_choose)
 
 
-def fill(
+def load_into(
     network: nn.Module,
     loaded: Mapping[str, Any],
     which: str,
@@ -80,12 +88,12 @@ def fill(
     states = list(tables(loaded))
     if not states:
         raise _no_state_dict(file, f"{len(loaded)} entries, none of them a tensor")
-    everything = find(target, states)
+    everything = find_networks(target, states)
     networks = by_role(everything, _LIGHTNING in loaded, file)
     role = choose(networks, which, file)
     found = networks[role]
     fit = found.fit
-    others = {other: one.place for other, one in networks.items() if other != role}
+    others = {other: network.place for other, network in networks.items() if other != role}
     if fit.absent(target):
         choices = "".join(
             f" Or choose the file's {other} with {to_choose.format(other)}." for other in others
@@ -96,7 +104,7 @@ def fill(
     else:
         heads = Counter(key.rpartition(".")[0] for key in fit.left)
         left = [f"{head} ({count}), a head" for head, count in heads.items()]
-    left += check_beside(beside(found, everything), name)
+    left += check_beside(other_networks(found, everything), name)
     _check_values(target, fit, name)
     network.load_state_dict(fit.pairs, strict=False)
     return role, _note(target, found, left, others, to_choose)
@@ -177,7 +185,7 @@ def _mismatch(target: Target, fit: Match, name: str, remedy: str, choices: str) 
 def _check_values(target: Target, fit: Match, name: str) -> None:
     """Raise ``UserError`` for what ``load_state_dict`` would round, or could not copy."""
     real = (key for key, tensor in target.own.items() if tensor.is_floating_point())
-    wrong = {key: why for key in real if key in fit.pairs and (why := flaw(fit.pairs[key]))}
+    wrong = {key: why for key in real if key in fit.pairs and (why := problem_with(fit.pairs[key]))}
     if wrong:
         key = next(iter(wrong))
         raise UserError(

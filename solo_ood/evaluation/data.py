@@ -34,7 +34,7 @@ class Labelled:
         return Labelled(self.path, split, self.targets[[rows[file] for file in split.paths]])
 
     def facts(self) -> dict[str, Any]:
-        """Return what has to stand beside every figure."""
+        """Return the data that accompany every figure."""
         return facts(self.path, len(self.targets), len(np.unique(self.targets)))
 
 
@@ -43,7 +43,7 @@ def facts(path: str | Path, images: int, classes: int) -> dict[str, Any]:
     return {"path": str(Path(path).resolve()), "images": images, "classes": classes}
 
 
-def shown(data: dict[str, Any]) -> str:
+def describe_data(data: dict[str, Any]) -> str:
     """Return ``facts`` as a text."""
     return f"{data['images']:,} images of {data['classes']} classes in {data['path']}"
 

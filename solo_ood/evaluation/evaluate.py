@@ -67,8 +67,8 @@ def evaluate(options: EvaluateOptions, show: Callable[[str], None] = print) -> l
         embedders[role or "student"] = make_embedder(
             spec, "pooled", image_size=(size, size), to_choose="--weights {}"
         )
-    for name, one in (("train", task.train), ("val", task.val), ("tail", task.tail)):
-        show(f"{name:<6}{data.shown(one.facts()) if one else 'none: no groups'}")
+    for name, labelled in (("train", task.train), ("val", task.val), ("tail", task.tail)):
+        show(f"{name:<6}{data.describe_data(labelled.facts()) if labelled else 'none: no groups'}")
     for note in task.notes:
         show(f"note: {note}")
     about = {**checkpoint, "image_size": size}
@@ -76,7 +76,9 @@ def evaluate(options: EvaluateOptions, show: Callable[[str], None] = print) -> l
         about["notes"] = "; ".join(task.notes)
     found: list[Figure] = []
     for role, embedder in embedders.items():
-        train, val = (_embedded(one, embedder, options, size) for one in (task.train, task.val))
+        train, val = (
+            _embedded(labelled, embedder, options, size) for labelled in (task.train, task.val)
+        )
         if is_first_process():
             found += _figures(role, train, val, task, options, about, show)
     if not found:

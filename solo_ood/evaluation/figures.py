@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from solo_ood.evaluation.data import shown
+from solo_ood.evaluation.data import describe_data
 from solo_ood.pages.markdown import table
 
 GROUPS = ("All", "Many", "Medium", "Few")
@@ -43,22 +43,22 @@ class Figure:
 
     @property
     def has_data(self) -> bool:
-        """Whether it says of which images it is."""
+        """Whether it names its images."""
         data = [self.about.get(name) for name in ("train", "val")]
         whole = {"path", "images", "classes"}
-        return all(isinstance(one, dict) and whole <= set(one) for one in data)
+        return all(isinstance(facts, dict) and whole <= set(facts) for facts in data)
 
     @property
-    def subject(self) -> dict[str, Any]:
+    def measured_on(self) -> dict[str, Any]:
         """Return which network and data it is of, without how much is in them now."""
         data = {name: (self.about.get(name) or {}).get("path") for name in DATA}
         return {**data, **{key: self.about.get(key) for key in ("checkpoint", "image_size")}}
 
     @property
     def key(self) -> str:
-        """Return what a second measurement of the same has, too: of a probe not its C."""
+        """Return what identifies the measurement; a probe's C, which is chosen, does not."""
         given = [self.about.get(key) for key in ("k", "temperature", "distance")]
-        return json.dumps([self.method, self.weights, given, self.subject])
+        return json.dumps([self.method, self.weights, given, self.measured_on])
 
 
 def _short(value: Any) -> str:
@@ -69,20 +69,21 @@ def terminal(figures: Sequence[Figure]) -> str:
     """Return the table, one line for each figure; at most 80 columns."""
     names = _groups(figures)
     lines = [f"{'accuracy, %':<18}" + "".join(f"{name:>8}" for name in names)]
-    for one in figures:
+    for figure in figures:
         numbers = "".join(
-            f"{one.accuracy[name]:8.1f}" if name in one.accuracy else f"{'–':>8}" for name in names
+            f"{figure.accuracy[name]:8.1f}" if name in figure.accuracy else f"{'–':>8}"
+            for name in names
         )
-        head = f"{LABELS[one.method]}, {one.weights}"
-        lines.append(f"{head:<18}{numbers}   {one.settings}")
+        head = f"{LABELS[figure.method]}, {figure.weights}"
+        lines.append(f"{head:<18}{numbers}   {figure.settings}")
     return "\n".join(lines)
 
 
 def markdown(figures: Sequence[Figure]) -> str:
     """Return a table for each checkpoint and data, and below it what these are."""
     tables: dict[str, list[Figure]] = {}
-    for one in figures:
-        tables.setdefault(json.dumps(one.subject), []).append(one)
+    for figure in figures:
+        tables.setdefault(json.dumps(figure.measured_on), []).append(figure)
     return "\n".join(["Accuracy in %.\n", *map(_table, tables.values())])
 
 
@@ -90,13 +91,13 @@ def _table(figures: Sequence[Figure]) -> str:
     names = _groups(figures)
     head = ["", "Weights", *names, "Settings"]
     rows = []
-    for one in figures:
-        numbers = [f"{one.accuracy[n]:.1f}" if n in one.accuracy else "–" for n in names]
-        rows.append([LABELS[one.method], one.weights, *numbers, one.settings])
+    for figure in figures:
+        numbers = [f"{figure.accuracy[n]:.1f}" if n in figure.accuracy else "–" for n in names]
+        rows.append([LABELS[figure.method], figure.weights, *numbers, figure.settings])
     lines = [table(head, rows)]
     about = figures[0].about
     lines += ["", f"- checkpoint: {about.get('checkpoint')}, epoch {about.get('epoch')}"]
-    lines += [f"- {name}: {shown(about[name])}" for name in DATA if about.get(name)]
+    lines += [f"- {name}: {describe_data(about[name])}" for name in DATA if about.get(name)]
     if about.get("notes"):
         lines.append(f"- note: {about['notes']}")
     return "\n".join(lines) + "\n"
@@ -112,8 +113,8 @@ def saved(path: Path, method: str | None = None) -> list[Figure]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         given = content["figures"] if method is None else [content]
-        found = [figure_of(one, method) for one in given]
-        return [one for one in found if one.method in LABELS and "All" in one.accuracy]
+        found = [figure_of(saved_record, method) for saved_record in given]
+        return [figure for figure in found if figure.method in LABELS and "All" in figure.accuracy]
     except (AttributeError, LookupError, OSError, TypeError, ValueError):
         return []
 
@@ -127,17 +128,21 @@ def write(figures: Sequence[Figure], folder: Path, facts: dict[str, Any]) -> lis
     What they hold of another method, setting, network, checkpoint or data stays, after the new.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    new = {one.key for one in figures}
-    old = [one for one in saved(folder / "evaluation.json") if one.has_data and one.key not in new]
+    new = {figure.key for figure in figures}
+    old = [
+        figure
+        for figure in saved(folder / "evaluation.json")
+        if figure.has_data and figure.key not in new
+    ]
     figures = [*figures, *old]
-    records = [record(one) for one in figures]
+    records = [record(figure) for figure in figures]
     paths = [folder / name for name in FILES]
     text = json.dumps({"about": facts, "figures": records}, indent=1)
     paths[0].write_text(text + "\n", encoding="utf-8")
     with paths[1].open("w", newline="", encoding="utf-8") as file:
-        flat = [_flat(one) for one in records]
+        flat = [_flat(row) for row in records]
         writer = csv.DictWriter(
-            file, fieldnames=list(dict.fromkeys(k for one in flat for k in one))
+            file, fieldnames=list(dict.fromkeys(k for row in flat for k in row))
         )
         writer.writeheader()
         writer.writerows(flat)
@@ -168,11 +173,11 @@ def _flat(given: dict[str, Any]) -> dict[str, Any]:
     flat = {key: value for key, value in given.items() if key != "about"}
     for key, value in given["about"].items():
         if isinstance(value, dict):
-            flat.update({f"{key}_{name}": one for name, one in value.items()})
+            flat.update({f"{key}_{name}": part for name, part in value.items()})
         else:
             flat[key] = value
     return flat
 
 
 def _groups(figures: Sequence[Figure]) -> list[str]:
-    return [name for name in GROUPS if any(name in one.accuracy for one in figures)]
+    return [name for name in GROUPS if any(name in figure.accuracy for figure in figures)]

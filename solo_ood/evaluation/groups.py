@@ -34,7 +34,7 @@ def groups_of(tail_path: str | None, reference_path: str | None = None) -> dict[
     return class_groups(tail.targets)
 
 
-def members(targets: Tensor, groups: dict[str, list[int]]) -> dict[str, Tensor]:
+def group_masks(targets: Tensor, groups: dict[str, list[int]]) -> dict[str, Tensor]:
     """Return (N,) bool by group: the samples of its classes. Groups without any are left out."""
     masks = {name: torch.isin(targets, torch.tensor(ids)) for name, ids in groups.items()}
     return {name: mask for name, mask in masks.items() if mask.any()}
@@ -52,7 +52,7 @@ def grouped_accuracy(
     """
     right = (predictions == targets).float()
     result = {"All": float(right.mean()) * 100}
-    for name, mask in members(targets, groups).items():
+    for name, mask in group_masks(targets, groups).items():
         result[name] = float(right[mask].mean()) * 100
     return result
 

@@ -1,4 +1,4 @@
-"""The figures in a run's folder: those of its own data, and why others are not shown."""
+"""Which figures in a run's folder may be shown: those of its own data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from solo_ood.data.image_folder import image_folder
 from solo_ood.errors import UserError
-from solo_ood.evaluation.data import read, shown
+from solo_ood.evaluation.data import describe_data, read
 from solo_ood.evaluation.figures import LABELS, Figure, saved
 from solo_ood.evaluation.groups import format_groups
 from solo_ood.host.run_folder import RunFiles, same_folder
@@ -17,13 +17,15 @@ def evaluation_lines(run: RunFiles) -> list[str]:
     """Return what ``report`` says: ``evaluation.json`` goes before the release's two files."""
     lines: list[str] = []
     newest, known = run.checkpoint_facts(), _figures(run.folder)
-    judged = [(one, refusal(one, run)) for one in known]
-    subjects = [one.subject for one, reason in judged if not reason]
-    differ = [key for key in ("train", "image_size") if len({one[key] for one in subjects}) > 1]
+    judged = [(figure, why_not_shown(figure, run)) for figure in known]
+    subjects = [figure.measured_on for figure, reason in judged if not reason]
+    differ = [
+        key for key in ("train", "image_size") if len({subject[key] for subject in subjects}) > 1
+    ]
     data: dict[str, None] = {}
     for method, name in LABELS.items():
         head = f"{name}, %"
-        figures, wrong = [one for one in known if one.method == method], ""
+        figures, wrong = [figure for figure in known if figure.method == method], ""
         for figure, reason in judged:
             if figure.method != method:
                 continue
@@ -31,10 +33,10 @@ def evaluation_lines(run: RunFiles) -> list[str]:
                 wrong = reason
                 continue
             for part in ("val", "train"):
-                data[f"{part}: {shown(figure.about[part])}"] = None
+                data[f"{part}: {describe_data(figure.about[part])}"] = None
             alone = [one.weights for one in figures].count(figure.weights) == 1
             details = _details(figure, newest, alone)
-            details += "".join(f", {key} {figure.subject[key]}" for key in differ)
+            details += "".join(f", {key} {figure.measured_on[key]}" for key in differ)
             text = f"{format_groups(figure.accuracy)}  ({details})"
             lines.append(f"{head:<14}{text}")
             head = ""
@@ -46,8 +48,8 @@ def evaluation_lines(run: RunFiles) -> list[str]:
     return lines
 
 
-def refusal(figure: Figure, run: RunFiles) -> str:
-    """Return why a figure is not this run's to show; "" if it is.
+def why_not_shown(figure: Figure, run: RunFiles) -> str:
+    """Return why a figure is not shown for this run; "" if it is.
 
     A run with labelled validation images is judged by those. Where it has none, whatever the user
     named is shown, with its path.
@@ -76,7 +78,7 @@ def _details(figure: Figure, newest: dict[str, Any], alone: bool) -> str:
 def _figures(folder: Path) -> list[Figure]:
     """Return the figures of the files in ``folder``; a damaged file has none."""
     found = saved(folder / "evaluation.json")
-    there = {one.method for one in found}
+    there = {figure.method for figure in found}
     for method in LABELS:
         if method not in there:
             found += saved(folder / f"{method}.json", method)

@@ -33,9 +33,12 @@ class EvaluateOptions:
     """What ``solo-ood evaluate`` is asked to do.
 
     Attributes:
-        train, val, tail: ImageFolders or CSVs; ``None`` = the run's own.
+        train: an ImageFolder or CSV; ``None`` = the run's own.
+        val: the same.
+        tail: the same, of the training classes with few samples.
         weights: ``()`` = those that the checkpoint has.
-        k, temperature: every pair is evaluated.
+        k: of the k-NN; every pair of a ``k`` and a ``temperature`` is evaluated.
+        temperature: see ``k``.
         command: as the user wrote it, for the files.
     """
 

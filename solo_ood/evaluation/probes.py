@@ -79,7 +79,7 @@ def linear_probe(
     """
     mean, std = reference.mean(axis=0), reference.std(axis=0)
     known, unknown = ((x - mean) / np.where(std > 0, std, 1) for x in (reference, feats))
-    held = _held_out(targets, seed)
+    held = _holdout_mask(targets, seed)
     rights = []
     for c in cs if held.any() else ():
         model, _ = _fit(known[~held], targets[~held], c)
@@ -102,7 +102,7 @@ def _fit(feats: np.ndarray, targets: np.ndarray, c: float) -> tuple[Any, bool]:
     return model, bool(model.n_iter_.max() < model.max_iter)
 
 
-def _held_out(targets: np.ndarray, seed: int) -> np.ndarray:
+def _holdout_mask(targets: np.ndarray, seed: int) -> np.ndarray:
     """Return (N,) bool, a part of each class; never the last samples of one: at least one stays."""
     rng = np.random.default_rng(seed)
     held = np.zeros(len(targets), dtype=bool)

@@ -1,4 +1,4 @@
-"""Files and folders that are there completely or not at all: written aside, then put in place."""
+"""Atomic files and folders: complete or absent, written under another name and then renamed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write(content: bytes | memoryview, path: Path) -> None:
     Raises:
         OSError: if that fails; nothing has changed then.
     """
-    temporary = _beside(path)
+    temporary = _temporary_name(path)
     try:
         with open(temporary, "wb") as file:
             _lock(file.fileno(), wait=True)
@@ -48,7 +48,7 @@ def write(content: bytes | memoryview, path: Path) -> None:
 
 def create(path: Path, make: Callable[[Path], None]) -> None:
     """Let ``make`` write the file ``path``, under another name; a faster process's file stays."""
-    temporary = _beside(path)
+    temporary = _temporary_name(path)
     try:
         make(temporary)
         try:
@@ -62,9 +62,9 @@ def create(path: Path, make: Callable[[Path], None]) -> None:
 
 
 @contextmanager
-def folder(path: Path) -> Iterator[Path]:
+def staged_folder(path: Path) -> Iterator[Path]:
     """Yield a folder that gets the name ``path`` in the end; a faster process's folder stays."""
-    temporary = _beside(path)
+    temporary = _temporary_name(path)
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -78,10 +78,10 @@ def folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def files_of(out: Path) -> Iterator[Path]:
+def staged_files(out: Path) -> Iterator[Path]:
     """Yield a folder whose files are moved to ``out`` when all of them are whole."""
     out.mkdir(parents=True, exist_ok=True)
-    temporary = _beside(out / "file")  # only of this folder we know that we may write to it
+    temporary = _temporary_name(out / "file")  # only of this folder we know that we may write to it
     temporary.mkdir()
     try:
         yield temporary
@@ -99,7 +99,7 @@ def remove_leftovers(folder: Path) -> None:
                 path.unlink()
 
 
-def _beside(path: Path) -> Path:
+def _temporary_name(path: Path) -> Path:
     """Return a name of its own: process ids are not enough, other nodes may share the folder."""
     # No `.ckpt` at the end and no `ckpt_` in it: the hosts and Lightning look for these.
     return path.parent / f".{uuid4().hex}{SUFFIX}"

@@ -1,4 +1,4 @@
-"""The folder for what can be computed anew."""
+"""The cache folder."""
 
 from __future__ import annotations
 

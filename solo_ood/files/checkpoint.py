@@ -25,7 +25,7 @@ _OWN = (
 
 
 class Unreadable(Exception):
-    """Why a file was not read, in words that follow "got", and what to do.
+    """Why a file was not read, as a phrase after "got", and the remedy.
 
     Attributes:
         remedy: what to do.
@@ -68,7 +68,7 @@ def _damaged(error: Exception) -> Unreadable:
     text = str(error).strip() or type(error).__name__
     found = _REASON.search(text)
     reason = (found[1] if found else text).splitlines()[0].partition(". ")[0]
-    got = f"a damaged file, or none of torch.save's ({reason})"
+    got = f"a damaged file, or one that torch.save did not write ({reason})"
     return Unreadable(got, "Copy it again, or use another one.")
 
 

@@ -1,4 +1,4 @@
-"""Where a command writes: looked at before its work, which would be lost after it."""
+"""Checks, before the work, that its output can be written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check_writable(folder: Path, option: str, *files: str) -> None:
             remedy="Use one below a folder that you may write to.",
         )
     for path in (folder / name for name in files):
-        # Also a link to nowhere, and a file that somebody protected.
+        # Also a link to nowhere, and a write-protected file.
         if os.path.lexists(path) and not (path.is_file() and os.access(path, os.W_OK)):
             raise UserError(
                 option,

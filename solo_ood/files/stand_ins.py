@@ -1,4 +1,4 @@
-"""Stand-ins for what checkpoints hold beside tensors: texts and numbers in classes of their own.
+"""Harmless substitutes for the classes that checkpoints hold beside tensors.
 
 Torch's reader makes an object only of what it is given under the object's name. Here that is a
 function or class of this module, so nothing of NumPy, pathlib or a training program runs.
@@ -77,14 +77,14 @@ def _named(path: str, make: Callable[..., Any]) -> Any:
     if isinstance(make, type):
         return type(name, (make,), {"__module__": module, "__qualname__": name})
 
-    def made(*args: Any) -> Any:
+    def construct(*args: Any) -> Any:
         return make(*args)
 
-    made.__module__, made.__name__, made.__qualname__ = module, name, name
-    return made
+    construct.__module__, construct.__name__, construct.__qualname__ = module, name, name
+    return construct
 
 
-def _stand_ins() -> list[Any]:
+def _substitutes() -> list[Any]:
     array = _named("numpy.ndarray", Inert)
     made = [array, _named("numpy.dtype", _DType), _named("_codecs.encode", _encode)]
     for core in ("numpy.core.multiarray", "numpy._core.multiarray"):
@@ -127,5 +127,5 @@ HARMLESS: tuple[Any, ...] = (
     decimal.Decimal,
     fractions.Fraction,
     *(dict, list, tuple, set, frozenset, int, float, complex, bool, str, bytes, bytearray, range),
-    *_stand_ins(),
+    *_substitutes(),
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from solo_ood.errors import UserError, shown, unknown_name
+from solo_ood.errors import UserError, short_repr, unknown_name
 from solo_ood.host.installed import generation
 from solo_ood.settings.schema import OODConfig, parse
 
@@ -31,7 +31,7 @@ def logger_names(cfg: Any) -> list[str]:
         raise UserError(
             "logger",
             expected=wanted,
-            got=shown(given),
+            got=short_repr(given),
             remedy="Name one, such as +logger=tensorboard, or leave the key out.",
         )
     for name in names:
@@ -76,7 +76,7 @@ class Setup:
     loggers: list[str]  # to be added to the host's
 
 
-def prepare(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Setup:
+def split_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Setup:
     """Take our block out of the constructor's arguments and make the backbone fit the local crops.
 
     Raises:

@@ -129,7 +129,7 @@ def read_trained(checkpoint: Path) -> Trained:
         dataset = args.get("dataset") or data.get("dataset")
         cifar = kwargs.pop("cifar", dataset in ("cifar10", "cifar100"))
         by: installed.Generation = "release" if "encoder" in args else "checkout"
-        mean, std = _given_normalisation(args.get("config") or args)
+        mean, std = _normalisation_in_args(args.get("config") or args)
         return Trained(name, args["method"], cifar, kwargs, dataset, by, mean, std)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         got = error.got if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -141,7 +141,7 @@ def read_trained(checkpoint: Path) -> Trained:
         ) from error
 
 
-def _given_normalisation(
+def _normalisation_in_args(
     config: Any,
 ) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
     """Return mean and standard deviation of the first crops' pipeline, ``None`` if not given."""

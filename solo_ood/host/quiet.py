@@ -1,4 +1,4 @@
-"""Warnings about the host's and other libraries' own code, which a user can do nothing about."""
+"""Warnings from the code of the host and other libraries, which a user cannot act on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SILENT: tuple[tuple[str, type[Warning]], ...] = (
 )
 
 
-def silence() -> None:
+def ignore_foreign_warnings() -> None:
     """Ignore these, and nothing else."""
     for message, category in SILENT:
         warnings.filterwarnings("ignore", message, category)

@@ -38,7 +38,7 @@ def num_classes(cfg: DictConfig) -> int:
     return max(1, sum(entry.is_dir() for entry in os.scandir(cfg.data.train_path)))
 
 
-def require(node: Any, key: str, *wanted: Any) -> None:
+def require_value(node: Any, key: str, *wanted: Any) -> None:
     """Raise unless ``key`` is absent or one of ``wanted``: what 1.0.2 can do."""
     got = OmegaConf.select(node, key)
     if got is not None and got not in wanted:
@@ -50,7 +50,7 @@ def require(node: Any, key: str, *wanted: Any) -> None:
         )
 
 
-def crops(cfg: DictConfig) -> tuple[int, int]:
+def crop_counts(cfg: DictConfig) -> tuple[int, int]:
     """Return the number of global crops (of the first pipeline's size) and of local ones."""
     first = cfg.augmentations[0].crop_size
     large = sum(a.num_crops for a in cfg.augmentations if a.crop_size == first)
@@ -62,7 +62,7 @@ def method_kwargs(cfg: DictConfig) -> dict[str, Any]:
     optimizer, scheduler, momentum = cfg.optimizer, cfg.scheduler, cfg.get("momentum") or {}
     extra: Any = OmegaConf.to_container(optimizer.get("kwargs") or OmegaConf.create())
     lars = optimizer.name == "lars"
-    large, small = crops(cfg)
+    large, small = crop_counts(cfg)
     backbone = dict(cfg.backbone.get("kwargs") or {})
     # The stem for images of 32 pixels; backbone.kwargs.cifar chooses it for other data.
     backbone.setdefault("cifar", cfg.data.dataset in ("cifar10", "cifar100"))
@@ -132,7 +132,7 @@ def train_transform(cfg: DictConfig) -> Any:
     pipelines = []
     for a in cfg.augmentations:
         for key, wanted in (("rrc.enabled", True), ("equalization.prob", 0)):
-            require(a, key, wanted)
+            require_value(a, key, wanted)
         values = {
             "brightness": a.color_jitter.brightness,
             "contrast": a.color_jitter.contrast,
@@ -155,8 +155,8 @@ def train_transform(cfg: DictConfig) -> Any:
 
 def train_loader(cfg: DictConfig) -> DataLoader:
     """Return the loader of ``[indexes, [crops], targets]``."""
-    require(cfg, "data.format", "image_folder")
-    require(cfg, "data.fraction", -1)
+    require_value(cfg, "data.format", "image_folder")
+    require_value(cfg, "data.fraction", -1)
     path = Path(cfg.data.train_path)
     dataset = prepare_datasets(
         cfg.data.dataset,
@@ -222,7 +222,7 @@ def checkpointer(cfg: DictConfig) -> Checkpointer:
 
 
 def checkpoint_to_resume(cfg: DictConfig, folder: Path) -> str | None:
-    """Return the checkpoint below ``folder`` that a run goes on from; ``None`` = from scratch."""
+    """Return the checkpoint below ``folder`` to resume from; ``None`` = train from scratch."""
     """Return ``cfg.resume_from_checkpoint``, or the newest run of the same config."""
     if cfg.get("resume_from_checkpoint"):
         return cfg.resume_from_checkpoint
@@ -235,7 +235,7 @@ def checkpoint_to_resume(cfg: DictConfig, folder: Path) -> str | None:
             found.append(find_run(path.parent))
         except UserError:  # a run that ended before its first checkpoint
             continue
-    for run in sorted(found, key=lambda one: one.checkpoint.stat().st_mtime, reverse=True):
+    for run in sorted(found, key=lambda run: run.checkpoint.stat().st_mtime, reverse=True):
         if run.args.get("config") == wanted:
             return str(run.checkpoint)
     return None

@@ -1,4 +1,4 @@
-"""The settings that a run leaves beside its checkpoints: solo-learn's ``args.json``."""
+"""Read solo-learn's ``args.json``, the settings beside a run's checkpoints."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_args(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: if it is missing or cut off.
     """
-    path = existing(folder / NAME)
+    path = require_file(folder / NAME)
     try:
         args = json.loads(path.read_text())
         if isinstance(args, dict):
@@ -54,7 +54,7 @@ def read_args(folder: Path) -> dict[str, Any]:
     )
 
 
-def existing(path: Path) -> Path:
+def require_file(path: Path) -> Path:
     """Return ``path`` if it is a file.
 
     Raises:

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from solo_ood.data.digits import digits_lt, register_resolver, split_of
-from solo_ood.errors import UserError, shown
+from solo_ood.errors import UserError, short_repr
 from solo_ood.files.checkpoint import load
 from solo_ood.host.run_args import NAME, has_args, read_args, settings_folder
 
@@ -114,9 +114,11 @@ class RunFiles:
             return beside
         root = self._text("default_root_dir")
         logs = [Path(root)] if root else [self.started_in] if self.started_in else []
-        logs = [one / "lightning_logs" / f"version_{self.folder.resolve().name}" for one in logs]
-        found = [one / "metrics.csv" for one in logs] + list(self.folder.rglob("metrics.csv"))
-        there = [one for one in found if one.is_file()]
+        logs = [
+            folder / "lightning_logs" / f"version_{self.folder.resolve().name}" for folder in logs
+        ]
+        found = [folder / "metrics.csv" for folder in logs] + list(self.folder.rglob("metrics.csv"))
+        there = [path for path in found if path.is_file()]
         return max(there, key=lambda file: file.stat().st_mtime, default=None)
 
     def checkpoint_facts(self) -> dict[str, Any]:
@@ -139,7 +141,7 @@ class RunFiles:
         return UserError(
             f"{self.folder / NAME}, {key}",
             expected=expected,
-            got=shown(got),
+            got=short_repr(got),
             remedy="Copy the file again from where the run was trained, or repair it.",
         )
 
@@ -152,7 +154,7 @@ def _count(checkpoint: Path, content: Mapping[str, Any], key: str) -> int | None
     raise UserError(
         f"checkpoint {checkpoint.name}, {key}",
         expected="a whole number",
-        got=shown(value),
+        got=short_repr(value),
         remedy="Give a checkpoint that main_pretrain.py wrote.",
     )
 

@@ -12,7 +12,7 @@ from dataclasses import MISSING, replace
 from typing import Any, NoReturn, TypeVar
 
 from solo_ood.errors import UserError, nearest
-from solo_ood.options.field import Option, built, options_in
+from solo_ood.options.field import Option, build_options, options_in
 
 Options = TypeVar("Options")
 _METAVARS = {int: "N", float: "X"}
@@ -53,37 +53,38 @@ def parse(
         UserError: for an unknown option, a missing one, or a value that is none.
         SystemExit: after ``--help``.
     """
-    options = [replace(one, joint=joint) for one in options_in(cls)]
-    known = {one.flag: one for one in options}
+    options = [replace(option, joint=joint) for option in options_in(cls)]
+    known = {option.flag: option for option in options}
     parser = _parser(options, prog, about, epilog)
     try:
         given, others = parser.parse_known_args(list(argv))
     except ArgumentError as error:
-        raise _misused(error, known, prog) from None
+        raise _misuse_error(error, known, prog) from None
     if others:
         raise _unknown(others, known, prog)
     values = {}
-    for flag, one in known.items():
+    for flag, option in known.items():
         text = getattr(given, flag, None)
         if text is not None:
-            values[one.group, one.name] = _read(one, text)
-        elif one.default is MISSING:
+            values[option.group, option.name] = _read(option, text)
+        elif option.default is MISSING:
             raise UserError(
-                flag, expected=_help(one), got="nothing", remedy=f"Give it, see {prog} --help."
+                flag, expected=_help(option), got="nothing", remedy=f"Give it, see {prog} --help."
             )
-    return built(cls, values)
+    return build_options(cls, values)
 
 
-def _read(one: Option, text: Any) -> Any:
-    if one.type is bool:
+def _read(option: Option, text: Any) -> Any:
+    if option.type is bool:
         return text
-    return tuple(map(one.read, text)) if one.many else one.read(text)
+    return tuple(map(option.read, text)) if option.many else option.read(text)
 
 
 def _parser(known: Sequence[Option], prog: str, about: str, epilog: str) -> ArgumentParser:
-    required = [one for one in known if one.default is MISSING]
+    required = [option for option in known if option.default is MISSING]
     usage = [
-        one.flag if one.about.positional else f"{one.flag} {_metavar(one)}" for one in required
+        option.flag if option.about.positional else f"{option.flag} {_metavar(option)}"
+        for option in required
     ]
     parser = _Parser(
         prog=prog,
@@ -94,48 +95,48 @@ def _parser(known: Sequence[Option], prog: str, about: str, epilog: str) -> Argu
         exit_on_error=False,
     )
     groups: dict[str, Any] = {"": parser}
-    for one in known:
-        title = "" if one.about.positional else one.title
+    for option in known:
+        title = "" if option.about.positional else option.title
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
-        _add(groups[title], one)
+        _add(groups[title], option)
     return parser
 
 
-def _add(to: Any, one: Option) -> None:
+def _add(to: Any, option: Option) -> None:
     # Kept under what the user writes, which no two options share.
-    how: dict[str, Any] = {"help": _help(one).replace("%", "%%"), "default": SUPPRESS}
-    if one.type is bool:
-        to.add_argument(one.flag, dest=one.flag, action="store_true", **how)
+    how: dict[str, Any] = {"help": _help(option).replace("%", "%%"), "default": SUPPRESS}
+    if option.type is bool:
+        to.add_argument(option.flag, dest=option.flag, action="store_true", **how)
         return
-    if one.many:
+    if option.many:
         how |= {"nargs": "+", "action": "extend"}
-    if one.about.positional:
+    if option.about.positional:
         # Asked for below, with a word on what is missing.
-        to.add_argument(one.flag, **how).required = False
+        to.add_argument(option.flag, **how).required = False
     else:
-        to.add_argument(one.flag, dest=one.flag, metavar=_metavar(one), **how)
+        to.add_argument(option.flag, dest=option.flag, metavar=_metavar(option), **how)
 
 
-def _metavar(one: Option) -> str:
-    choices = one.about.choices
-    if one.about.metavar or not choices:
-        name = one.about.name or one.name
-        return one.about.metavar or _METAVARS.get(one.type, name.rpartition("_")[2].upper())
+def _metavar(option: Option) -> str:
+    choices = option.about.choices
+    if option.about.metavar or not choices:
+        name = option.about.name or option.name
+        return option.about.metavar or _METAVARS.get(option.type, name.rpartition("_")[2].upper())
     return "{" + ",".join(choices) + "}"
 
 
-def _help(one: Option) -> str:
-    text = one.about.help if isinstance(one.about.help, str) else one.about.help()
-    return f"{text} (default: {one.shown_default})" if one.shown_default else text
+def _help(option: Option) -> str:
+    text = option.about.help if isinstance(option.about.help, str) else option.about.help()
+    return f"{text} (default: {option.shown_default})" if option.shown_default else text
 
 
-def _misused(error: ArgumentError, known: dict[str, Option], prog: str) -> UserError:
+def _misuse_error(error: ArgumentError, known: dict[str, Option], prog: str) -> UserError:
     """Return the error for a known option that lacks a value, has one too many, or is cut short."""
-    one = known.get(error.argument_name or "")
-    if one is not None and one.type is not bool:
-        return one.refused("nothing")
-    expected = "no value" if one is not None else "one option"
+    option = known.get(error.argument_name or "")
+    if option is not None and option.type is not bool:
+        return option.value_error("nothing")
+    expected = "no value" if option is not None else "one option"
     return UserError(
         error.argument_name or prog, expected=expected, got=error.message,
         remedy=f"See {prog} --help.",
@@ -144,7 +145,7 @@ def _misused(error: ArgumentError, known: dict[str, Option], prog: str) -> UserE
 
 def _unknown(others: Sequence[str], known: dict[str, Option], prog: str) -> UserError:
     """Return the error for words that belong to no option."""
-    flags = [one.partition("=")[0] for one in others if one.startswith("-")]
+    flags = [word.partition("=")[0] for word in others if word.startswith("-")]
     if not flags:
         return UserError(
             prog,

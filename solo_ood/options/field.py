@@ -1,6 +1,6 @@
 """Options as dataclasses: a field says its default, its range and its help, once for everybody.
 
-The command line is made of them (``command_line``); who calls from Python gets the same checks.
+The command line is made of them (``command_line``); calls from Python are checked in the same way.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from solo_ood.errors import UserError, shown, unknown_name
+from solo_ood.errors import UserError, short_repr, unknown_name
 from solo_ood.files.text import user_path
 
 LARGEST_SEED = 2**32 - 1  # of NumPy's generators
@@ -22,7 +22,7 @@ _NOUNS = {int: "a whole number", float: "a number", str: "a text", Path: "a path
 
 
 @dataclass(frozen=True)
-class About:
+class OptionInfo:
     """What is known of an option beside its type and default.
 
     Attributes:
@@ -71,8 +71,8 @@ def _short(number: float) -> str:
 
 
 def option(default: Any = MISSING, help: str | Callable[[], str] = "", **about: Any) -> Any:
-    """Return a field that is an option, see ``About``; without a default it has to be given."""
-    return field(default=default, metadata={"about": About(help, **about)})
+    """Return a field that is an option, see ``OptionInfo``; without a default it is required."""
+    return field(default=default, metadata={"about": OptionInfo(help, **about)})
 
 
 def group(title: str, make: Any = MISSING) -> Any:
@@ -96,7 +96,7 @@ class Option:
     """
 
     name: str
-    about: About
+    about: OptionInfo
     type: type
     many: bool
     default: Any
@@ -130,7 +130,7 @@ class Option:
         try:
             value = _READERS[self.type](text)
         except ValueError:
-            raise self.refused(text) from None
+            raise self.value_error(text) from None
         return self.checked(value, text)
 
     def checked(self, value: Any, text: str | None = None) -> Any:
@@ -147,10 +147,10 @@ class Option:
             known = (int,) if self.type is int else (int, float)
             right = isinstance(value, known) and not isinstance(value, bool)
             if not (right and self.about.holds(value)):
-                raise self.refused(shown(value) if text is None else text)
+                raise self.value_error(short_repr(value) if text is None else text)
         return value
 
-    def refused(self, got: Any) -> UserError:
+    def value_error(self, got: Any) -> UserError:
         """Return the error for what is no value of this option."""
         remedy = f"Leave {self.flag} out for the default, {self.shown_default}."
         if not self.shown_default:
@@ -179,52 +179,52 @@ def options_in(
         title: of the group.
     """
     hints = get_type_hints(cls)
-    for one in fields(cls):
-        if "title" in one.metadata:
-            made = None if one.default_factory is MISSING else one.default_factory()
-            yield from options_in(hints[one.name], made, one.name, one.metadata["title"])
-        elif "about" in one.metadata:
-            kind, many = _kind(hints[one.name])
-            value = one.default if default is None else getattr(default, one.name)
-            yield Option(one.name, one.metadata["about"], kind, many, value, group, title)
+    for entry in fields(cls):
+        if "title" in entry.metadata:
+            made = None if entry.default_factory is MISSING else entry.default_factory()
+            yield from options_in(hints[entry.name], made, entry.name, entry.metadata["title"])
+        elif "about" in entry.metadata:
+            kind, many = _kind(hints[entry.name])
+            value = entry.default if default is None else getattr(default, entry.name)
+            yield Option(entry.name, entry.metadata["about"], kind, many, value, group, title)
 
 
 def check(options: Any) -> None:
     """Raise ``UserError`` for a value out of its range, in any group of ``options``."""
-    for one in options_in(type(options)):
-        holder = getattr(options, one.group) if one.group else options
-        value = getattr(holder, one.name)
-        if value is None and one.default is None:
+    for entry in options_in(type(options)):
+        holder = getattr(options, entry.group) if entry.group else options
+        value = getattr(holder, entry.name)
+        if value is None and entry.default is None:
             continue
-        for each in value if one.many else (value,):
-            one.checked(each)
+        for each in value if entry.many else (value,):
+            entry.checked(each)
 
 
-def built(cls: type, given: Mapping[tuple[str, str], Any]) -> Any:
+def build_options(cls: type, given: Mapping[tuple[str, str], Any]) -> Any:
     """Return the dataclass with the values that were given, by group and name.
 
     All options without a default have to be among them.
     """
     values = {}
     hints = get_type_hints(cls)
-    for one in fields(cls):
-        if "title" in one.metadata:
-            own = {name: value for (group, name), value in given.items() if group == one.name}
-            made = {} if one.default_factory is MISSING else _values(one.default_factory())
-            values[one.name] = hints[one.name](**{**made, **own})
-        elif ("", one.name) in given:
-            values[one.name] = given["", one.name]
+    for entry in fields(cls):
+        if "title" in entry.metadata:
+            own = {name: value for (group, name), value in given.items() if group == entry.name}
+            made = {} if entry.default_factory is MISSING else _values(entry.default_factory())
+            values[entry.name] = hints[entry.name](**{**made, **own})
+        elif ("", entry.name) in given:
+            values[entry.name] = given["", entry.name]
     return cls(**values)
 
 
 def _values(holder: Any) -> dict[str, Any]:
-    return {one.name: getattr(holder, one.name) for one in fields(holder)}
+    return {entry.name: getattr(holder, entry.name) for entry in fields(holder)}
 
 
 def _kind(hint: Any) -> tuple[type, bool]:
     """Return the type of one value, and whether there are several: ``int | None`` is an int."""
     if get_origin(hint) in (Union, UnionType):
-        hint = next(one for one in get_args(hint) if one is not type(None))
+        hint = next(part for part in get_args(hint) if part is not type(None))
     if get_origin(hint) in (tuple, list, Sequence):
         return _kind(get_args(hint)[0])[0], True
     assert hint is bool or hint in _READERS, hint

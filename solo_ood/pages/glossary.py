@@ -1,4 +1,7 @@
-"""The words of the reports, each said once: the glossary at their end and the hints in tables."""
+"""Terms of the reports: the glossary at their end and the hints in tables.
+
+``docs/glossary.md`` explains each in the same words; a test compares them.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,6 @@ TERMS = {
 }
 
 
-def of(names: Iterable[str]) -> list[tuple[str, str]]:
+def terms_of(names: Iterable[str]) -> list[tuple[str, str]]:
     """Return the terms ``names`` with what they mean, in their order."""
     return [(name, TERMS[name]) for name in names]

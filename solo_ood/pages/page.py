@@ -106,7 +106,7 @@ class Page:
                 title=self.title,
                 conclusion=self.conclusion,
                 sections=self._sections,
-                terms=glossary.of(self.terms),
+                terms=glossary.terms_of(self.terms),
                 style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
                 script=Markup(script),
                 script_hash=f"sha256-{base64.b64encode(digest).decode()}",
@@ -138,10 +138,10 @@ def _templates() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_shown,
+        finalize=_printable,
     )
 
 
-def _shown(value: Any) -> Any:
+def _printable(value: Any) -> Any:
     """Return text without what UTF-8 cannot hold; what the templates made is left as it is."""
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -72,7 +72,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Shot:
+class Thumbnail:
     """A thumbnail that can be enlarged.
 
     Attributes:
@@ -100,7 +100,7 @@ class Gallery:
 
     title: str
     caption: str
-    shots: Sequence[Shot]
+    shots: Sequence[Thumbnail]
 
 
 @dataclass(frozen=True)

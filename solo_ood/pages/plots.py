@@ -171,10 +171,10 @@ def save(figure: Figure, path: Path) -> Path:
     return path
 
 
-def why_not_saved(make: Callable[[], Figure], path: Path) -> str | None:
+def save_or_explain(make: Callable[[], Figure], path: Path) -> str | None:
     """Draw and write a figure; return why that failed, ``None`` if it did not.
 
-    A picture must never cost the numbers that it shows.
+    A failed picture must not cost the numbers.
     """
     try:
         save(make(), path)

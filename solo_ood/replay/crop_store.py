@@ -1,4 +1,4 @@
-"""Replay the very crops that were flagged, for data that cannot be read by index."""
+"""Replay the crops that were flagged, for data that cannot be read by index."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CropStore:
         self._samples: OrderedDict[int, tuple[list[torch.Tensor], torch.Tensor]] = OrderedDict()
 
     @staticmethod
-    def number(batch: Sequence[Any], first: int) -> list[Any]:
+    def assign_indexes(batch: Sequence[Any], first: int) -> list[Any]:
         """Return ``batch`` with indexes from ``first`` on, so that every row ever seen has its own.
 
         DALI numbers the rows of every batch alike unless told to encode its indexes.
@@ -36,13 +36,13 @@ class CropStore:
         fresh = torch.arange(first, first + len(indexes), device=indexes.device)
         return [fresh, crops, targets]
 
-    def keep(self, batch: Sequence[Any], candidates: Collection[int] = ()) -> None:
+    def store(self, batch: Sequence[Any], undecided: Collection[int] = ()) -> None:
         """Keep the rows of ``batch`` that are queued, or may be once they are judged.
 
-        What is neither is dropped; of what is held already the first crops stay.
+        Other rows are dropped; a sample that is stored already keeps its first crops.
         """
         indexes, crops, targets = batch
-        wanted = {*self.queue, *candidates}
+        wanted = {*self.queue, *undecided}
         for row, index in enumerate(indexes.tolist()):
             if index in wanted and index not in self._samples:
                 # clone: a view would keep the whole batch alive
@@ -52,7 +52,7 @@ class CropStore:
 
     def next(self) -> Sequence[Any] | None:
         """Return ``[indexes (m,), [crops], targets (m,)]``, or ``None`` with too few queued."""
-        # Queued before a resume, or waiting for a verdict then: nobody holds their crops any more.
+        # Queued before a resume, or waiting for a verdict then: their crops are gone.
         self.queue.discard([index for index in self.queue if index not in self._samples])
         held = dict(self._samples)  # drawing may take an index out of the queue
         drawn = self.queue.draw(self.rows)

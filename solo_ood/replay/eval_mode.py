@@ -1,4 +1,4 @@
-"""A network's features in eval mode, and whether that is another mode at all."""
+"""A network's features in eval mode, and whether they differ from those in train mode."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 
-def depends_on_mode(net: nn.Module) -> bool:
-    """Whether ``net`` computes something else in train mode: BatchNorm, dropout, dropped paths."""
+def differs_in_eval_mode(net: nn.Module) -> bool:
+    """Whether ``net`` computes other features in train mode: BatchNorm, dropout, drop path."""
     return any(
         isinstance(module, _BatchNorm)
         or (isinstance(module, _DropoutNd) and module.p > 0)

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from solo_ood.errors import UserError
 from solo_ood.replay.positions import Positions, indexes_of, parts_of
 from solo_ood.replay.rare_loader import RareLoader
-from solo_ood.replay.rows import paths_of, rows_of
+from solo_ood.replay.rows import paths_of, rows_by_name
 from solo_ood.selection.rare_queue import RareQueue
 
 
@@ -50,7 +50,7 @@ class Exemplars:
         positions = Positions(dataset)
         # What a Subset wraps: an exemplar has the index of its sample there.
         whole = dataset if indexes_of(dataset) is None else next(parts_of(dataset))
-        self.rows = rows_of(given, len(whole), paths_of(whole))
+        self.rows = rows_by_name(given, len(whole), paths_of(whole))
         for index in self.rows:
             if index not in positions:
                 raise UserError(

@@ -1,4 +1,4 @@
-"""What solo-learn evaluates during the training sees the fresh rows of a mixed batch only."""
+"""Lets solo-learn's evaluation during training see only the fresh rows of a mixed batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ else:
     Base = object
 
 
-class FreshRowsEvaluated(Base):
+class HideReplaysFromMetrics(Base):
     """Mixin that hides replays from the method's online classifiers, accuracies and k-NN.
 
     solo-learn trains linear classifiers on detached features, logs their accuracies and fills the
@@ -25,11 +25,11 @@ class FreshRowsEvaluated(Base):
     second forward pass, and a batch without replays goes the usual way.
     """
 
-    _n_replayed = 0  # rows at the end of the batch whose step is being taken
+    _n_replayed = 0  # replayed rows at the end of the current batch
     _fresh_feats: list[Tensor]  # of the student, (B - m, D) for each of its global crops
 
     def hide_replays_from_classifiers(self) -> None:
-        """Let the classifiers see what is not hidden; to be called once they are built."""
+        """Hide replays from the classifiers; called once they are built."""
         for name in ("classifier", "momentum_classifier"):
             classifier = getattr(self, name, None)
             if isinstance(classifier, nn.Module):

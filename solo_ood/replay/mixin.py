@@ -1,4 +1,4 @@
-"""Replay of rare samples for a method with a teacher, whatever its loss. Wiring only."""
+"""Replay of rare samples for any method with a teacher: the wiring."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from solo_ood.replay.mixing import drawn_order, mix
 from solo_ood.replay.rare_loader import with_fresh_rows
 from solo_ood.replay.setup import ReplaySetup
 from solo_ood.replay.teacher_feats import broadcast_from_rank0
-from solo_ood.selection.selector import RareSelector, starving
+from solo_ood.selection.selector import RareSelector, replay_warning
 
 
 class RareReplay(ReplaySetup):
@@ -28,7 +28,7 @@ class RareReplay(ReplaySetup):
                 self.set_up_ood(ood_config)
 
     Batches are ``[indexes (B,), [crops (B, C, H, W), ...], targets (B,)]``, global crops first.
-    An index ``-1 - i`` marks a fresh row in the place of the sample i, which could not be read.
+    An index ``-1 - i`` marks a fresh row that stands in for the sample i, which could not be read.
     """
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
@@ -46,63 +46,67 @@ class RareReplay(ReplaySetup):
             loss = super().training_step(batch, batch_idx)
             self._teacher_feats.clear()  # of a transformer they keep all its tokens alive
             return loss
-        batch, n_rare = self._mixed(batch, self.selector)
-        with self.replays_hidden(batch[2], n_rare):
+        batch, n_replayed = self._mixed(batch, self.selector)
+        with self.replays_hidden(batch[2], n_replayed):
             loss = super().training_step(batch, batch_idx)
-        self._select(batch, n_rare)
+        self._select(batch, n_replayed)
         self._teacher_feats.clear()
         return loss
 
     def _mixed(self, batch: Sequence[Any], selector: RareSelector) -> tuple[Sequence[Any], int]:
         """Return the batch with m replayed rows at its end, and m; 0 where nothing is replayed."""
-        rare = self._rare_rows(batch)
+        rare = self._replayed_batch(batch)
         mode = self.ood.mix.mode
         if isinstance(self.replay, CropStore):
-            batch = self.replay.number(batch, self._n_numbered)
-            self._n_numbered += len(batch[0])
+            batch = self.replay.assign_indexes(batch, self._n_assigned)
+            self._n_assigned += len(batch[0])
         if rare is None:
             return batch, 0
         unreadable, fresh = rare[0] < 0, batch  # known on the host
         rare = self.trainer.strategy.batch_to_device(rare, self.device)
-        n_rare, order = len(rare[0]), None
+        n_replayed, order = len(rare[0]), None
         if mode == "replace":
-            order = drawn_order(len(fresh[0]), n_rare, selector.seed, selector.queue.step)
+            order = drawn_order(len(fresh[0]), n_replayed, selector.seed, selector.queue.step)
         batch = mix(batch, rare, mode, order)
         if unreadable.any():
             batch = with_fresh_rows(batch, fresh, unreadable, order)
-        return batch, n_rare
+        return batch, n_replayed
 
-    def _select(self, batch: Sequence[Any], n_rare: int) -> None:
-        """Score the rows of ``batch``, whose last ``n_rare`` are replays, and queue the rare."""
+    def _select(self, batch: Sequence[Any], n_replayed: int) -> None:
+        """Score ``batch``, whose last ``n_replayed`` rows are replays, and queue the rare rows."""
         selector = self.selector
         assert selector is not None  # for the type checker; training_step made sure
         indexes, crops, targets = batch
         feats = self._feats_of_step(crops[: self.num_large_crops])
-        # A function of the step, so that a resumed run looks at them at the same steps.
+        # A function of the step, so that a resumed run re-embeds them at the same steps.
         if self._look_now or selector.queue.step % self.ood.scorer.exemplar_every == 0:
             self._refresh_exemplars(selector)
             self._look_now = False
-        one_process = self._most is None
+        one_process = self._largest_batch is None
         selector.step(
             indexes,
             selector.embed(feats),
             targets,
-            n_rare,
+            n_replayed,
             gather=None if one_process else lambda x: self.all_gather(x).flatten(0, 1),
             broadcast=None if one_process else broadcast_from_rank0,
-            padded_size=self._padded_size(n_rare),
+            padded_size=self._padded_size(n_replayed),
         )
         if isinstance(self.replay, CropStore) and self._last_batch is not None:
-            self.replay.keep(self._last_batch, selector.candidates)
+            self.replay.store(self._last_batch, selector.undecided)
         self._last_batch = batch if isinstance(self.replay, CropStore) else None
         if self._logs_are_read():
             self._log_metrics(selector, len(indexes))
 
-    def _padded_size(self, n_rare: int) -> int | None:
+    def _padded_size(self, n_replayed: int) -> int | None:
         """Return the rows of the largest batch of any process, replays included."""
-        if self._most is None:
+        if self._largest_batch is None:
             return None
-        return self._most + n_rare if self.ood.mix.mode == "append" else self._most
+        return (
+            self._largest_batch + n_replayed
+            if self.ood.mix.mode == "append"
+            else self._largest_batch
+        )
 
     def _log_metrics(self, selector: RareSelector, batch_size: int) -> None:
         # Host tensors: a device tensor would have to be copied there and waited for.
@@ -125,7 +129,7 @@ class RareReplay(ReplaySetup):
         super().on_train_end()
         self.end_replay()
         if self.selector is not None:
-            self.selector.settle()
-            starved = starving(self.selector.counts)
+            self.selector.judge_pending()
+            starved = replay_warning(self.selector.counts)
             if starved is not None and self.trainer.is_global_zero:
                 warnings.warn(starved, RuntimeWarning, stacklevel=2)

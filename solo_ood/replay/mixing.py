@@ -60,7 +60,7 @@ def mix(
     if single:
         crops, rare_crops = [crops], [rare_crops]
     if len(crops) != len(rare_crops):
-        raise _misfit(f"{len(crops)} crops a sample", len(rare_crops))
+        raise _crop_mismatch(f"{len(crops)} crops a sample", len(rare_crops))
     kept = None
     if order is not None:
         kept = order[:keep]
@@ -77,7 +77,7 @@ def mix(
 
 def _join(rows: Tensor, rare: Tensor, keep: int, kept: Tensor | None) -> Tensor:
     if rows.shape[1:] != rare.shape[1:]:
-        raise _misfit(f"rows of shape {tuple(rows.shape[1:])}", tuple(rare.shape[1:]))
+        raise _crop_mismatch(f"rows of shape {tuple(rows.shape[1:])}", tuple(rare.shape[1:]))
     fresh = rows[:keep] if kept is None else rows.index_select(0, kept)
     joined = torch.cat((fresh, rare.to(rows)))
     if rows.ndim == 4 and rows.is_contiguous(memory_format=torch.channels_last):
@@ -85,6 +85,6 @@ def _join(rows: Tensor, rare: Tensor, keep: int, kept: Tensor | None) -> Tensor:
     return joined
 
 
-def _misfit(expected: str, got: Any) -> ValueError:
+def _crop_mismatch(expected: str, got: Any) -> ValueError:
     remedy = "The replay must read the dataset with the transform of the train loader."
     return UserError("replayed rows", expected=expected, got=got, remedy=remedy)

@@ -1,4 +1,4 @@
-"""Which position of a training dataset has the sample that carries a given index."""
+"""At which position of a training dataset a sample with a given index is."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def indexes_of(dataset: Any) -> np.ndarray | None:
 
     A sample of a ``Subset`` carries the index that it has in the wrapped dataset, at any depth. So
     does one of a ``ConcatDataset``; where its parts wrap more than one dataset, an index stands for
-    several samples, and whoever probes it finds out.
+    several samples, which the probe detects.
     """
     if _is(dataset, Subset):
         inner, rows = indexes_of(dataset.dataset), np.asarray(dataset.indices, dtype=np.int64)
@@ -43,7 +43,7 @@ def indexes_of(dataset: Any) -> np.ndarray | None:
 
 
 class Positions:
-    """Positions of samples by their index: what a queue holds says where to read it again.
+    """Positions of samples by index, to read a queued sample again.
 
     Args:
         dataset: the training dataset.
@@ -61,7 +61,7 @@ class Positions:
                 remedy="Count from the start of the wrapped dataset.",
             )
         if indexes is not None:
-            # Backwards, so that of a sample that is there more than once the first one counts.
+            # Backwards, so that the first position of a repeated sample counts.
             self._by_index = np.full(int(indexes.max(initial=-1)) + 1, -1)
             self._by_index[indexes[::-1]] = np.arange(len(indexes))[::-1]
         self._indexes = indexes
@@ -70,13 +70,13 @@ class Positions:
         return self._size
 
     def __contains__(self, index: int) -> bool:
-        return self.of(index) is not None
+        return self.position_of(index) is not None
 
     def index_at(self, position: int) -> int:
         """Return the index that the sample at this position must carry."""
         return position if self._indexes is None else int(self._indexes[position])
 
-    def of(self, index: int) -> int | None:
+    def position_of(self, index: int) -> int | None:
         """Return the position of the sample with this index; ``None`` if there is none."""
         if self._by_index is None:
             return index if 0 <= index < self._size else None
@@ -84,9 +84,9 @@ class Positions:
         return position if position >= 0 else None
 
 
-def same_file(before: Any, now: Any) -> Callable[[int], bool]:
-    """Return whether an index names the same file in two datasets; not where nobody can tell."""
-    first, second, there = _indexed(before), _indexed(now), Positions(now)
+def same_file(previous: Any, now: Any) -> Callable[[int], bool]:
+    """Return whether an index names the same file in two datasets; False if that is unknown."""
+    first, second, there = _indexed(previous), _indexed(now), Positions(now)
 
     def same(index: int) -> bool:
         path = _path(first, index) if index in there else None

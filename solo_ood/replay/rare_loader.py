@@ -15,22 +15,23 @@ from torch.utils.data._utils import signal_handling
 
 from solo_ood.errors import UserError, message
 from solo_ood.replay.positions import Positions, path_of
-from solo_ood.replay.tolerant_dataset import CollateReasons, Reader, probe
+from solo_ood.replay.tolerant_dataset import CollateWithReasons, TolerantDataset, probe
 from solo_ood.selection.hashing import hash_int
 from solo_ood.selection.rare_queue import RareQueue
 
 
 class _QueueSampler(Sampler):
-    """Batches of queued indexes, this process's share of one common draw; ends when too few.
+    """Batches of queued indexes: this process's share of a draw that all processes share.
 
-    What was drawn and has not arrived yet (``unread``) comes first in another iteration, after a
-    worker died: a second draw on one process only would make the queues differ.
+    It ends when the queue holds too few. What was drawn and has not arrived (``unread``) comes
+    first in the iteration after a worker died: a second draw on one process only would make the
+    queues differ.
     """
 
     def __init__(self, queue: RareQueue, rows: int, rank: int, world_size: int) -> None:
         self.queue, self.rows, self.rank, self.world_size = queue, rows, rank, world_size
         self.unread: deque[list[int]] = deque()
-        # The queue ran dry: no process draws before what was drawn has arrived.
+        # Set when the queue ran dry; nothing more is drawn until the batches drawn so far arrived.
         self.ended = False
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -60,8 +61,9 @@ class RareLoader:
         queue: where the indexes are drawn.
         rows: m, rows per process and step.
         num_workers: ``None`` = the train loader's in proportion to m, at least one if it has any.
-        rank, world_size: this process and the number of processes.
-        seed: of the augmentations, of which every process has its own, and a resumed run others.
+        rank: of this process.
+        world_size: number of processes.
+        seed: of the augmentations; they differ between processes, and after a resume.
 
     Raises:
         UserError: if the dataset cannot be read by index or does not return its index first.
@@ -78,13 +80,13 @@ class RareLoader:
         seed: int = 0,
     ) -> None:
         dataset: Any = getattr(train_loader, "dataset", None)  # DALI's loaders have none
-        self._reader = Reader(dataset, *probe(dataset))
+        self._reader = TolerantDataset(dataset, *probe(dataset))
         _discard_missing(queue, self._reader.positions)
         if num_workers is None:
             share = rows / (train_loader.batch_size or rows)
             num_workers = math.ceil(train_loader.num_workers * share)
         self._sampler = _QueueSampler(queue, rows, rank, world_size)
-        self._collate = CollateReasons(train_loader.collate_fn)
+        self._collate = CollateWithReasons(train_loader.collate_fn)
         self._arguments: dict[str, Any] = dict(
             batch_sampler=self._sampler,
             num_workers=num_workers,
@@ -105,7 +107,7 @@ class RareLoader:
 
     def next(self) -> Sequence[Any] | None:
         """Return ``[indexes (m,), [crops], targets (m,)]``, or ``None`` with too few queued."""
-        waiting = self._sampler.unread or self._queue.holds(self._wanted)
+        waiting = self._sampler.unread or self._queue.can_draw(self._wanted)
         if self._iterator is None and not waiting:
             return None  # starting the workers for nothing is not free
         fetched = self._fetch()
@@ -118,58 +120,58 @@ class RareLoader:
             self._report(batch[0], reasons)
         return batch
 
-    def take_over(self, before: RareLoader) -> None:
-        """Read what another loader of the same data has drawn and not given out."""
-        self._sampler.unread.extend(before._sampler.unread)
+    def continue_from(self, previous: RareLoader) -> None:
+        """Continue with what another loader of the same data has drawn and not returned."""
+        self._sampler.unread.extend(previous._sampler.unread)
 
     def close(self) -> None:
-        """End the workers now; they would live as long as a trace that holds the iterator."""
+        """End the workers now; otherwise a traceback that holds the iterator keeps them alive."""
         iterator, self._iterator, self._workers = self._iterator, None, ()
         shut_down = getattr(iterator, "_shutdown_workers", None)
         if shut_down is not None:
             shut_down()
 
     def _fetch(self) -> tuple[Any, list[str | UserError]] | None:
-        """Return a batch and why which of its rows are blank; start workers again that died."""
+        """Return a batch and the reason of each blank row; restart workers that died."""
         deaths = 0
         while True:
             try:
                 if self._iterator is None:
                     self._iterator = iter(self._loader)
-                    self._workers = _taken_from_torch(self._iterator)
+                    self._workers = _silence_worker_deaths(self._iterator)
                 return next(self._iterator, None)
             except Exception as error:
                 if not self._lost_a_worker():
                     raise
                 reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            # Out of the handler, whose traceback would keep the old iterator and its workers.
+            # Outside the handler: its traceback would keep the old iterator and its workers alive.
             deaths += 1
             self._iterator, self._workers = None, ()
             self._loader = DataLoader(self._reader, **self._arguments)
             warnings.warn(
                 message(
                     "replay",
-                    expected="living worker processes",
-                    got=f"one that ended ({reason})",
-                    remedy="They are started again and the run goes on. The usual reason is too "
+                    expected="its worker processes to run",
+                    got=f"a replay worker that died ({reason})",
+                    remedy="They are restarted and the run continues. The usual reason is too "
                     "little memory: lower ood.mix.num_workers or data.num_workers.",
                 ),
                 RuntimeWarning,
                 stacklevel=3,
             )
-            if deaths > 1 and self._sampler.unread:  # these very rows may be why: leave them out
+            if deaths > 1 and self._sampler.unread:  # these rows may be the reason: leave them out
                 self._sampler.draw()  # as the loader does when a batch arrives
-                ended = "two workers that ended while they read it, or what they had read ahead"
+                ended = "two workers that died while they read it or what they had prefetched"
                 return self._collate(
                     [(self._reader.blank(index), ended) for index in self._sampler.unread[0]]
                 )
 
     def _lost_a_worker(self) -> bool:
-        """Whether one has ended, or ends now: its pipes break first."""
+        """Whether a worker has died, or is dying: its pipes break first."""
         return bool(self._workers and wait([worker.sentinel for worker in self._workers], 5))
 
     def _report(self, indexes: torch.Tensor, reasons: list[str | UserError]) -> None:
-        """Warn of every sample that could not be read, once; raise if another one was read."""
+        """Warn once of every sample that could not be read; raise if a wrong sample was read."""
         lost = [-1 - index for index in indexes.tolist() if index < 0]
         for index, reason in zip(lost, reasons):
             if isinstance(reason, UserError):
@@ -198,7 +200,7 @@ def with_fresh_rows(
 ) -> Sequence[Any]:
     """Put fresh rows where replayed ones could not be read, without changing the indexes.
 
-    With ``mix.mode=replace`` these are the very rows that the replays would have replaced.
+    With ``mix.mode=replace`` these are the rows that the replays would have replaced.
 
     Args:
         mixed: a batch that ends with m replayed rows; changed in place.
@@ -217,28 +219,28 @@ def with_fresh_rows(
     return mixed
 
 
-def drop_changed(queue: RareQueue, stays: Callable[[int], bool]) -> None:
-    """Take out of the queue the indexes that name other samples than they did."""
-    changed = [index for index in queue if not stays(index)]
+def drop_changed(queue: RareQueue, same_sample: Callable[[int], bool]) -> None:
+    """Remove from the queue the indexes that now name other samples."""
+    changed = [index for index in queue if not same_sample(index)]
     _discard(
         queue,
         changed,
-        "the training data of before",
-        f"{len(changed)} that mean other samples now",
+        "the earlier training data",
+        f"{len(changed)} that now name other samples",
         "They are dropped; scoring finds the rare samples of the new data.",
     )
 
 
 def _discard_missing(queue: RareQueue, positions: Positions) -> None:
-    """Take out of the queue what the dataset, smaller than before, has not."""
+    """Remove from the queue the indexes that a smaller dataset does not have."""
     missing = [index for index in queue if index not in positions]
     _discard(
         queue,
         missing,
         f"the {len(positions)} training samples",
         f"{len(missing)} beyond them, the largest {max(missing, default=0)}",
-        "They are dropped. If files were removed, the others may mean other samples now; those "
-        "leave once they are scored again and not rare.",
+        "They are dropped. If files were removed, the others may now name other samples; those "
+        "leave when they are scored again and are not rare.",
     )
 
 
@@ -252,10 +254,10 @@ def _discard(queue: RareQueue, indexes: list[int], whose: str, got: str, remedy:
         )
 
 
-def _taken_from_torch(iterator: Any) -> Sequence[Any]:
+def _silence_worker_deaths(iterator: Any) -> Sequence[Any]:
     """Return the worker processes of ``iterator``, whose deaths torch no longer reports.
 
-    It would raise in the handler of SIGCHLD, that is, at any line of the training. Without it,
+    torch raises in its SIGCHLD handler, that is, at any line of the training. Without that,
     ``next`` finds out within 5 s.
     """
     if getattr(iterator, "_worker_pids_set", False):

@@ -22,7 +22,7 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Go on from what ``rng_state`` returned."""
+    """Restore what ``rng_state`` returned."""
     torch.set_rng_state(state["torch"])
     version, internal, gauss = state["random"]
     random.setstate((version, tuple(internal), gauss))

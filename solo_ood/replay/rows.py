@@ -10,7 +10,7 @@ from typing import Any
 from solo_ood.errors import UserError
 
 
-def rows_of(
+def rows_by_name(
     given: Sequence[int | str],
     size: int,
     paths: Sequence[str | Path] | None = None,
@@ -27,22 +27,22 @@ def rows_of(
     Raises:
         UserError: for one that is not in the data, or a path that fits more than one sample.
     """
-    rows = [_row(one, size, paths, key) for one in given]
+    rows = [_row(exemplar, size, paths, key) for exemplar in given]
     return sorted(set(rows))
 
 
-def _row(one: int | str, size: int, paths: Sequence[str | Path] | None, key: str) -> int:
-    if isinstance(one, int):
-        if 0 <= one < size:
-            return one
-        expected, got = f"an index from 0 to {size - 1}", str(one)
+def _row(exemplar: int | str, size: int, paths: Sequence[str | Path] | None, key: str) -> int:
+    if isinstance(exemplar, int):
+        if 0 <= exemplar < size:
+            return exemplar
+        expected, got = f"an index from 0 to {size - 1}", str(exemplar)
         remedy = "Indexes count the training samples in the data set's own order."
     elif paths is None:
         expected, got = "an index", "a path, and this data set has none"
         remedy = "Give dataset indexes."
     else:
         # As absolute paths, so that the data's folder may have been given relative to here.
-        parts = Path(os.path.expanduser(one)).parts
+        parts = Path(os.path.expanduser(exemplar)).parts
         found = [
             row
             for row, path in enumerate(paths)
@@ -53,7 +53,7 @@ def _row(one: int | str, size: int, paths: Sequence[str | Path] | None, key: str
             return found[0]
         expected, got = "the path of 1 training image", f"{len(found)} that end like it"
         remedy = "Give more of its path, or its dataset index."
-    raise UserError(f"{key}, {one!r}", expected=expected, got=got, remedy=remedy)
+    raise UserError(f"{key}, {exemplar!r}", expected=expected, got=got, remedy=remedy)
 
 
 def paths_of(dataset: Any) -> list[str | Path] | None:

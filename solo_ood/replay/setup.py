@@ -1,12 +1,12 @@
-"""Set the replay up: its parts with the model, its source of rows when training starts."""
+"""Set-up of the replay: its parts with the model, its source of rows at the start of training."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from solo_ood.replay.exemplars import Exemplars
-from solo_ood.replay.following import FollowsLoader
-from solo_ood.replay.fresh_rows import FreshRowsEvaluated
+from solo_ood.replay.fresh_rows import HideReplaysFromMetrics
+from solo_ood.replay.source import ReplaySource
 from solo_ood.replay.state import ReplayState
 from solo_ood.replay.teacher_feats import TeacherFeats
 from solo_ood.replay.tolerant_dataset import name_files_in_errors
@@ -14,17 +14,17 @@ from solo_ood.selection.selector import RareSelector
 from solo_ood.settings.schema import OODConfig, first_step
 
 
-class ReplaySetup(TeacherFeats, FreshRowsEvaluated, ReplayState, FollowsLoader):
-    """Mixin that builds the parts of the replay, each when what it needs is there."""
+class ReplaySetup(TeacherFeats, HideReplaysFromMetrics, ReplayState, ReplaySource):
+    """Mixin that builds each part of the replay as soon as its inputs exist."""
 
     def set_up_ood(self, ood: OODConfig) -> None:
         """Take the checked configuration; to be called at the end of the constructor."""
         self.ood = ood
         self.selector: RareSelector | None = None
         self.exemplars: Exemplars | None = None
-        self.replay = self._loader = self._dataset = None  # of `FollowsLoader`
+        self.replay = self._loader = self._dataset = None  # of `ReplaySource`
         self._look_now = False
-        self._n_numbered = 0
+        self._n_assigned = 0
         self._teacher_feats = []
         self._last_batch = None
         self._rng = None
@@ -36,16 +36,16 @@ class ReplaySetup(TeacherFeats, FreshRowsEvaluated, ReplayState, FollowsLoader):
         """Let the errors of the stream name the file."""
         super().setup(stage)
         if self.selector is not None:
-            # No later: asked for the number of steps, by a schedule, the Trainer starts the workers
-            # that hold the dataset.
+            # Not later: a schedule that asks for the number of steps makes the Trainer start the
+            # workers that hold the dataset.
             source = getattr(self.trainer.fit_loop, "_data_source", None)
             name_files_in_errors(getattr(getattr(source, "instance", None), "dataset", None))
 
     def configure_optimizers(self) -> Any:
-        """Go on with the random numbers of the checkpoint, if there is one; the method's own.
+        """Restore the random state of the checkpoint, if there is one; then build the optimizers.
 
-        It is the last hook before anybody iterates over the data: a scheduler that counts steps
-        lets Lightning do that in here, for the length of the loader.
+        It is the last hook before the data are iterated: a scheduler that counts steps makes
+        Lightning do that in here, for the length of the loader.
         """
         self._restore_rng()
         return super().configure_optimizers()
@@ -66,9 +66,9 @@ class ReplaySetup(TeacherFeats, FreshRowsEvaluated, ReplayState, FollowsLoader):
             self._restore_rng()
         self._rng = None
         self._first_step = first_step(self.ood, self._total_steps())
-        self._replay_from(trainer.train_dataloader, self.selector)
+        self._set_source(trainer.train_dataloader, self.selector)
         self.selector.to(self.device)
-        self._choose_mode()
+        self._check_eval_mode()
         # solo-learn starts at 0: resumed with gradients to accumulate, it would update the teacher
         # after the first batch, before an optimizer step.
         self.last_step = trainer.global_step

@@ -1,19 +1,19 @@
-"""What a checkpoint holds of the replay, and how a run goes on with it."""
+"""Checkpoint state of the replay: saving and restoring."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from solo_ood.errors import UserError
-from solo_ood.replay.following import FollowsLoader
 from solo_ood.replay.rng import rng_state, set_rng_state
+from solo_ood.replay.source import ReplaySource
 from solo_ood.selection.selector import STATE_KEY, STATE_VERSION
 
 
-class ReplayState(FollowsLoader):
+class ReplayState(ReplaySource):
     """Mixin that saves the detector, the queue, the random numbers and the teacher's momentum."""
 
-    _n_numbered: int  # rows that `CropStore.number` has numbered
+    _n_assigned: int  # rows that `CropStore.assign_indexes` has numbered
     _rng: dict[str, Any] | None  # of the checkpoint that is being resumed
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -25,11 +25,11 @@ class ReplayState(FollowsLoader):
         if self.selector is not None:
             state["selector"] = self.selector.state_dict()
             state["rng"] = rng_state()
-            state["numbered"] = self._n_numbered
+            state["numbered"] = self._n_assigned
         checkpoint[STATE_KEY] = state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Go on with the detector and queue of ``checkpoint``; one without them is fine.
+        """Restore the detector and queue of ``checkpoint``; one without them is accepted.
 
         Raises:
             UserError: if they were saved with another feature size, scorer or threshold, or by an
@@ -37,8 +37,8 @@ class ReplayState(FollowsLoader):
         """
         super().on_load_checkpoint(checkpoint)
         state = checkpoint.get(STATE_KEY, {})  # a plain DINO checkpoint has none
-        version = state.get("version", 1)  # the first ones did not say it
-        # Without a detector the first layout is that of today.
+        version = state.get("version", 1)  # version 1 does not record it
+        # Without a detector version 1 has the layout of STATE_VERSION.
         if version != STATE_VERSION and (version != 1 or "selector" in state):
             raise UserError(
                 f"checkpoint, {STATE_KEY!r}",
@@ -52,17 +52,17 @@ class ReplayState(FollowsLoader):
         if self.selector is not None and "selector" in state:
             self.selector.load_state_dict(state["selector"])
             self._dataset = None  # the queue is of the data that this checkpoint saw
-            self._n_numbered = state["numbered"]
-            # Not for a model that is only evaluated, or trained afresh from here with a new seed.
+            self._n_assigned = state["numbered"]
+            # Not for a model that is only evaluated, or trained from these weights with a new seed.
             trainer = self._trainer
             resumes = trainer is not None and trainer.state.fn == "fit"
             self._rng = state.get("rng") if resumes else None
 
     def _restore_rng(self) -> None:
-        """Draw the shuffles and augmentations that the run would have drawn without a stop.
+        """Restore the random state: shuffles and augmentations are those of an uninterrupted run.
 
-        Otherwise every resume draws those of the first epoch again. A checkpoint has the state of
-        one process; several keep their own.
+        Otherwise every resume would draw those of the first epoch again. A checkpoint has the state
+        of one process; several keep their own.
         """
         if self._rng is not None and self.trainer.world_size == 1:
             set_rng_state(self._rng)

@@ -1,4 +1,4 @@
-"""The teacher's features that are scored: of the step itself, in eval mode, of the exemplars."""
+"""Teacher features to score: those of the step, those in eval mode, and those of exemplars."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from solo_ood.replay.eval_mode import depends_on_mode, eval_feats
-from solo_ood.replay.following import FollowsLoader
+from solo_ood.replay.eval_mode import differs_in_eval_mode, eval_feats
+from solo_ood.replay.source import ReplaySource
 from solo_ood.selection.scorers import ExemplarScorer
 from solo_ood.selection.selector import RareSelector
 
 
-class TeacherFeats(FollowsLoader):
+class TeacherFeats(ReplaySource):
     """Mixin that keeps the teacher's features of a step until they are scored.
 
     They cost nothing: the method computes them anyway, in training mode. ``scorer.feats=eval`` and
     exemplars take a forward pass of their own.
     """
 
-    _teacher_feats: list[Tensor]  # (B, D) of each global crop of the step that is being taken
+    _teacher_feats: list[Tensor]  # (B, D) of each global crop of the current step
     _eval_pass: bool  # whether the features of the step have to be computed again, in eval mode
 
     @property
@@ -35,10 +35,10 @@ class TeacherFeats(FollowsLoader):
             self._teacher_feats.append(out["feats"].detach())
         return out
 
-    def _choose_mode(self) -> None:
-        """Find out whether eval mode makes a difference, once the teacher is complete."""
+    def _check_eval_mode(self) -> None:
+        """Check, once the teacher is complete, whether eval mode makes a difference."""
         # Without BatchNorm and the like, the features of the step itself are those of eval mode.
-        self._eval_pass = self.ood.scorer.feats == "eval" and depends_on_mode(self.teacher)
+        self._eval_pass = self.ood.scorer.feats == "eval" and differs_in_eval_mode(self.teacher)
 
     def _feats_of_step(self, crops: Sequence[Tensor]) -> list[Tensor]:
         """Return what is scored of a step's global crops: (B, D) of each."""
@@ -51,7 +51,7 @@ class TeacherFeats(FollowsLoader):
         return eval_feats(self.teacher, crops)
 
     def _refresh_exemplars(self, selector: RareSelector) -> None:
-        """Embed the exemplars anew, if there are any: the teacher has changed."""
+        """Re-embed the exemplars, if there are any, with the current teacher."""
         if self.exemplars is None or not isinstance(selector.scorer, ExemplarScorer):
             return
         crops = self.exemplars.next()[: self.num_large_crops]
@@ -67,7 +67,7 @@ class TeacherFeats(FollowsLoader):
 
 
 def broadcast_from_rank0(x: Tensor) -> Tensor:
-    """Return the first process's ``x``."""
+    """Return ``x`` of rank 0."""
     x = x.contiguous()
     torch.distributed.broadcast(x, src=0)
     return x

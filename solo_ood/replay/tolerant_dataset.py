@@ -1,4 +1,4 @@
-"""Read samples of a dataset of which some cannot be read, and name the files in errors."""
+"""Read a dataset some of whose samples cannot be read; name the file in errors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from solo_ood.errors import UserError, shown
+from solo_ood.errors import UserError, short_repr
 from solo_ood.replay.positions import Positions, copied, parts_of
 from solo_ood.replay.rng import rng_state, set_rng_state
 
@@ -21,7 +21,7 @@ _REMEDY = (
 )
 
 
-class Reader(Dataset):
+class TolerantDataset(Dataset):
     """``dataset`` with a blank row for what cannot be read: one bad file must not end a run.
 
     Its samples are pairs: ``(index, crops, target)`` and ``None``; for a blank row ``(-1 - index,
@@ -58,16 +58,16 @@ class Reader(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Sequence[Any], str | UserError | None]:
         try:
-            position = self.positions.of(index)
+            position = self.positions.position_of(index)
             if position is None:
                 raise IndexError(f"{index} is none of the {len(self.positions)} samples")
             sample = self.dataset[position]
             found = sample[0]
         except Exception as error:  # a reader may raise anything
-            reason = error.__cause__ or error  # without the words of `_NamingFiles`
+            reason = error.__cause__ or error  # without the text that `_LoaderNamingFiles` adds
             return self.blank(index), f"{type(reason).__name__}: {reason}"
         if not _is_index(found, index):
-            return self.blank(index), _other_sample("read again", index, found)
+            return self.blank(index), _wrong_sample_error("read again", index, found)
         return sample, None
 
     def blank(self, index: int) -> Sequence[Any]:
@@ -75,8 +75,8 @@ class Reader(Dataset):
         return self._zero - 1 - index, self._blank, self._target
 
 
-class CollateReasons:
-    """The train loader's collation, of the pairs of a ``Reader``: a batch and the reasons."""
+class CollateWithReasons:
+    """The train loader's collation for a ``TolerantDataset``: a batch and the reasons."""
 
     def __init__(self, collate_fn: Callable[[list[Any]], Any]) -> None:
         self.collate_fn = collate_fn
@@ -103,7 +103,8 @@ def probe(dataset: Any) -> tuple[Sequence[Any], Positions]:
         )
     positions, size = Positions(dataset), len(dataset)
     first, sample = _first_readable(dataset)
-    # An index that is right at the start need not be so everywhere: repeated or joined datasets.
+    # An index that is right for the first samples may be wrong for later ones, in repeated or
+    # joined datasets.
     others = {size * part // 4 - 1 for part in (1, 2, 3, 4)}
     for position in (first, *sorted(at for at in others if at > first)):
         try:
@@ -116,19 +117,19 @@ def probe(dataset: Any) -> tuple[Sequence[Any], Positions]:
                 expected="samples (index, crops, target)",
                 got=f"a sample of {len(probed)} parts"
                 if isinstance(probed, (tuple, list))
-                else shown(probed),
+                else short_repr(probed),
                 remedy=_REMEDY,
             )
         if not _is_index(probed[0], positions.index_at(position)):
-            raise _other_sample(f"sample {position}", positions.index_at(position), probed[0])
+            raise _wrong_sample_error(f"sample {position}", positions.index_at(position), probed[0])
     return sample, positions
 
 
-def _other_sample(which: str, expected: int, got: Any) -> UserError:
+def _wrong_sample_error(which: str, expected: int, got: Any) -> UserError:
     return UserError(
         f"training dataset, {which}",
         expected=f"(index, crops, target) with the index {expected}",
-        got=shown(got),
+        got=short_repr(got),
         remedy=_REMEDY,
     )
 
@@ -153,7 +154,7 @@ def _first_readable(dataset: Any) -> tuple[int, Any]:
     ) from reason
 
 
-class _NamingFiles:
+class _LoaderNamingFiles:
     """An image loader whose errors name the file; PIL's "image file is truncated" does not."""
 
     def __init__(self, loader: Callable[..., Any]) -> None:
@@ -176,9 +177,9 @@ def name_files_in_errors(dataset: Any) -> None:
     """Let the errors of an ImageFolder name the file; to be called before workers hold it."""
     for part in parts_of(dataset):
         loader = getattr(part, "loader", None)
-        if callable(loader) and not isinstance(loader, _NamingFiles):
+        if callable(loader) and not isinstance(loader, _LoaderNamingFiles):
             with suppress(AttributeError):  # of a property that cannot be set
-                part.loader = _NamingFiles(loader)
+                part.loader = _LoaderNamingFiles(loader)
 
 
 def _blank(crop: torch.Tensor) -> torch.Tensor:
@@ -189,7 +190,7 @@ def _blank(crop: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _global_rng_kept() -> Iterator[None]:
-    """Undo what the augmentations of a probed sample draw from the global generators."""
+    """Restore the global generators after the probe, whose augmentations draw from them."""
     state = rng_state()
     try:
         yield

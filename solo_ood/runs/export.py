@@ -12,7 +12,7 @@ import torch
 from solo_ood.errors import UserError
 from solo_ood.files.checkpoint import load, state_dict_of
 from solo_ood.files.output import check_writable
-from solo_ood.host.run_args import NAME, existing, read_args, settings_folder
+from solo_ood.host.run_args import NAME, read_args, require_file, settings_folder
 
 _KEPT = ("epoch", "global_step", "pytorch-lightning_version", "state_dict")
 
@@ -41,7 +41,7 @@ def export(checkpoint: Path, out: Path, weights: str = "teacher") -> Path:
     check_writable(out, "OUT", target.name, "args.json")
     args = _plain_dino(read_args(settings_folder(checkpoint)))
     _check_nothing_is_replaced(out, checkpoint, args)
-    loaded = load(existing(checkpoint))
+    loaded = load(require_file(checkpoint))
     kept = {key: loaded[key] for key in _KEPT if key in loaded}
     kept["state_dict"] = state_dict_of(checkpoint, loaded)
     kept["state_dict"] = uncompiled(kept["state_dict"])
@@ -85,12 +85,12 @@ def check_whole(checkpoint: Path, content: Mapping[str, Any], weights: str) -> N
         content: of this checkpoint, or what is made of it.
         weights: ``teacher`` or ``student``.
     """
-    from solo_ood.embedding.weights import SAME_RUN, fill
+    from solo_ood.embedding.weights import SAME_RUN, load_into
     from solo_ood.host import backbones
 
     described = backbones.read_trained(checkpoint)
     name = f"the {weights} {described.name} in {checkpoint.name}"
-    fill(described.create(), content, weights, checkpoint.name, name, SAME_RUN, "--weights {}")
+    load_into(described.create(), content, weights, checkpoint.name, name, SAME_RUN, "--weights {}")
 
 
 def uncompiled(state: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
     ood = parse(files.setting("method_kwargs.ood"))
     ours = checkpoint.get(STATE_KEY)
     detects = files.setting("method") == "dino_ood" and ood.enabled
-    has_state = isinstance(ours, dict) and "selector" in ours  # of a method of the user's, too
+    has_state = isinstance(ours, dict) and "selector" in ours  # also of a method of the user's own
     selector = _selector(ours, ood, files.checkpoint.name) if detects or has_state else None
 
     metrics = metrics or files.metrics
@@ -68,7 +68,7 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
 
         page = run_page.write(f"Run {run.name}", lines, selector, stream, pictures, out)
         pictures.append(str(page))
-    else:  # the run of somebody else, or a file system that is mounted to be read
+    else:  # a run of another user, or a read-only file system
         pictures = [f"none: {out} cannot be written; name another folder: --out DIR"]
     lines += [f"{'pictures':<14}{path}" for path in pictures]
     text = "\n".join(wrapped(line) for line in lines)
@@ -100,7 +100,7 @@ def _selector(ours: Any, ood: OODConfig, name: str) -> RareSelector:
         num_classes = len(state["scorer"].get("counts", [0]))
         selector = RareSelector(ood, state["settings"]["feature size"], num_classes)
         selector.load_state_dict(state)
-        selector.settle()
+        selector.judge_pending()
         return selector
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:  # not what we saved
         raise UserError(
@@ -156,10 +156,10 @@ def _loss_lines(curves: Curves, metrics: Path | None, run: RunFiles) -> list[str
 
 
 def _saved(draw: Callable[..., Any], *arguments: Any, path: Path) -> str:
-    """Draw and save; return the path, or why there is none: a picture never costs the summary."""
+    """Draw and save; return the path, or why it failed, which must not end the summary."""
     from solo_ood.pages import plots
 
-    return plots.why_not_saved(partial(draw, *arguments), path) or str(path)
+    return plots.save_or_explain(partial(draw, *arguments), path) or str(path)
 
 
 def _detector_pictures(

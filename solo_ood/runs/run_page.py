@@ -8,7 +8,7 @@ from pathlib import Path
 
 from solo_ood.pages import plots
 from solo_ood.pages.page import Page, jpeg_uri
-from solo_ood.pages.parts import Cell, Column, Gallery, Shot, Table, number_cell
+from solo_ood.pages.parts import Cell, Column, Gallery, Table, Thumbnail, number_cell
 from solo_ood.runs.summary import LABEL_WIDTH, Stream
 from solo_ood.selection.selector import RareSelector
 
@@ -56,7 +56,7 @@ def write(
     if selector is not None and stream.paths:
         page.heading("Queue")
         page.table(_by_class(selector, stream))
-        page.gallery(_newest(selector, stream))
+        page.gallery(_newest_gallery(selector, stream))
     return page.save(out / "report.html")
 
 
@@ -105,9 +105,9 @@ def _by_class(selector: RareSelector, stream: Stream) -> Table:
     return Table("Queued samples by class", columns, rows)
 
 
-def _newest(selector: RareSelector, stream: Stream) -> Gallery:
+def _newest_gallery(selector: RareSelector, stream: Stream) -> Gallery:
     shots = [
-        Shot(
+        Thumbnail(
             f"{row}",
             jpeg_uri(plots.thumbnail(stream.paths[row], 320)),
             str(stream.paths[row]),

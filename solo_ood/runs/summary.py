@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solo_ood.files.text import few, printable
-from solo_ood.selection.selector import RareSelector, starving
+from solo_ood.selection.selector import RareSelector, replay_warning
 from solo_ood.selection.threshold import WINDOW, QuotaThreshold
 from solo_ood.settings.schema import OODConfig
 
@@ -108,17 +108,17 @@ def _queue_lines(selector: RareSelector, stream: Stream) -> list[str]:
         f"{'queue':<14}{len(queue)} of {queue.capacity} indexes, mean age {queue.mean_age:.0f} "
         f"steps, {selector.counts['replayed']:,} rows replayed"
     ]
-    used, left = queue.concentration(), sum(queue.left.values())
+    used, left = queue.replay_counts(), sum(queue.departures.values())
     if "replays_per_sample" in used:
         lines.append(
             f"{'':<14}{int(used['distinct_replayed']):,} distinct samples, drawn "
             f"{used['replays_per_sample']:.1f} times each"
         )
     if left:
-        shares = {how.replace("_", " "): n / left for how, n in queue.left.items() if n}
+        shares = {how.replace("_", " "): n / left for how, n in queue.departures.items() if n}
         gone = ", ".join(f"{share:.0%} {how}" for how, share in shares.items())
         lines.append(f"{'':<14}{left:,} left it: {gone}")
-    starved = starving(selector.counts)
+    starved = replay_warning(selector.counts)
     if starved is not None:
         lines.append(f"{'':<14}{starved}")
     known = [index for index in queue if index < len(stream.labels)]

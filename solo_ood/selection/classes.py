@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from solo_ood.errors import message, shown
+from solo_ood.errors import message, short_repr
 
 
 def class_groups(targets: Sequence[int] | np.ndarray) -> dict[str, list[int]]:
@@ -58,7 +58,7 @@ def targets_of(dataset: Any) -> np.ndarray | None:
             continue
         if array.shape == (_length(dataset, len(targets)),) and array.dtype.kind in "iub":
             return array.astype(np.int64) if array.max() >= 0 else None
-        found.append(f"{shown(next(iter(targets)))} as the first of {len(targets)}")
+        found.append(f"{short_repr(next(iter(targets)))} as the first of {len(targets)}")
     if found:
         warnings.warn(
             message(

@@ -1,4 +1,4 @@
-"""Numbers that look random and are a function of what they belong to: hashes and a seed."""
+"""Hash functions, and a seed: random-looking numbers that are a function of their input."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MASK = 2**64 - 1
 
 
 def hash_int(*numbers: int) -> int:
-    """Return a number in [0, 2^63) for ``numbers``: a seed, and what tells its uses apart."""
+    """Return a number in [0, 2^63) for a seed and numbers that distinguish its uses."""
     key = 0
     for number in numbers:
         key = (key + (number + 1) * _GAMMA) & _MASK

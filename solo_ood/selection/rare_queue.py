@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-LEFT = ("released", "worn_out", "pushed_out", "unreadable")  # how an index leaves
+DEPARTURES = ("released", "worn_out", "pushed_out", "unreadable")  # how an index leaves
 
 
 class RareQueue:
@@ -46,7 +46,7 @@ class RareQueue:
         self._rng = random.Random(seed)
         self._entries: dict[int, list[int]] = {}  # index -> [step of entry, replays], oldest first
         self.n_drawn = 0
-        self.left = dict.fromkeys(LEFT, 0)
+        self.departures = dict.fromkeys(DEPARTURES, 0)
         self._ever_drawn: set[int] = set()
 
     def __len__(self) -> int:
@@ -65,21 +65,21 @@ class RareQueue:
                 continue
             self._entries[index] = [self.step, 0]
             if len(self._entries) > self.capacity:
-                self._take_out(next(iter(self._entries)), "pushed_out")
+                self._remove(next(iter(self._entries)), "pushed_out")
 
     def release(self, indexes: Iterable[int]) -> None:
         """Take out the indexes that are not rare any more, where they are inside."""
         for index in indexes:
-            self._take_out(index, "released")
+            self._remove(index, "released")
 
     def discard(self, indexes: Iterable[int]) -> None:
         """Take out the indexes that cannot be read, where they are inside."""
         for index in indexes:
-            self._take_out(index, "unreadable")
+            self._remove(index, "unreadable")
 
-    def _take_out(self, index: int, how: str) -> None:
+    def _remove(self, index: int, how: str) -> None:
         if self._entries.pop(index, None) is not None:
-            self.left[how] += 1
+            self.departures[how] += 1
 
     def draw(self, n: int) -> list[int]:
         """Draw ``n`` different indexes uniformly among those old enough; [] if there are fewer."""
@@ -92,10 +92,10 @@ class RareQueue:
         for index in drawn:
             self._entries[index][1] += 1
             if self.max_replays is not None and self._entries[index][1] >= self.max_replays:
-                self._take_out(index, "worn_out")
+                self._remove(index, "worn_out")
         return drawn
 
-    def holds(self, n: int) -> bool:
+    def can_draw(self, n: int) -> bool:
         """Whether ``draw(n)`` would give something."""
         return 0 < n <= self._n_old_enough()
 
@@ -113,19 +113,19 @@ class RareQueue:
         ages = [self.step - at for at, _ in self._entries.values()]
         return sum(ages) / len(ages) if ages else 0.0
 
-    def concentration(self) -> dict[str, float]:
+    def replay_counts(self) -> dict[str, float]:
         """How few samples were replayed how often, and why they left, as far as it is known.
 
         Returns:
             ``distinct_replayed``, samples; ``replays_per_sample``, mean draws of these;
             ``share_released``, of the entries that left, those that left for their score.
         """
-        distinct, left = len(self._ever_drawn), sum(self.left.values())
+        distinct, left = len(self._ever_drawn), sum(self.departures.values())
         known = {"distinct_replayed": float(distinct)}
         if distinct:
             known["replays_per_sample"] = self.n_drawn / distinct
         if left:
-            known["share_released"] = self.left["released"] / left
+            known["share_released"] = self.departures["released"] / left
         return known
 
     def state_dict(self) -> dict[str, Any]:
@@ -138,16 +138,16 @@ class RareQueue:
             "rng": [version, list(internal), gauss],
             "ever_drawn": torch.tensor(sorted(self._ever_drawn), dtype=torch.int64),
             "n_drawn": self.n_drawn,
-            "left": dict(self.left),
+            "left": dict(self.departures),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore ``state_dict``; beyond a smaller capacity the oldest entries are pushed out."""
         self._entries = dict(zip(state["indexes"].tolist(), state["entries"].tolist()))
         self._ever_drawn = set(state["ever_drawn"].tolist())
-        self.n_drawn, self.left = state["n_drawn"], dict(state["left"])
+        self.n_drawn, self.departures = state["n_drawn"], dict(state["left"])
         for index in list(self._entries)[: max(0, len(self) - self.capacity)]:
-            self._take_out(index, "pushed_out")
+            self._remove(index, "pushed_out")
         self.step = state["step"]
         version, internal, gauss = state["rng"]
         self._rng.setstate((version, tuple(internal), gauss))

@@ -1,4 +1,4 @@
-"""The settings that a detector was saved with, beside those it goes on with."""
+"""Compare the settings that a detector was saved with to those that it is resumed with."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 from solo_ood.errors import UserError, message
 from solo_ood.settings.schema import OODConfig
 
-# Settings without which the state of a scorer or threshold means something else.
-_MEANING = {
+# Settings that define what the state of a scorer or threshold means.
+_DEFINES_STATE = {
     "feature size",
     "scorer.name",
     "scorer.n_reference",
@@ -21,8 +21,8 @@ _MEANING = {
     "threshold.n",
     "seed",
 }
-# Settings that change nothing that the state is about.
-_NO_PART_OF_IT = {"rare_classes", "mix.num_workers"}
+# Settings that the state does not depend on.
+_UNRELATED_TO_STATE = {"rare_classes", "mix.num_workers"}
 
 
 def settings_of(cfg: OODConfig, dim: int, n: int, seed: int) -> dict[str, Any]:
@@ -40,26 +40,33 @@ def settings_of(cfg: OODConfig, dim: int, n: int, seed: int) -> dict[str, Any]:
     for key, value in blocks.items():
         parts = value if isinstance(value, dict) else None
         flat.update({key: value} if parts is None else {f"{key}.{k}": v for k, v in parts.items()})
-    return {key: value for key, value in flat.items() if key not in _NO_PART_OF_IT}
+    return {key: value for key, value in flat.items() if key not in _UNRELATED_TO_STATE}
 
 
-def compare(then: dict[str, Any], now: dict[str, Any], key: str, seed_is_given: bool) -> None:
+def check_resumed_settings(
+    saved: dict[str, Any], current: dict[str, Any], key: str, seed_is_given: bool
+) -> None:
     """Warn of settings that differ from the saved ones; raise where the state would be wrong.
 
     Args:
-        then, now: from ``settings_of``.
+        saved: the settings in the checkpoint, from ``settings_of``.
+        current: those of this run.
         key: of the state in a checkpoint, for the remedy.
-        seed_is_given: otherwise the saved one goes on.
+        seed_is_given: otherwise the saved seed is kept.
 
     Raises:
         UserError: see above.
     """
-    changed = [k for k in now if k in then and then[k] != now[k] and (k != "seed" or seed_is_given)]
-    grave = [k for k in changed if k in _MEANING]
-    named = grave or changed
-    expected = ", ".join(f"{k}={then[k]!r}" for k in named)
-    got = ", ".join(f"{k}={now[k]!r}" for k in named)
-    if grave:
+    changed = [
+        k
+        for k in current
+        if k in saved and saved[k] != current[k] and (k != "seed" or seed_is_given)
+    ]
+    breaking = [k for k in changed if k in _DEFINES_STATE]
+    named = breaking or changed
+    expected = ", ".join(f"{k}={saved[k]!r}" for k in named)
+    got = ", ".join(f"{k}={current[k]!r}" for k in named)
+    if breaking:
         raise UserError(
             "checkpoint, state of the detector",
             expected=f"the settings it was made with, {expected}",
@@ -73,7 +80,7 @@ def compare(then: dict[str, Any], now: dict[str, Any], key: str, seed_is_given: 
                 "method_kwargs.ood",
                 expected=f"the settings of the checkpoint, {expected}",
                 got=got,
-                remedy="The new ones hold from here on; what was queued, counted and drawn so far "
+                remedy="The new ones hold from now on; what was queued, counted and drawn so far "
                 "stays.",
             ),
             RuntimeWarning,

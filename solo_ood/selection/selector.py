@@ -12,16 +12,16 @@ from torch import Tensor
 from solo_ood.errors import UserError, message
 from solo_ood.selection.hashing import run_seed
 from solo_ood.selection.rare_queue import RareQueue
-from solo_ood.selection.saved_settings import compare, settings_of
+from solo_ood.selection.saved_settings import check_resumed_settings, settings_of
 from solo_ood.selection.scorers import make_scorer
-from solo_ood.selection.scorers.base import usable
+from solo_ood.selection.scorers.base import normalised_or_nan
 from solo_ood.selection.threshold import make_threshold
 from solo_ood.settings.schema import OODConfig, release_level
 
 STATE_KEY = "dino_ood"  # of a checkpoint
 STATE_VERSION = 2  # of the layout of what is under that key
-LEAST_REPLAYED = 0.9  # share of the steps with a replay, below which the queue starves
-ENOUGH_STEPS = 50  # steps from which on that share says something
+MIN_REPLAY_SHARE = 0.9  # share of the steps with a replay, below which the queue starves
+MIN_STEPS = 50  # steps from which on that share says something
 
 
 class RareSelector:
@@ -64,26 +64,26 @@ class RareSelector:
 
     def embed(self, feats: list[Tensor]) -> Tensor:
         """Average the features (B, D) of a sample's global crops: (B, D) float32."""
-        return usable(torch.stack(feats), self.cfg.scorer.normalize).mean(dim=0)
+        return normalised_or_nan(torch.stack(feats), self.cfg.scorer.normalize).mean(dim=0)
 
     def step(
         self,
         indexes: Tensor,
         feats: Tensor,
         targets: Tensor,
-        n_rare: int = 0,
+        n_replayed: int = 0,
         gather: Callable[[Tensor], Tensor] | None = None,
         broadcast: Callable[[Tensor], Tensor] | None = None,
         padded_size: int | None = None,
     ) -> None:
-        """Take in one batch whose last ``n_rare`` rows are replays.
+        """Take in one batch whose last ``n_replayed`` rows are replays.
 
         Args:
             indexes: (B,) int64 dataset indexes; of replays also -1 - i, for a fresh row in the
                 place of the sample i, which could not be read and leaves the queue.
             feats: (B, D) from ``embed``.
             targets: (B,) int64, -1 for unlabelled.
-            n_rare: m, the same on every process.
+            n_replayed: m, the same on every process.
             gather: concatenates a tensor over the processes along the rows, so that all of them
                 hold the same scorer, threshold and queue; ``None`` for one process.
             broadcast: gives every process the first one's scores: on unlike devices they can
@@ -95,7 +95,7 @@ class RareSelector:
         Raises:
             UserError: for more rows than ``padded_size``.
         """
-        self.settle()
+        self.judge_pending()
         self.queue.step += 1
         if padded_size is not None and len(indexes) != padded_size:
             indexes, feats, targets = pad_rows(indexes, feats, targets, padded_size)
@@ -103,8 +103,8 @@ class RareSelector:
         if gather is not None:
             indexes, feats, targets = gather(indexes), gather(feats), gather(targets)
         # Which rows are replays is known here, without asking the device: (processes, B) rows.
-        fresh = slice(0, batch_size - n_rare)
-        rare = slice(batch_size - n_rare, batch_size)
+        fresh = slice(0, batch_size - n_replayed)
+        rare = slice(batch_size - n_replayed, batch_size)
 
         def rows(x: Tensor, part: slice) -> Tensor:
             return x.unflatten(0, (-1, batch_size))[:, part].flatten(0, 1)
@@ -129,14 +129,14 @@ class RareSelector:
             self._copied = torch.cuda.Event()
             self._copied.record()
 
-    def settle(self) -> None:
-        """Judge what the previous step scored, and bring the queue and the counts up to date."""
+    def judge_pending(self) -> None:
+        """Judge what the previous step scored, and update the queue and the counts."""
         if self._pending is None:
             return
         if self._copied is not None:
             self._copied.synchronize()  # long done: a whole step lies between
         scored, self._pending, self._copied = self._pending, None, None
-        self._settle_replays(scored["replayed"], scored["replayed_scores"])
+        self._update_replayed(scored["replayed"], scored["replayed_scores"])
         scores, indexes = scored["scores"], scored["indexes"]
         self.counts["not_finite"] += int((scores.isnan() & (indexes >= 0)).sum())
         items = torch.stack((indexes, scored["targets"].to(indexes)), dim=1)
@@ -151,8 +151,8 @@ class RareSelector:
             self.counts[name] += int(mask.sum())
         self.queue.push(i for i in judged[flagged, 0].tolist() if i >= 0)
 
-    def _settle_replays(self, indexes: Tensor, scores: Tensor) -> None:
-        """Count replays, and take out of the queue what is no longer rare or cannot be read."""
+    def _update_replayed(self, indexes: Tensor, scores: Tensor) -> None:
+        """Count replays; remove from the queue what is no longer rare or cannot be read."""
         # Every process has gathered these indexes, and sees the same marks of `RareLoader` in them.
         unreadable = indexes < 0
         self.counts["replayed"] += int((~unreadable).sum())
@@ -161,34 +161,35 @@ class RareSelector:
         self.queue.release(indexes[released].tolist())
 
     @property
-    def candidates(self) -> list[int]:
+    def undecided(self) -> list[int]:
         """Indexes that are not judged yet and may be flagged."""
-        items = self.threshold.candidates
+        items = self.threshold.undecided
         return items[:, 0].tolist() if len(items) else []
 
-    def forget_indexes(self, stays: Callable[[int], bool]) -> None:
-        """Go on with data in which an index may name another sample than it did.
+    def drop_changed_indexes(self, same_sample: Callable[[int], bool]) -> None:
+        """Continue with data in which an index may name another sample than before.
 
-        What waits for its verdict is judged as before, but queued only where its index ``stays``.
+        Samples that wait for their verdict are judged as usual; one is queued only if its index
+        still names the same sample.
         """
-        self.settle()
+        self.judge_pending()
         items = self.threshold.waiting
         if len(items):
-            gone = torch.tensor([not stays(index) for index in items[:, 0].tolist()])
+            gone = torch.tensor([not same_sample(index) for index in items[:, 0].tolist()])
             items = items.clone()
             items[gone, 0] = -1
             self.threshold.replace_waiting(items)
-        self.scorer.forget_indexes(stays)
+        self.scorer.drop_changed_indexes(same_sample)
 
     def metrics(self) -> dict[str, float]:
-        """What is worth logging, all of it known on the host; rates are over the run so far."""
+        """Metrics to log, all known on the host; rates are over the run so far."""
         count = self.counts
         metrics = {
             "queue_fill": len(self.queue) / self.queue.capacity,
             "queue_age": self.queue.mean_age,
             "replayed": float(count["replayed"]),
             "not_finite": float(count["not_finite"]),
-            **self.queue.concentration(),
+            **self.queue.replay_counts(),
         }
         if count["judged"]:
             metrics["flag_rate"] = count["flagged"] / count["judged"]
@@ -203,9 +204,9 @@ class RareSelector:
         return settings_of(self.cfg, self.dim, self.threshold.n, self.seed)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on as if never stopped: tensors and plain Python only.
+        """Everything needed to continue as if never stopped: tensors and plain Python only.
 
-        Exactly so without replay workers; what these have drawn ahead is drawn anew.
+        Exact without replay workers; what workers had drawn ahead is drawn again.
         """
         if self._copied is not None:
             self._copied.synchronize()
@@ -220,12 +221,12 @@ class RareSelector:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore ``state_dict``; warn of settings that were others then.
+        """Restore ``state_dict``; warn of settings that differ from the saved ones.
 
         Raises:
-            UserError: if it was made with settings without which it means something else.
+            UserError: if it was made with settings that give it another meaning.
         """
-        compare(
+        check_resumed_settings(
             state["settings"], self._settings(), STATE_KEY, seed_is_given=self.cfg.seed is not None
         )
         self.seed = state["settings"].get("seed", self.seed)
@@ -238,14 +239,14 @@ class RareSelector:
         self._pending, self._copied = state["pending"], None
 
 
-def starving(counts: Mapping[str, int]) -> str | None:
+def replay_warning(counts: Mapping[str, int]) -> str | None:
     """Return what to say of a run that replayed in too few of the steps in which it could have."""
     due, done = counts["replay_due"], counts["replay_done"]
-    if due < ENOUGH_STEPS or done >= LEAST_REPLAYED * due:
+    if due < MIN_STEPS or done >= MIN_REPLAY_SHARE * due:
         return None
     return message(
         "replay",
-        expected=f"rows in at least {LEAST_REPLAYED:.0%} of the steps",
+        expected=f"rows in at least {MIN_REPLAY_SHARE:.0%} of the steps",
         got=f"{done / due:.0%} of {due} steps; the queue held too few samples in the others",
         remedy="Lower ood.mix.ratio or ood.threshold.percentile, or raise ood.queue.max_replays.",
     )
@@ -256,7 +257,7 @@ def pad_rows(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return ``size`` rows; those without a sample come first and have the index -1.
 
-    Their features are NaN, so nobody learns, flags or counts them.
+    Their features are NaN, so that they are neither learnt, flagged nor counted.
 
     Raises:
         UserError: if there are more rows.
@@ -265,7 +266,7 @@ def pad_rows(
     if missing < 0:
         raise UserError(
             "batch of this process",
-            expected=f"at most {size} rows, as every process was told",
+            expected=f"at most {size} rows, as on every process",
             got=len(indexes),
             remedy="Set optimizer.batch_size, or the loader's batch_size, to the largest.",
         )

@@ -1,6 +1,6 @@
-"""Which scores of a stream are out-of-distribution: the top share of every block, or of the first.
+"""Thresholds: which scores of a stream are flagged.
 
-Thresholds work on the host, on scores that were copied there: nothing of them is in the training
+Thresholds work on the host, on scores that were copied there: they add nothing to the training
 step, and every process that feeds the same scores gets the same verdicts.
 """
 
@@ -19,11 +19,11 @@ from solo_ood.settings.choices import THRESHOLDS, build
 from solo_ood.settings.schema import ThresholdConfig, block_size
 
 WINDOW = 1024  # judged samples of the windows whose flag rate is watched
-_GOLDEN = (5**0.5 - 1) / 2  # its multiples are spread evenly over [0, 1)
+_GOLDEN_RATIO = (5**0.5 - 1) / 2  # its multiples are spread evenly over [0, 1)
 
 
 class Threshold(ABC):
-    """A judge of streamed scores: ``judge`` takes them in and returns what could be judged.
+    """Base class: ``judge`` takes streamed scores and returns the verdicts that are known by now.
 
     Scores must be streamed or held out (taken before the sample was learnt): a quantile of the
     scores of a scorer's own training samples says nothing about new ones. The verdicts depend on
@@ -67,9 +67,9 @@ class Threshold(ABC):
         if finite.any():
             self._chunks.append((scores[finite].float(), items[finite]))
             self.n_waiting += len(self._chunks[-1][0])
-        if self.n_waiting < self._enough:
+        if self.n_waiting < self._n_needed:
             return items[:0], torch.zeros(0, dtype=torch.bool)
-        scores, items = self._joined()
+        scores, items = self._waiting_scores_and_items()
         verdicts = []
         while True:
             flagged = self._verdicts(scores)
@@ -83,15 +83,15 @@ class Threshold(ABC):
         # Copies: views would keep alive what was judged.
         self._chunks, self.n_waiting = [(scores.clone(), items[done:].clone())], len(scores)
         flagged = torch.cat(verdicts) if verdicts else torch.zeros(0, dtype=torch.bool)
-        self._watch(flagged)
+        self._update_worst_window(flagged)
         return items[:done], flagged
 
     @property
-    def _enough(self) -> int:
+    def _n_needed(self) -> int:
         """Waiting samples from which on some can be judged."""
         return self.n
 
-    def _joined(self) -> tuple[Tensor, Tensor]:
+    def _waiting_scores_and_items(self) -> tuple[Tensor, Tensor]:
         """Return the scores (W,) and items (W, ...) of the waiting samples, oldest first."""
         if not self._chunks:
             return torch.zeros(0, dtype=torch.float32), torch.zeros(0, dtype=torch.int64)
@@ -103,18 +103,18 @@ class Threshold(ABC):
     @property
     def waiting(self) -> Tensor:
         """Items (W, ...) of the samples that wait for their verdict, oldest first."""
-        return self._joined()[1]
+        return self._waiting_scores_and_items()[1]
 
     def replace_waiting(self, items: Tensor) -> None:
-        """Let ``items`` (W, ...) stand for the samples that wait for their verdict."""
-        self._chunks = [(self._joined()[0], items)]
+        """Replace the items (W, ...) of the samples that wait for their verdict."""
+        self._chunks = [(self._waiting_scores_and_items()[0], items)]
 
     @abstractmethod
     def _verdicts(self, scores: Tensor) -> Tensor:
         """Return the verdicts on the oldest M of the waiting ``scores`` (N,): (M,) bool, M >= 0."""
 
     @property
-    def candidates(self) -> Tensor:
+    def undecided(self) -> Tensor:
         """Items (M, ...) of the waiting samples that may still be flagged."""
         return self.waiting
 
@@ -138,7 +138,7 @@ class Threshold(ABC):
     def rate_bound(self) -> float:
         """How far the flag rate of all samples judged can be from 1 - p; NaN if not bounded."""
 
-    def _watch(self, flagged: Tensor) -> None:
+    def _update_worst_window(self, flagged: Tensor) -> None:
         """Look at every window that ends with one of the new verdicts."""
         if len(flagged) == 0:
             return
@@ -156,7 +156,7 @@ class Threshold(ABC):
             "n_judged": self.n_judged,
             "n_flagged": self.n_flagged,
             "worst_window": self.worst_window,
-            "scores": self._joined()[0],
+            "scores": self._waiting_scores_and_items()[0],
             "waiting": self.waiting,
             "block": self.block,
             "tail": self._tail,
@@ -171,16 +171,17 @@ class Threshold(ABC):
 
 
 class QuotaThreshold(Threshold):
-    r"""Flags exactly the top share 1 - p of every block of ``n`` samples.
+    """Flags exactly the top share 1 - p of every block of ``n`` samples.
 
-    After T judged samples round((1 - p) T) are flagged, what a block's share is not a whole number
-    by is carried to the next. So, whatever the scores do (drift, jumps, ties, any batch size):
+    After T judged samples round((1 - p) T) are flagged: the fraction by which a block's share
+    exceeds a whole number is carried to the next block. So, whatever the scores do (drift, jumps,
+    ties, any batch size):
 
     - the flag rate of all judged samples is 1 - p to within 1 / (2 T);
     - that of any w samples in a row is at most ``window_bound(w)`` from it.
 
     A perfect score of samples that are the share 1 - p of an i.i.d. stream finds
-    :math:`1 - \sqrt{p / (2 \pi (1 - p) n)}` of them, since a block's number of them varies and its
+    ``1 - sqrt(p / (2 pi (1 - p) n))`` of them, since a block's number of them varies and its
     quota does not: .96 for the default n = 100 / (1 - p). The price of a block is the wait for its
     end.
     """
@@ -197,7 +198,7 @@ class QuotaThreshold(Threshold):
     def _ascending(self, scores: Tensor) -> Tensor:
         """Order (N,) of a block's scores; equal ones by their place in the stream, well spread."""
         places = self.n_judged + torch.arange(len(scores), dtype=torch.float64)
-        order = ((places * _GOLDEN) % 1).argsort()
+        order = ((places * _GOLDEN_RATIO) % 1).argsort()
         return order[scores[order].argsort(stable=True)]
 
     def _quota(self) -> int:
@@ -206,10 +207,10 @@ class QuotaThreshold(Threshold):
         return math.floor(rate * (self.n_judged + self.n) + Fraction(1, 2)) - self.n_flagged
 
     @property
-    def candidates(self) -> Tensor:
-        """Items (M, ...) of the top of the open block; who left it once does not come back."""
-        order = self._ascending(self._joined()[0])
-        return super().candidates[order[max(0, len(order) - self._quota()) :]]
+    def undecided(self) -> Tensor:
+        """Items (M, ...) of the top of the open block; what dropped out of it stays out."""
+        order = self._ascending(self._waiting_scores_and_items()[0])
+        return super().undecided[order[max(0, len(order) - self._quota()) :]]
 
     @property
     def rate_bound(self) -> float:
@@ -220,9 +221,9 @@ class QuotaThreshold(Threshold):
         rate = 1 - Fraction(str(self.percentile))
         touched = math.ceil((w - 1) / self.n) + 1
         whole = max(0, (w - self.n + 1) // self.n)
-        most = Fraction(min(w, touched * math.ceil(rate * self.n)), w)
-        least = Fraction(whole * math.floor(rate * self.n), w)
-        return float(max(most - rate, rate - least))
+        highest = Fraction(min(w, touched * math.ceil(rate * self.n)), w)
+        lowest = Fraction(whole * math.floor(rate * self.n), w)
+        return float(max(highest - rate, rate - lowest))
 
 
 class FixedThreshold(Threshold):
@@ -233,7 +234,7 @@ class FixedThreshold(Threshold):
     """
 
     @property
-    def _enough(self) -> int:
+    def _n_needed(self) -> int:
         return 1 if len(self.block) else self.n
 
     def _verdicts(self, scores: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from solo_ood.errors import UserError, shown, unknown_name
+from solo_ood.errors import UserError, short_repr, unknown_name
 from solo_ood.settings.choices import SCORERS
 from solo_ood.settings.field import bound_of, choices_of, is_in_range, range_of
 
@@ -27,11 +27,11 @@ _KINDS = (  # by what stands in the annotation, the longer ones first
 )
 
 
-def plain(user: Any, schema: Any, path: str) -> dict[Any, Any]:
+def as_plain_dict(user: Any, schema: Any, path: str) -> dict[Any, Any]:
     """Return a user's block as a dict of dicts, OmegaConf's interpolations resolved.
 
     Raises:
-        UserError: if it or one of its sections is no mapping, or an interpolation leads nowhere.
+        UserError: if it or one of its sections is not a mapping, or an interpolation has no target.
     """
     try:
         block = OmegaConf.to_container(user, resolve=True) if OmegaConf.is_config(user) else user
@@ -47,18 +47,18 @@ def plain(user: Any, schema: Any, path: str) -> dict[Any, Any]:
         raise UserError(
             path,
             expected="a mapping",
-            got=shown(block),
+            got=short_repr(block),
             remedy=f"Write `{key}:` with its keys below it, or `{key}: {{}}` for the defaults.",
         )
     sections = {f.name: f.default_factory for f in fields(schema) if _is_section(f)}
     return {
-        key: plain(value, sections[key], f"{path}.{key}") if key in sections else value
+        key: as_plain_dict(value, sections[key], f"{path}.{key}") if key in sections else value
         for key, value in block.items()
     }
 
 
 def check_keys(block: Mapping[Any, Any], schema: Any, path: str) -> None:
-    """Raise for a key that the schema does not have or that has no value, anywhere in ``block``.
+    """Raise for an unknown key, or one without a value, anywhere in ``block``.
 
     Raises:
         UserError: see above; with the nearest valid key.
@@ -78,7 +78,9 @@ def check_keys(block: Mapping[Any, Any], schema: Any, path: str) -> None:
             )
 
 
-def misfit(block: Mapping[str, Any], schema: Any, path: str, error: Exception) -> UserError:
+def conversion_error(
+    block: Mapping[str, Any], schema: Any, path: str, error: Exception
+) -> UserError:
     """Return the error for the value that OmegaConf could not take, which it may not name."""
     return _misfit(block, schema, path) or UserError(
         path,
@@ -103,14 +105,14 @@ def _misfit(block: Mapping[str, Any], schema: Any, path: str) -> UserError | Non
         except Exception:  # as in the merge of the whole block
             return UserError(
                 place,
-                expected=_kind(str(f.type)),
-                got=shown(value),
+                expected=_type_in_words(str(f.type)),
+                got=short_repr(value),
                 remedy="Give one, or remove the key for its default.",
             )
     return None
 
 
-def _kind(annotation: str) -> str:
+def _type_in_words(annotation: str) -> str:
     """Return what an annotation stands for, in words."""
     text = annotation.lower()
     kind = next(kind for word, kind in _KINDS if word in text)
@@ -140,12 +142,12 @@ def check_values(cfg: Any) -> None:
             raise unknown_name(f"ood.{key}", value, choices)
     for key, f, section in _settings(cfg):
         if not is_in_range(f, section):
-            kind = _kind(str(f.type))
+            kind = _type_in_words(str(f.type))
             expected = f"{kind}, {range_of(f, section, key.rpartition(f.name)[0])}"
             raise UserError(
                 f"ood.{key}",
                 expected=expected,
-                got=shown(getattr(section, f.name)),
+                got=short_repr(getattr(section, f.name)),
                 remedy=f"Set method_kwargs.ood.{key} to one, or leave it out for its default, "
                 f"{'null' if f.default is None else f.default}.",
             )
@@ -225,5 +227,5 @@ def _check_exemplars(cfg: Any) -> None:
         ),
     ):
         if not valid:
-            got = got if isinstance(got, str) else shown(got)
+            got = got if isinstance(got, str) else short_repr(got)
             raise UserError(f"ood.scorer.{key}", expected=expected, got=got, remedy=remedy)

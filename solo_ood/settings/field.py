@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import Field, field, fields
 from typing import Any
 
-from solo_ood.errors import shown
+from solo_ood.errors import short_repr
 
 _LEAST_POWER = 2**16  # powers of two from here on are shown as such
 
@@ -51,7 +51,7 @@ def bound_of(schema: type, name: str, key: str) -> Any:
 
 
 def _names(choices: Mapping[str, Any]) -> str:
-    helps = {name: getattr(one, "help", one) for name, one in choices.items()}
+    helps = {name: getattr(about, "help", about) for name, about in choices.items()}
     return " | ".join(f"{name} ({text})" if text else name for name, text in helps.items())
 
 
@@ -61,7 +61,7 @@ def is_in_range(f: Field[Any], section: Any) -> bool:
     if value is None or not bounds:
         return True
     if isinstance(value, list):  # OmegaConf lets lists pass as elements
-        return all(isinstance(one, int) and _holds(one, bounds, section) for one in value)
+        return all(isinstance(item, int) and _holds(item, bounds, section) for item in value)
     # A text is no list: OmegaConf lets that of an interpolation pass as one.
     return not isinstance(value, str) and _holds(value, bounds, section)
 
@@ -90,7 +90,7 @@ def range_of(f: Field[Any], section: Any = None, path: str = "") -> str:
         bound = bounds[key]
         if not isinstance(bound, str):
             return _text(bound)
-        return f"{path}{bound}" + (f" = {shown(_number(bound, section))}" if section else "")
+        return f"{path}{bound}" + (f" = {short_repr(_number(bound, section))}" if section else "")
 
     words = {**_LOWER, **_UPPER}
     if low and high:

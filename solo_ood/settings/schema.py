@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from solo_ood.errors import UserError
-from solo_ood.settings.checks import check_keys, check_values, misfit, plain
+from solo_ood.settings.checks import as_plain_dict, check_keys, check_values, conversion_error
 from solo_ood.settings.choices import SCORERS, THRESHOLDS
 from solo_ood.settings.field import setting
 
@@ -167,13 +167,13 @@ def parse(user: Mapping[str, Any] | DictConfig | None, batch_size: int | None = 
         UserError: for an unknown key or name (with the nearest valid one), a value of the wrong
             type, or one out of its range.
     """
-    block = {} if user is None else plain(user, OODConfig, PATH)
+    block = {} if user is None else as_plain_dict(user, OODConfig, PATH)
     check_keys(block, OODConfig, PATH)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(OODConfig), block)
         cfg: Any = OmegaConf.to_object(merged)
     except Exception as error:  # whatever OmegaConf raises for what it cannot convert
-        raise misfit(block, OODConfig, PATH, error) from error
+        raise conversion_error(block, OODConfig, PATH, error) from error
     check_values(cfg)
     if batch_size is not None and cfg.enabled:
         replay_rows(cfg, batch_size)
@@ -229,7 +229,7 @@ def first_step(cfg: OODConfig, total: float) -> int:
 
     Args:
         cfg: the checked configuration.
-        total: optimizer steps of the whole run; infinite, NaN or negative if nobody knows them.
+        total: optimizer steps of the whole run; infinite, NaN or negative if unknown.
 
     Raises:
         UserError: if ``start`` is a share of a number of steps that is not known.

@@ -1,4 +1,4 @@
-"""Checkpoints that are there completely or not at all, whatever ends the process."""
+"""Atomic checkpoints: complete or absent, whatever ends the process."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         return dict(load(Path(path)))
 
 
-def protect(strategy: Any) -> None:
+def write_atomically(strategy: Any) -> None:
     """Let a Lightning strategy write its checkpoints atomically, unless it has a way of its own.
 
     On Windows Lightning's way stays: there an open, that is locked, file cannot be renamed.

@@ -1,4 +1,4 @@
-"""How a run begins and ends: not in vain, with its workers, with a status that says it all."""
+"""Callbacks: refuse runs without enough samples or steps, end the workers, set the exit status."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from solo_ood.training.enough_samples import check_neighbours, check_samples
 
 
 class RequireSamples(Callback):
-    """Raise before the first step of a run that could not flag anything, whoever started it.
+    """Raise before the first step if the run cannot flag anything, however it was started.
 
-    `solo_ood.training.preflight` has said so earlier to who starts one with Hydra.
+    `solo_ood.training.preflight` raises earlier for runs that Hydra starts.
     """
 
     def on_train_start(self, trainer: Trainer, module: Any) -> None:
@@ -32,7 +32,7 @@ class RequireSamples(Callback):
             steps = float(trainer.estimated_stepping_batches)
         except MisconfigurationException:  # gradients accumulated by epoch
             return
-        # Resumed, it may have come far enough, or to its end. -1 and Inf: nobody knows.
+        # Resumed, it may have come far enough, or to its end. -1 and Inf: unknown.
         if selector.counts["judged"] or not trainer.global_step < steps < math.inf:
             return
         first = max(first_step(ood, steps), trainer.global_step)
@@ -44,7 +44,7 @@ class RequireSamples(Callback):
         check_samples(ood, fresh + selector.scorer.n_fed, rows, batches)
 
 
-class TellOfSigterm(Callback):
+class SigtermExitStatus(Callback):
     """End a run that SIGTERM stopped with the status 143, as the signal itself would.
 
     Lightning ends the running step and then the process, with status 0: for a scheduler or a shell
@@ -64,7 +64,7 @@ class TellOfSigterm(Callback):
 
 
 class EndReplay(Callback):
-    """End the workers of the replay when ``fit`` raises; nobody tells the module itself."""
+    """End the replay's workers when ``fit`` raises, which Lightning does not tell the module."""
 
     def on_exception(self, trainer: Trainer, module: Any, exception: BaseException) -> None:
         module.end_replay()
@@ -73,7 +73,7 @@ class EndReplay(Callback):
 class RequireSteps(Callback):
     """Raise at the end of a run that trained nothing, which Lightning takes for a success.
 
-    One that is resumed after its last epoch has trained before and ends well.
+    A run that is resumed after its last epoch has trained before, and is accepted.
     """
 
     def on_fit_end(self, trainer: Trainer, module: Any) -> None:

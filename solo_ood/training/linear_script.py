@@ -27,8 +27,8 @@ class LinearScript(Callback):
         from solo.data import classification_dataloader as loaders
         from solo.methods import linear
 
-        transforms: Any = _stock(loaders.prepare_transforms)
-        accuracy: Any = _stock(linear.accuracy_at_k)
+        transforms: Any = _unpatched(loaders.prepare_transforms)
+        accuracy: Any = _unpatched(linear.accuracy_at_k)
         crop = networks.eval_transform(given.crop_size, (list(given.mean), list(given.std)))
 
         def prepare_transforms(dataset: str) -> Any:
@@ -37,13 +37,13 @@ class LinearScript(Callback):
         def accuracy_at_k(outputs: Any, targets: Any, top_k: Any = (1, 5)) -> Any:
             return accuracy(outputs, targets, tuple(min(k, outputs.shape[1]) for k in top_k))
 
-        # Marks of what is replaced already; by setattr, since a function's type has no such name.
+        # Mark what is replaced already; by setattr, since functions have no such attribute.
         setattr(prepare_transforms, "stock", transforms)  # noqa: B010
         setattr(accuracy_at_k, "stock", accuracy)  # noqa: B010
         loaders.prepare_transforms = prepare_transforms
         linear.accuracy_at_k = accuracy_at_k
 
 
-def _stock(function: Any) -> Any:
+def _unpatched(function: Any) -> Any:
     """Return the host's own function where a call before this one has replaced it."""
     return getattr(function, "stock", function)

@@ -37,9 +37,9 @@ def with_loggers(loggers: Sequence[Any], names: Sequence[str], root: Path) -> li
     found, local = list(loggers), (CSVLogger, TensorBoardLogger)
     for name in names:
         kind: Any = CSVLogger if name == "csv" else TensorBoardLogger
-        if any(isinstance(one, kind) for one in found):
+        if any(isinstance(logger, kind) for logger in found):
             continue
-        first: Any = next((one for one in found if isinstance(one, local)), None)
+        first: Any = next((logger for logger in found if isinstance(logger, local)), None)
         if first is None:
             found.append(kind(root))
         else:  # before the first one: a CSVLogger warns of files that were there before it

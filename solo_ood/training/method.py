@@ -20,7 +20,7 @@ from solo_ood.training.callbacks import (
     EndReplay,
     RequireSamples,
     RequireSteps,
-    TellOfSigterm,
+    SigtermExitStatus,
 )
 from solo_ood.training.loggers import with_loggers
 from solo_ood.training.progress import Progress
@@ -68,7 +68,7 @@ class DINOOOD(RareReplay, MultiCropDINO):
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        setup = arguments.prepare(args, kwargs)
+        setup = arguments.split_arguments(args, kwargs)
         super().__init__(*setup.args, **setup.kwargs)
         networks.check_crops(self.teacher, setup.crop_sizes)
         self.set_up_ood(setup.ood)
@@ -84,16 +84,16 @@ class DINOOOD(RareReplay, MultiCropDINO):
             if self.trainer.is_global_zero:
                 print(line, file=sys.stderr)
         super().setup(stage)
-        atomic_checkpoint.protect(self.trainer.strategy)
+        atomic_checkpoint.write_atomically(self.trainer.strategy)
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the run's own; the last hook before Lightning sets its loggers up."""
         trainer = self._trainer
-        # A Trainer without any is somebody's wish, or a trial run.
+        # A Trainer without loggers was asked for, or is a trial run.
         if self._loggers and trainer is not None and trainer.loggers and not trainer.fast_dev_run:
             root = Path(trainer.default_root_dir)
             trainer.loggers = with_loggers(trainer.loggers, self._loggers, root)
-        own = [self._progress, RequireSamples(), RequireSteps(), TellOfSigterm(), EndReplay()]
+        own = [self._progress, RequireSamples(), RequireSteps(), SigtermExitStatus(), EndReplay()]
         return [*super().configure_callbacks(), *own]
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:

@@ -22,9 +22,9 @@ def register() -> None:
         UserError: if no usable solo-learn is installed, or another class has the name.
     """
     from solo_ood.host import installed
-    from solo_ood.host.quiet import silence
+    from solo_ood.host.quiet import ignore_foreign_warnings
 
-    silence()
+    ignore_foreign_warnings()
     installed.check()
     from solo.methods import METHODS
 

@@ -20,7 +20,7 @@ class Progress(Callback):
     """
 
     def __init__(self) -> None:
-        self.active = False  # whether anybody sees the values
+        self.active = False  # whether the values are shown
         self._by_lines = False
         self._said = 0.0
 

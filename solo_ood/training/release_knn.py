@@ -12,7 +12,7 @@ from solo.utils.knn import WeightedKNNClassifier
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from solo_ood.evaluation.groups import groups_of, members
+from solo_ood.evaluation.groups import group_masks, groups_of
 from solo_ood.files.output import check_writable
 from solo_ood.host import release
 from solo_ood.host.backbones import read_trained
@@ -87,7 +87,8 @@ def _accuracies(
 
     Args:
         make_classifier: a new one, which has seen nothing.
-        train, test: features (N, D) and targets (N,).
+        train: features (N, D) and targets (N,).
+        test: the same.
         groups: what ``groups_of`` gave.
     """
     feats, targets = test
@@ -100,7 +101,7 @@ def _accuracies(
 
     everything = torch.arange(len(targets))
     result = {"All": accuracy(everything)}
-    for name, mask in members(targets, groups).items():
+    for name, mask in group_masks(targets, groups).items():
         # The metric gives one number, for a test set that must hold every class: counting a
         # group's samples a second time, the difference is the group's own accuracy.
         group = everything[mask]

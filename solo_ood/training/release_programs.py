@@ -23,7 +23,7 @@ from solo_ood.console import on_terminal
 from solo_ood.data.image_folder import image_folder
 from solo_ood.embedding.weights import SAME_RUN, load_file
 from solo_ood.errors import UserError, unknown_name
-from solo_ood.evaluation.data import facts, shown
+from solo_ood.evaluation.data import describe_data, facts
 from solo_ood.evaluation.groups import grouped_accuracy, groups_of
 from solo_ood.files.checkpoint import load
 from solo_ood.files.output import check_writable
@@ -31,7 +31,7 @@ from solo_ood.host import networks as host_networks
 from solo_ood.host import release
 from solo_ood.host.arguments import logger_names, num_processes
 from solo_ood.host.backbones import read_trained
-from solo_ood.host.run_args import existing, read_args, settings_folder
+from solo_ood.host.run_args import read_args, require_file, settings_folder
 from solo_ood.host.run_folder import RunFiles, find_run
 from solo_ood.training import preflight
 from solo_ood.training.callbacks import RequireSteps
@@ -42,14 +42,16 @@ from solo_ood.training.preflight.data import check_labelled_folder
 def pretrain(cfg: DictConfig) -> Path:
     """Train ``cfg.method`` and return the run's folder (checkpoint, args.json, metrics.csv)."""
     OmegaConf.set_struct(cfg, False)
-    preflight.prepare(cfg)
+    preflight.fill_in_paths(cfg)
     preflight.check(cfg)
     seed_everything(cfg.get("seed", 5))
     model = release.build_model(cfg)
     train_loader = release.train_loader(cfg)
     val_loader = None
     if cfg.data.get("val_path") is not None and not cfg.data.get("no_labels"):
-        release.require(cfg, "data.dataset", "custom", "imagenet", "imagenet100")  # ImageFolders
+        release.require_value(
+            cfg, "data.dataset", "custom", "imagenet", "imagenet100"
+        )  # ImageFolders
         _, val_loader = release.eval_loaders(
             cfg.data.train_path,
             cfg.data.val_path,
@@ -66,7 +68,7 @@ def pretrain(cfg: DictConfig) -> Path:
     resumed = release.checkpoint_to_resume(cfg, logs)
     if resumed is not None:
         # Lightning before 2.6 unpickles whatever a checkpoint holds: see first that it is harmless.
-        load(existing(Path(resumed)), mmap=True)
+        load(require_file(Path(resumed)), mmap=True)
     trainer.fit(model, train_loader, val_loader, ckpt_path=resumed)
     return logs / str(logger.version)
 
@@ -80,7 +82,7 @@ def linear(cfg: DictConfig) -> dict[str, float]:
     preflight.expand_home(cfg)
     preflight.check(cfg)
     seed_everything(cfg.get("seed", 5))
-    release.require(cfg, "data.dataset", "custom", "imagenet", "imagenet100")  # ImageFolders
+    release.require_value(cfg, "data.dataset", "custom", "imagenet", "imagenet100")  # ImageFolders
     run = find_run(Path(cfg.pretrained_feature_extractor))
     check_writable(run.folder, "the run's folder", "linear.json")
     if cfg.data.get("tail_path") is not None:
@@ -174,7 +176,7 @@ def load_network(
 def subject(
     run: RunFiles, weights: str, train: DataLoader, val: DataLoader, tail_path: str | None
 ) -> dict[str, Any]:
-    """Return what the figures are of, and say it: a figure without its data tells nothing."""
+    """Return what the figures are of, and say it: a figure is meaningless without its data."""
     folders: dict[str, Any] = {"train": train.dataset, "val": val.dataset}
     folders["tail"] = None if tail_path is None else image_folder(tail_path)
     about: dict[str, Any] = {"weights": weights, **run.checkpoint_facts()}
@@ -182,7 +184,7 @@ def subject(
         about[name] = None
         if folder is not None:
             about[name] = facts(folder.root, len(folder), len(folder.classes))
-            print(f"{name:<6}{shown(about[name])}")
+            print(f"{name:<6}{describe_data(about[name])}")
     return about
 
 

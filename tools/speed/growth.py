@@ -60,7 +60,7 @@ class Stream:
     def take(self, steps: int) -> None:
         """Draw and select, as a training step does."""
         for _ in range(steps):
-            self.selector.queue.holds(self.rare)
+            self.selector.queue.can_draw(self.rare)
             self.selector.queue.draw(self.rare)
             feats = self.selector.embed(self.feats[self.n_done % 4])
             indexes = self.indexes + self.n_done * self.batch

@@ -37,7 +37,7 @@ def _peak(device: str) -> int:
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status")
     if status.is_file():  # ru_maxrss would begin with the size of the process that started this one
-        (line,) = (one for one in status.read_text().splitlines() if one.startswith("VmHWM"))
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -52,7 +52,7 @@ def _synchronisations(run: Any, steps: int) -> float:
         warnings.simplefilter("always")
         run.take(steps)
     torch.cuda.set_sync_debug_mode("default")
-    return sum("synchronizing" in str(one.message) for one in caught) / steps
+    return sum("synchronizing" in str(warning.message) for warning in caught) / steps
 
 
 def main() -> None:

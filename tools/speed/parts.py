@@ -77,7 +77,7 @@ def watch(model: Any, device: str, clock: Callable[[], float] = time.perf_counte
     watch.wrap(selector.scorer, "partial_fit", "learn")
     for name in ("quantile", "judge"):
         watch.wrap(selector.threshold, name, "threshold")
-    watch.wrap(selector, "settle", "queue")
+    watch.wrap(selector, "judge_pending", "queue")
     for name in ("draw", "holds"):
         watch.wrap(selector.queue, name, "queue")
     # What is left of it when the parts are taken out: logging, at the steps that loggers read, and

@@ -195,7 +195,7 @@ def build_model(cfg: Any) -> Any:
     if not kwargs["num_small_crops"]:
         kwargs.pop("ood", None)
         return METHODS["dino"](**kwargs)
-    return MultiCropDINO(**arguments.prepare((), kwargs).kwargs)
+    return MultiCropDINO(**arguments.split_arguments((), kwargs).kwargs)
 
 
 def decoded_loader(cfg: Any, batches: int, device: str, most: int = 256) -> DecodedLoader:

@@ -64,8 +64,8 @@ def compare(
         running, rounds, block, skip, lambda names: rng.permutation(names).tolist(), said
     )
     rows = [_row(setup, arm, running[arm].model, taken, decoded) for arm in arms]
-    for one in running.values():
-        one.close()
+    for arm in running.values():
+        arm.close()
     return rows
 
 

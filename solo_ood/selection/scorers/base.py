@@ -16,8 +16,8 @@ _LARGEST = torch.finfo(torch.float32).max
 LONGEST = 1e15  # of a feature: what float32 can square and sum over a million samples
 
 
-def usable(feats: Tensor, normalize: bool) -> Tensor:
-    """Return ``feats`` (..., D) as float32, L2-normalised on request; useless rows become NaN.
+def normalised_or_nan(feats: Tensor, normalize: bool) -> Tensor:
+    """Return ``feats`` (..., D) as float32, L2-normalised on request; unusable rows become NaN.
 
     Useless are those with NaN or Inf, and those longer than ``LONGEST``: one of them would turn
     the moments of a whole stream into Inf, and its direction into 0.
@@ -50,7 +50,7 @@ class Scorer(nn.Module, ABC):
 
     @property
     def ready(self) -> bool:
-        """Whether enough rows were fed for ``ood_score``."""
+        """Whether enough rows were learnt for ``ood_score``."""
         return self.n_fed >= self.min_samples
 
     def partial_fit(
@@ -61,7 +61,7 @@ class Scorer(nn.Module, ABC):
         Args:
             feats: (B, D).
             targets: (B,) int64 labels, which only the oracle needs.
-            indexes: (B,) int64 dataset indexes, by which ``knn`` knows a sample again.
+            indexes: (B,) int64 dataset indexes, by which ``knn`` recognises a sample.
         """
         with torch.no_grad(), torch.autocast(feats.device.type, enabled=False):
             self._learn(self._prepare(feats), targets, indexes)
@@ -97,13 +97,13 @@ class Scorer(nn.Module, ABC):
             )
         with torch.no_grad(), torch.autocast(feats.device.type, enabled=False):
             prepared = self._prepare(feats)
-            # A distance too large for float32 is a large one, not one that no threshold learns.
+            # A distance beyond float32 becomes its largest number, which thresholds can learn.
             scores = self._score(prepared, targets, indexes).float().clamp(max=_LARGEST)
             finite = prepared.isfinite().all(dim=1)
             return torch.where(finite, scores, torch.full_like(scores, float("nan")))
 
-    def forget_indexes(self, stays: Callable[[int], bool]) -> None:
-        """Take it that only indexes which ``stays`` is true of name the samples that they did."""
+    def drop_changed_indexes(self, same_sample: Callable[[int], bool]) -> None:
+        """Forget the rows whose index no longer names the same sample."""
 
     @abstractmethod
     def reset(self) -> Self:
@@ -125,7 +125,7 @@ class Scorer(nn.Module, ABC):
                 got=tuple(feats.shape),
                 remedy="Build the scorer with the feature size of this backbone.",
             )
-        return usable(feats, self.normalize)
+        return normalised_or_nan(feats, self.normalize)
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"n_fed": self.n_fed}

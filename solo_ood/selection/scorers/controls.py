@@ -16,7 +16,7 @@ _FLOAT_BITS = 24  # of a float32's significand
 
 
 class RandomScorer(Scorer):
-    """A number in [0, 1) that is a sample's own for the whole run: random picks that persist.
+    """A fixed random number in [0, 1) for each sample: random picks that persist.
 
     A detector finds about the same samples at every look, so it replays few samples often. With
     new noise at each look a control would replay many samples rarely, and *which* samples would be
@@ -62,7 +62,7 @@ class RandomScorer(Scorer):
 
 
 class RandomFreshScorer(Scorer):
-    """New noise in [0, 1) at each look: the same flag rate, but other picks in every epoch.
+    """New noise in [0, 1) at each call: the same flag rate, but other picks in every epoch.
 
     Args:
         dim: D, the feature size (checked, not used).
@@ -99,7 +99,7 @@ class RandomFreshScorer(Scorer):
 
 
 class OracleScorer(RandomScorer):
-    """The number of classes seen more often than the sample's own: the bound of a detector.
+    """The number of classes seen more often than the sample's own: an upper bound for detectors.
 
     In [0, C]. Ranks, unlike counts, do not drift with the length of the stream. A sample's own
     number in [0, 1) breaks the ties inside a class, always in the same way, and cannot reorder

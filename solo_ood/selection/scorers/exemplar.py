@@ -1,4 +1,4 @@
-"""How far a sample leans from the stream towards a few pictures of what matters."""
+"""How far a sample lies from the stream in the direction of a few exemplars."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from solo_ood.selection.scorers.moments import MomentsScorer
 
 
 class ExemplarScorer(MomentsScorer):
-    r"""Ridge classifier of exemplars against the stream, which counts as unlabelled.
+    """Ridge classifier of exemplars against the stream, which counts as unlabelled.
 
-    .. math:: s(x) = (x - \mu)^T (\Sigma + \lambda I)^{-1} (\bar e - \mu), \quad
-              \lambda = r \operatorname{tr} \Sigma
-
-    with :math:`\mu, \Sigma` of the stream and :math:`\bar e` the mean exemplar: the direction of
-    Fisher's discriminant (1936), which regularised least squares finds as well. The stream holds a
+    ``s(x) = (x - mu)^T (Sigma + r tr(Sigma) I)^-1 (e - mu)`` with ``mu`` and ``Sigma`` of the
+    stream and ``e`` the mean exemplar: the direction of Fisher's discriminant (1936), which
+    regularised least squares finds as well. The stream holds a
     few positives, too; an unlabelled sample's score still orders like its probability of being one
     (Elkan and Noto, 2008, doi:10.1145/1401890.1401920). Unlike a distance to the stream, this finds
     rare samples that stand in its densest region.

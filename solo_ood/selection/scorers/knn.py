@@ -13,16 +13,15 @@ from solo_ood.selection.scorers.base import Scorer
 
 
 class KNNScorer(Scorer):
-    r"""Cosine distance to the k-th nearest neighbour, in [0, 2].
+    """Cosine distance to the k-th nearest neighbour, in [0, 2].
 
     Sun et al., 2022, arXiv:2204.06507.
 
-    .. math:: s(x) = 1 - \cos(x, r_{(k)}(x))
-
-    with :math:`r_{(k)}` the k-th most similar row of the reference. Unlike the paper, the reference
-    is not the training set but the newest ``n_reference`` samples of a stream, since the features
-    of a network in training age. Rows of the same sample are left out where the indexes are given:
-    small data meet their own earlier embeddings, and a replay that of its fresh row.
+    ``s(x) = 1 - cos(x, r_k(x))`` with ``r_k(x)`` the k-th most similar row of the reference. Unlike
+    the paper, the reference is not the training set but the newest ``n_reference`` samples of a
+    stream, since the features of a network in training age. Rows of the same sample are left out
+    where the indexes are given: small data meet their own earlier embeddings, and a replay that of
+    its fresh row.
 
     Args:
         dim: D, the feature size.
@@ -50,9 +49,9 @@ class KNNScorer(Scorer):
         self.n_fed = 0
         return self
 
-    def forget_indexes(self, stays: Callable[[int], bool]) -> None:
+    def drop_changed_indexes(self, same_sample: Callable[[int], bool]) -> None:
         numbers = self.reference.numbers
-        gone = [number != UNNUMBERED and not stays(number) for number in numbers.tolist()]
+        gone = [number != UNNUMBERED and not same_sample(number) for number in numbers.tolist()]
         numbers.masked_fill_(torch.tensor(gone, device=numbers.device), UNNUMBERED)
 
     def _learn(self, feats: Tensor, targets: Tensor | None, indexes: Tensor | None) -> None:
@@ -72,5 +71,5 @@ class KNNScorer(Scorer):
             # 1 % of the rows held, which only the device knows: gather instead of an index.
             rank = (filled.sum() // 100).clamp(min=2) - 1
             kth = largest.gather(1, rank.expand(len(feats), 1)).squeeze(1)
-        # Fewer than k rows of others (not finite, its own): no score rather than a rare one.
+        # Fewer than k rows of others (not finite, its own): NaN instead of a high score.
         return 1 - kth.masked_fill(kth.isneginf(), float("nan"))

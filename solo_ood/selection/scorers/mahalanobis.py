@@ -9,11 +9,9 @@ from solo_ood.selection.scorers.moments import MomentsScorer
 
 
 class MahalanobisScorer(MomentsScorer):
-    r"""Squared Mahalanobis distance to one Gaussian (Lee et al., 2018, arXiv:1807.03888).
+    """Squared Mahalanobis distance to one Gaussian (Lee et al., 2018, arXiv:1807.03888).
 
-    .. math:: s(x) = (x - \mu)^T \Sigma^{-1} (x - \mu), \quad
-              \Sigma = (1 - a)\,S + a\,\tfrac{\operatorname{tr} S}{D}\,I
-
+    ``s(x) = (x - mu)^T Sigma^-1 (x - mu)`` with ``Sigma = (1 - a) S + a tr(S) / D I``,
     with one class instead of the paper's one per label (there are none in pre-training) and the
     covariance shrunk with a fixed weight a.
 

@@ -64,7 +64,7 @@ class Moments(nn.Module):
 
 
 class MomentsScorer(Scorer):
-    r"""A scorer that solves with :math:`w\,\Sigma + r \operatorname{tr}(\Sigma)\,I` of its stream.
+    """A scorer that solves with ``w Sigma + r tr(Sigma) I`` of its stream.
 
     Args:
         dim: D, the feature size.

@@ -13,7 +13,7 @@ from solo_ood.errors import UserError
 from solo_ood.settings.schema import parse
 from solo_ood.training.loggers import check_logger
 from solo_ood.training.plugin import NAME
-from solo_ood.training.preflight.data import check_data, expand_home, take_flat_folder
+from solo_ood.training.preflight.data import accept_flat_folder, check_data, expand_home
 from solo_ood.training.preflight.settings import check_settings
 from solo_ood.training.preflight.steps import check_steps
 
@@ -37,10 +37,10 @@ def check(cfg: DictConfig) -> None:
     check_steps(cfg, ood)
 
 
-def prepare(cfg: DictConfig) -> None:
-    """Set what the config leaves to be found out: home folders, folders without classes."""
+def fill_in_paths(cfg: DictConfig) -> None:
+    """Fill in what the config leaves open: home folders, folders without classes."""
     expand_home(cfg)
-    take_flat_folder(cfg)
+    accept_flat_folder(cfg)
 
 
 class Preflight(Callback):
@@ -58,17 +58,17 @@ class Preflight(Callback):
         # Raised anywhere in the run, one line instead of a trace is what Hydra prints of it.
         if self._is_ours(config):
             UserError.__bases__ = (ValueError, CompactHydraException)
-            _ended_by_user_errors(prepare, config)
+            _exit_on_user_error(fill_in_paths, config)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         if self._is_ours(config):
-            _ended_by_user_errors(check, config)
+            _exit_on_user_error(check, config)
 
     def _is_ours(self, config: DictConfig) -> bool:
         return self._every_method or OmegaConf.select(config, "method") == NAME
 
 
-def _ended_by_user_errors(step: Any, config: DictConfig) -> None:
+def _exit_on_user_error(step: Any, config: DictConfig) -> None:
     try:
         step(config)
     except InterpolationResolutionError as error:

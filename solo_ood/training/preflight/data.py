@@ -1,4 +1,4 @@
-"""The folders of a run: are they there, and are they what the host reads."""
+"""Checks the folders of a run: that they exist and that the host can read them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from solo_ood.data.folders import check_training_folder, classes_note
-from solo_ood.data.names import like_splits
+from solo_ood.data.names import look_like_splits
 from solo_ood.errors import UserError
 
 KEYS = ("data.train_path", "data.val_path")
@@ -63,12 +63,12 @@ def check_data(cfg: DictConfig) -> None:
         if not no_labels:
             _check_classes(key, Path(path))
             names = [folder.name for folder in _class_folders(Path(path))]
-            if like_splits(names):
-                _say(f"{path}: {classes_note(names)}.")
+            if look_like_splits(names):
+                _print_once(f"{path}: {classes_note(names)}.")
 
 
 @cache
-def _say(line: str) -> None:
+def _print_once(line: str) -> None:
     """Print the line, once: the release checks a config before and in its program."""
     print(line)
 
@@ -91,7 +91,7 @@ def _no_folder(key: str, path: str | None, how: str) -> UserError:
     return UserError(key, expected="an existing folder", got=path, remedy=f"Set it: {how}.")
 
 
-def take_flat_folder(cfg: DictConfig) -> None:
+def accept_flat_folder(cfg: DictConfig) -> None:
     """Set ``data.no_labels`` for training images that lie directly in their folder, and say so."""
     path = OmegaConf.select(cfg, "data.train_path")
     if (

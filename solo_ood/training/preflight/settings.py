@@ -1,4 +1,4 @@
-"""Settings of the host and of Lightning: kinds, ranges, names, and devices that are there."""
+"""Checks settings of the host and of Lightning: types, ranges, names, available devices."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from solo_ood.errors import UserError, shown, unknown_name
+from solo_ood.errors import UserError, short_repr, unknown_name
 from solo_ood.host import installed
 
 LONGEST_NAME = 200  # bytes: a file's name has 255, and the host adds the epoch to it
@@ -32,28 +32,32 @@ def check_settings(cfg: DictConfig) -> None:
     """Raise ``UserError`` for a setting that the host or Lightning would stumble over."""
     for key, (smallest, may_be_null) in _WHOLE_NUMBERS.items():
         value = OmegaConf.select(cfg, key)
-        if value is None and (may_be_null or not _given(cfg, key)):
+        if value is None and (may_be_null or not _is_set(cfg, key)):
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
             expected = f"a whole number of at least {smallest}"
-            raise UserError(key, expected=expected, got=shown(value), remedy=f"Set {key}=NUMBER.")
+            raise UserError(
+                key, expected=expected, got=short_repr(value), remedy=f"Set {key}=NUMBER."
+            )
     for key in _NUMBERS:
         value = OmegaConf.select(cfg, key)
         if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
             continue
         if not _is_number(value):  # YAML takes 1e-4 for a text; the host does not
-            raise UserError(key, expected="a number", got=shown(value), remedy=f"Set {key}=NUMBER.")
+            raise UserError(
+                key, expected="a number", got=short_repr(value), remedy=f"Set {key}=NUMBER."
+            )
     for key in ("data.train_path", "data.val_path"):
         value = OmegaConf.select(cfg, key)
         if value is not None and not isinstance(value, str):
             raise UserError(
                 key,
                 expected="a path",
-                got=shown(value),
+                got=short_repr(value),
                 remedy=f"Write {key}=./{value} for a folder of this name.",
             )
     _check_name(cfg)
-    if not _given(cfg, "pretrained_feature_extractor"):
+    if not _is_set(cfg, "pretrained_feature_extractor"):
         for key, names in installed.choices().items():
             value = OmegaConf.select(cfg, key)
             if value is not None and value not in names:
@@ -63,7 +67,7 @@ def check_settings(cfg: DictConfig) -> None:
     _check_trainer(cfg)
 
 
-def _given(cfg: DictConfig, key: str) -> bool:
+def _is_set(cfg: DictConfig, key: str) -> bool:
     return OmegaConf.select(cfg, key, throw_on_missing=False) is not None
 
 
@@ -82,7 +86,7 @@ def _check_name(cfg: DictConfig) -> None:
         raise UserError(
             "name",
             expected=f"part of a file's name: no / or \\, at most {LONGEST_NAME} bytes",
-            got=shown(name),
+            got=short_repr(name),
             remedy="Use another name, and checkpoint.dir for the folder.",
         )
 
@@ -94,7 +98,7 @@ def _check_channels(cfg: DictConfig) -> None:
         raise UserError(
             "backbone.kwargs.in_chans",
             expected="3: the host reads every image as RGB, grey ones too",
-            got=shown(channels),
+            got=short_repr(channels),
             remedy="Remove the key.",
         )
 
@@ -123,13 +127,13 @@ def _check_devices(cfg: DictConfig) -> None:
         raise UserError(
             "devices",
             expected="a number of processes on the CPU, such as '1'",
-            got=shown(got),
+            got=short_repr(got),
             remedy="This names GPUs, and the run has none. Set devices='1'.",
         )
 
 
 def _check_trainer(cfg: DictConfig) -> None:
-    """Let Lightning look at its own settings before there is a model and data."""
+    """Let Lightning check its own settings before model and data are built."""
     from lightning.pytorch import Trainer
 
     given: Any = OmegaConf.to_container(cfg, resolve=False)

@@ -1,4 +1,4 @@
-"""How many steps a run has: none at all, or too few for anything to be flagged."""
+"""Checks that a run has steps, and enough of them to flag something."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def check_steps(cfg: DictConfig, ood: OODConfig | None) -> None:
 
 
 def _batches(cfg: DictConfig, batch_size: int, ood: OODConfig | None) -> float:
-    """Return the batches of an epoch in each process; infinite if nobody knows.
+    """Return the batches of an epoch in each process; infinite if unknown.
 
     Raises:
         UserError: if there is none.
@@ -70,7 +70,9 @@ def _batches(cfg: DictConfig, batch_size: int, ood: OODConfig | None) -> float:
     processes = num_processes(cfg)
     limit: Any = cfg.get("overfit_batches") or cfg.get("limit_train_batches")
     share = limit if isinstance(limit, float) else 1.0
-    samples = count_samples(cfg, at_most=math.ceil(_enough(ood, batch_size * processes) / share))
+    samples = count_samples(
+        cfg, at_most=math.ceil(_samples_that_suffice(ood, batch_size * processes) / share)
+    )
     batches: float = math.inf
     if samples is not None:
         batches = math.ceil(samples / processes) // batch_size
@@ -94,8 +96,8 @@ def _batches(cfg: DictConfig, batch_size: int, ood: OODConfig | None) -> float:
     return limited if limited == math.inf else int(limited)
 
 
-def _enough(ood: OODConfig | None, rows: int) -> int:
-    """Return a number of training samples of which one epoch is enough: no need to count more."""
+def _samples_that_suffice(ood: OODConfig | None, rows: int) -> int:
+    """Return how many training samples suffice for the checks, so that no more are counted."""
     if ood is None or not ood.enabled:
         return rows
     return math.ceil((samples_before_first_flag(ood) + rows) / (1 - ood.start)) + 2 * rows

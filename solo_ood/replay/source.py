@@ -1,4 +1,4 @@
-"""What is replayed follows the trainer: its loader of this epoch, its last batch, its end."""
+"""Keep the source of replays in step with the trainer: the loader of the epoch, last batch, end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ else:
     Base = object
 
 
-class FollowsLoader(Base):
+class ReplaySource(Base):
     """Mixin that keeps the source of the replayed rows in step with the trainer.
 
     Attributes:
@@ -48,7 +48,7 @@ class FollowsLoader(Base):
         """Follow the trainer to another loader (``reload_dataloaders_every_n_epochs``)."""
         super().on_train_epoch_start()
         if self.selector is not None and self.trainer.train_dataloader is not self._loader:
-            self._replay_from(self.trainer.train_dataloader, self.selector)
+            self._set_source(self.trainer.train_dataloader, self.selector)
 
     def _total_steps(self) -> float:
         """Return the optimizer steps of the run; NaN if Lightning cannot tell."""
@@ -59,17 +59,17 @@ class FollowsLoader(Base):
         except Exception:  # gradients accumulated by epoch
             return float("nan")
 
-    def _replay_from(self, loader: Any, selector: RareSelector) -> None:
+    def _set_source(self, loader: Any, selector: RareSelector) -> None:
         """Take the training data from ``loader``: what is replayed, what its labels say."""
         trainer, ood = self.trainer, self.ood
-        dataset, before = getattr(loader, "dataset", None), self._dataset
-        # Kept crops are what they were, whatever the dataset: their numbers are nobody's indexes.
+        dataset, previous = getattr(loader, "dataset", None), self._dataset
+        # Kept crops do not depend on the dataset: their numbers are no dataset indexes.
         by_index = ood.queue.store == "indexes"
-        others = before is not None and dataset is not before
+        others = previous is not None and dataset is not previous
         if others and by_index:
-            stays = same_file(before, dataset)
-            selector.forget_indexes(stays)
-            drop_changed(selector.queue, stays)
+            same_sample = same_file(previous, dataset)
+            selector.drop_changed_indexes(same_sample)
+            drop_changed(selector.queue, same_sample)
         if ood.scorer.exemplars and (others or self.exemplars is None):
             self._exemplars_from(loader, ood.scorer.exemplars, selector)
             self._look_now = others
@@ -84,8 +84,8 @@ class FollowsLoader(Base):
             )  # fmt: skip
             if isinstance(self.replay, RareLoader):
                 self.replay.close()
-                if dataset is before:
-                    replay.take_over(self.replay)
+                if dataset is previous:
+                    replay.continue_from(self.replay)
             self.replay = replay
         elif trainer.world_size > 1:
             raise UserError(
@@ -96,7 +96,7 @@ class FollowsLoader(Base):
             )
         elif self.replay is None:
             self.replay = CropStore(selector.queue, rows)
-        self._most, self._least = self._batch_sizes(loader)
+        self._largest_batch, self._smallest_batch = self._batch_sizes(loader)
         labels = targets_of(dataset)
         labelled = SCORERS[ood.scorer.name].needs_labels
         if labels is None and labelled and hasattr(dataset, "__len__"):
@@ -110,7 +110,7 @@ class FollowsLoader(Base):
             selector.rare_classes = [] if labels is None else rare_classes(labels)
 
     def _exemplars_from(self, loader: Any, given: list[Any], selector: RareSelector) -> None:
-        """Find the exemplars in the data of ``loader``, or go on with those of the data before."""
+        """Find the exemplars in the data of ``loader``, or keep those of the previous data."""
         try:
             found = Exemplars(given, loader, self.ood.mix.num_workers, selector.seed)
         except UserError as error:
@@ -126,7 +126,7 @@ class FollowsLoader(Base):
     def _batch_sizes(self, loader: Any) -> tuple[int | None, int | None]:
         """Return the fresh rows of the largest and of the smallest batch of any process.
 
-        With one process nobody has to know them before: ``None``.
+        With one process they are not needed: ``None``.
         """
         if self.trainer.world_size == 1:
             return None, None
@@ -140,8 +140,8 @@ class FollowsLoader(Base):
         most, last = sizes.reshape(-1, 2).amax(dim=0).tolist()  # waits, before the first step only
         return most, -last
 
-    def _rare_rows(self, batch: Sequence[Any]) -> Sequence[Any] | None:
-        """Return what to replay with ``batch``: nothing where it has no row to spare.
+    def _replayed_batch(self, batch: Sequence[Any]) -> Sequence[Any] | None:
+        """Return what to replay with ``batch``; ``None`` if the batch has no row to spare.
 
         Such a batch ends an epoch of a loader that keeps its last rows. All processes must skip the
         replay at the same step, since all draw from their copies of one queue.
@@ -149,9 +149,13 @@ class FollowsLoader(Base):
         if self.replay is None or self.selector is None:
             return None
         if self.ood.mix.mode == "replace":
-            if self._least is None and len(batch[0]) <= self._rows:
+            if self._smallest_batch is None and len(batch[0]) <= self._rows:
                 return None
-            if self._least is not None and self._least <= self._rows and self.trainer.is_last_batch:
+            if (
+                self._smallest_batch is not None
+                and self._smallest_batch <= self._rows
+                and self.trainer.is_last_batch
+            ):
                 return None
         rare, counts = self.replay.next(), self.selector.counts
         if counts["judged"]:
@@ -162,7 +166,7 @@ class FollowsLoader(Base):
         return rare
 
     def end_replay(self) -> None:
-        """End the workers of the replay; also to be called when ``fit`` raised."""
+        """End the replay's workers; also called when ``fit`` raises."""
         for reader in (self.replay, self.exemplars):
             if isinstance(reader, (RareLoader, Exemplars)):
                 reader.close()
