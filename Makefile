@@ -18,7 +18,7 @@ THREADS ?= 1
 
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo controls bench bench-scorers gpu-kit test browser test-long test-upstream compatibility check docs install clean
+.PHONY: demo controls bench bench-scorers gpu-kit test test-fast browser test-long test-upstream compatibility check docs install clean
 
 demo: install
 	OMP_NUM_THREADS=$(THREADS) PYTHONWARNINGS=ignore sh scripts/demo.sh $(BIN) $(RUNS)
@@ -42,10 +42,15 @@ gpu-kit: install
 # Several files at a time: each process holds about 3 GB.
 test: install
 	$(BIN)/python -m pip install -q '.[test]'
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --durations=15
 	if [ -d .host/$(RELEASE) ] && [ '$(SOLO_LEARN)' = '$(subst learn-,learn==,$(RELEASE))' ]; then \
 		cd .host/$(RELEASE) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -W ignore \
 			-p no:cacheprovider $(addprefix tests/,$(SHIPPED)); fi
+
+# What needs neither the host nor a process of its own.
+test-fast: install
+	$(BIN)/python -m pip install -q '.[test]'
+	$(BIN)/pytest -q -n auto --maxprocesses 4 --dist loadfile tests/unit
 
 # Debian's Chromium and its driver, with which the tests open the reports; without them those skip.
 browser:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-REPOSITORY = Path(__file__).resolve().parent.parent
+from damaged import images, kill_workers, prepared, whole  # noqa: F401  (fixtures)
+from repository import ROOT
 
 # Parallel processes on few cores: more threads each only make all of them slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -69,7 +69,7 @@ def compose(registered: None) -> Callable[..., Any]:
     from solo_ood.host import installed
 
     def composed(*overrides: str, tiny: bool = True) -> Any:
-        with initialize_config_dir(str(REPOSITORY / "configs"), version_base="1.2"):
+        with initialize_config_dir(str(ROOT / "configs"), version_base="1.2"):
             cfg = hydra_compose("dino_ood", [*(TINY if tiny else []), *overrides])
         OmegaConf.set_struct(cfg, False)
         if installed.generation() == "checkout":

@@ -40,8 +40,7 @@ def commands(out: Path, data: Path, quick: bool) -> dict[str, list[object]]:
     return {
         "tests": [
             "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--durations=10",
-            f"--junitxml={out / 'tests.xml'}", "tests/test_cuda.py", "tests/test_no_sync.py",
-            "tests/test_precision.py",
+            f"--junitxml={out / 'tests.xml'}", "tests/host",
         ],
         "memory": [*bench, out / "memory", "--sections", "memory", *small, *networks[:3]],
         "bench": [

@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = "solo/utils/ood"
-# They import only each other, and the layers of tests/test_imports.py hold that.
+# They import only each other, and the layers of tests/unit/test_imports.py hold that.
 FOLDERS = ("settings", "selection", "replay")
 FILES = ("errors.py",)
 INIT = '"""Find the rare samples of a stream of embeddings, queue them and replay them."""\n'

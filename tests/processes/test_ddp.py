@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
-
-HERE = Path(__file__).resolve().parent
-
+from repository import HELPERS, ROOT
 
 EXEMPLAR = (
     "ood=exemplar",
@@ -23,7 +20,7 @@ def test_two_processes_agree_and_share_the_replays(tmp_path, registered, tiny):
     ood = ("++method_kwargs.ood.queue.release=0", "++method_kwargs.ood.mix.ratio=0.5")
     overrides = [*tiny, "optimizer.batch_size=8", *ood, *EXEMPLAR]
     done = subprocess.run(
-        [sys.executable, HERE / "ddp_run.py", HERE.parent / "configs", tmp_path, *overrides],
+        [sys.executable, HELPERS / "ddp_run.py", ROOT / "configs", tmp_path, *overrides],
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"},
         capture_output=True,
         text=True,

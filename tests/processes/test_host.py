@@ -11,8 +11,6 @@ import pytest
 
 from solo_ood.errors import UserError
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-
 
 def python(code: str, *, site: Path | None = None, path: Path | None = None, cwd: Path) -> str:
     """Run ``code`` in a new interpreter; return what it printed to both streams."""

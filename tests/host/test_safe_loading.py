@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from repository import ROOT
 
 from solo_ood.cli import main
 from solo_ood.data.digits import digits_lt
@@ -29,7 +30,7 @@ from solo_ood.files.checkpoint import load
 from solo_ood.host import installed
 from solo_ood.selection.selector import STATE_KEY, STATE_VERSION
 
-SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
+SCRIPTS = ROOT / "scripts"
 REFUSED = r"Error: (checkpoint|weights) .*evil\S*: expected .*, got .*which may run code when it is"
 _RUNS: list[Path] = []
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from repository import ROOT
 from user_run import COUNTS, pictures, train
 
 from solo_ood.embedding.options import ExtractConfig
@@ -20,7 +21,6 @@ from solo_ood.evaluation.options import EvaluateOptions
 from solo_ood.evaluation.probes import knn_predictions, linear_probe
 
 QUICK = {"embedding": ExtractConfig(batch_size=64, num_workers=0, accelerator="cpu")}
-REPOSITORY = Path(__file__).resolve().parent.parent
 _RUN = []
 
 
@@ -342,7 +342,7 @@ def test_bad_arguments_of_main_knn_are_one_clear_line(run, data, tmp_path, monke
         given = ["main_knn.py", "--pretrained_checkpoint_dir", str(run), *map(str, arguments)]
         monkeypatch.setattr(sys, "argv", given)
         with pytest.raises(SystemExit) as caught:
-            runpy.run_path(str(REPOSITORY / "scripts/main_knn.py"), run_name="__main__")
+            runpy.run_path(str(ROOT / "scripts/main_knn.py"), run_name="__main__")
         return f"{caught.value} {capsys.readouterr().err}"
 
     assert "--k: expected a whole number of at least 1, got 0" in told("--k", 0)

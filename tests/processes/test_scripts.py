@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from repository import ROOT
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 SOLO_OOD = Path(sys.executable).parent / "solo-ood"
 
 
@@ -24,7 +24,7 @@ def call(*command, cwd):
 
 
 def pretrain(*overrides, cwd):
-    script = REPOSITORY / "scripts/main_pretrain.py"
+    script = ROOT / "scripts/main_pretrain.py"
     return call(sys.executable, script, "--config-name", "dino_ood", *overrides, cwd=cwd)
 
 
@@ -57,14 +57,14 @@ def test_pretraining_logs_the_detector(run):
 
 def knn(run, *arguments):
     return call(
-        sys.executable, REPOSITORY / "scripts/main_knn.py", "--pretrained_checkpoint_dir", run,
+        sys.executable, ROOT / "scripts/main_knn.py", "--pretrained_checkpoint_dir", run,
         *arguments, cwd=run,
     )  # fmt: skip
 
 
 def linear(run, *overrides):
     return call(
-        sys.executable, REPOSITORY / "scripts/main_linear.py", "--config-name", "dino_ood_linear",
+        sys.executable, ROOT / "scripts/main_linear.py", "--config-name", "dino_ood_linear",
         f"pretrained_feature_extractor='{checkpoint_of(run)}'", *overrides, cwd=run,
     )  # fmt: skip
 
@@ -171,7 +171,7 @@ def test_exported_checkpoint_is_plain_dino(weights, run, tmp_path, registered):
 def test_the_lines_of_the_readme_load_the_exported_teacher_into_timm(run, tmp_path, registered):
     from solo_ood.training.release_programs import load_network
 
-    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), flags=re.S)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
     (code,) = (block for block in blocks if "timm" in block)
     exit_code, out, err = call(SOLO_OOD, "export", run, tmp_path, "--weights", "teacher", cwd=run)
     assert exit_code == 0, err

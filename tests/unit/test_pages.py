@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from repository import ROOT
 
 from solo_ood.benchmark import charts
 from solo_ood.benchmark.measure import Scores
 from solo_ood.pages import glossary, page, plots
 from solo_ood.pages.parts import Column, Table, number_cell, panel
 
-ROOT = Path(__file__).resolve().parents[1]
 # Machado, Oliveira and Fernandes (2009), severity 1, for linear RGB.
 SIGHTS = {
     "all colours": np.eye(3),

@@ -25,7 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from repository import ROOT
 
 # With conftest's TINY: 3 epochs of 3 steps, and a checkpoint of 90 MB after each. The first samples
 # are flagged in step 3 and replayed from step 5 or so.
@@ -58,7 +58,7 @@ def script() -> Path:
     from solo_ood.host import installed
 
     if installed.generation() == "release":
-        return REPOSITORY / "scripts/main_pretrain.py"
+        return ROOT / "scripts/main_pretrain.py"
     return Path(solo.__file__).resolve().parent.parent / "main_pretrain.py"
 
 

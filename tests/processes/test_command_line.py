@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
+from repository import ROOT
 from short_runs import AT_ONCE
 from warm_host import warm_host
 
@@ -26,7 +27,6 @@ from solo_ood.errors import unknown_name
 from solo_ood.host.quiet import SILENT, ignore_foreign_warnings
 from solo_ood.settings.schema import OODConfig, parse
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 HELP = """
 import sys
 from solo_ood.cli import main
@@ -76,7 +76,7 @@ def test_help_imports_nothing_heavy():
 
 
 def test_the_default_block_is_the_schema_with_its_comments():
-    path = REPOSITORY / "tools/write_defaults.py"
+    path = ROOT / "tools/write_defaults.py"
     spec = importlib.util.spec_from_file_location("write_defaults", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -88,7 +88,7 @@ def test_the_default_block_is_the_schema_with_its_comments():
 
 
 @pytest.mark.parametrize(
-    "block", [path.stem for path in sorted((REPOSITORY / "configs/ood").glob("*.yaml"))]
+    "block", [path.stem for path in sorted((ROOT / "configs/ood").glob("*.yaml"))]
 )
 def test_every_key_of_every_block_is_overridden_without_a_plus(block, compose):
     every = OmegaConf.to_container(OmegaConf.structured(OODConfig))
@@ -128,7 +128,7 @@ def natural(photographs, tmp_path_factory, registered):
 def test_natural_images_are_trained_with_dinos_own_settings(natural, compose):
     (checkpoint,) = natural.checkpoints()
     assert (checkpoint.parent / "args.json").is_file()
-    config = OmegaConf.load(REPOSITORY / "configs/dino_ood_natural.yaml")
+    config = OmegaConf.load(ROOT / "configs/dino_ood_natural.yaml")
     first, second, local = config.augmentations
     assert [p.gaussian_blur.prob for p in config.augmentations] == [1.0, 0.1, 0.5]
     assert [p.solarization.prob for p in config.augmentations] == [0.0, 0.2, 0.0]
@@ -309,7 +309,7 @@ def test_options_given_twice_are_joined_and_replace_the_default():
 
 
 def test_every_remedy_tells_what_to_do():
-    texts = [path.read_text() for path in (REPOSITORY / "solo_ood").rglob("*.py")]
+    texts = [path.read_text() for path in (ROOT / "solo_ood").rglob("*.py")]
     remedies = [match for text in texts for match in re.findall(r'remedy=f?"([^"]*)', text)]
     assert len(remedies) > 60
     for empty in ("Look again", "Look at", "Name another one", "Check the path.", "accordingly"):

@@ -18,18 +18,18 @@ from hydra import compose, initialize_config_dir
 
 from solo_ood.settings.schema import OODConfig, parse
 
-REPOSITORY = next(
+ROOT = next(
     path for path in Path(__file__).resolve().parents if (path / "pyproject.toml").is_file()
 )
-DOCS = REPOSITORY / "docs"
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 SOLO_OOD = Path(sys.executable).parent / "solo-ood"
 # Paths below these folders of the repository; RUN/x, demo/x and the like are a user's own.
 FOLDERS = "solo_ood|configs|scripts|tools|studies|tests|patches|docs|hydra_plugins"
 
 
 def name_of(page: Path) -> str:
-    return str(page.relative_to(REPOSITORY))
+    return str(page.relative_to(ROOT))
 
 
 def defaults(cfg: Any = None, prefix: str = "") -> dict[str, str]:
@@ -55,13 +55,13 @@ def test_the_page_of_settings_has_every_key_with_its_default():
 
 
 def test_the_ten_settings_of_the_readme_have_their_defaults():
-    shown = settings_in(REPOSITORY / "README.md")
+    shown = settings_in(ROOT / "README.md")
     assert len(shown) == 10
     assert shown.items() <= defaults().items()
 
 
 def test_the_readme_has_at_most_200_lines():
-    assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 200
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 200
 
 
 @cache
@@ -107,7 +107,7 @@ def runs_in(page: Path) -> list[tuple[str, list[str]]]:
 @pytest.mark.parametrize("page", [page for page in PAGES if runs_in(page)], ids=name_of)
 def test_overrides_of_the_runs_that_are_shown_compose(page, registered):
     for config, overrides in runs_in(page):
-        with initialize_config_dir(str(REPOSITORY / "configs"), version_base="1.2"):
+        with initialize_config_dir(str(ROOT / "configs"), version_base="1.2"):
             cfg = compose(config, overrides)
         parse(cfg.method_kwargs.ood, cfg.optimizer.batch_size)
 
@@ -118,31 +118,32 @@ def test_the_pages_show_runs():
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_targets_of_make_exist(page):
-    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), flags=re.M))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
     assert set(re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(), flags=re.M)) <= targets
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_files_that_are_named_exist(page):
     named = re.findall(rf"(?:`|^python )((?:{FOLDERS})/[\w./-]*)", page.read_text(), flags=re.M)
-    assert [path for path in named if not (REPOSITORY / path).exists()] == []
+    assert [path for path in named if not (ROOT / path).exists()] == []
 
 
 def source_of(path: str) -> str:
-    """Return the source of a test file, in which ``-k`` looks for names."""
-    return (REPOSITORY / path).read_text()
+    """Return the source of a test file or of all in a folder, in which ``-k`` looks for names."""
+    files = (ROOT / path).rglob("*.py") if (ROOT / path).is_dir() else [ROOT / path]
+    return "\n".join(file.read_text() for file in files)
 
 
 def test_rows_of_the_page_of_faults_name_tests_that_exist():
     """The words of ``-k`` are parts of the names of tests in the file that the section names."""
     current, n = "", 0
     for line in (DOCS / "reliability.md").read_text().splitlines():
-        heading = re.match(r"`pytest (tests/\S+\.py) -k …`", line)
+        heading = re.match(r"`pytest (tests\S*) -k …`", line)
         if heading:
             current = heading[1]
         paths = re.findall(r"tests/\w[\w/]*\.py", line)
         for path in paths:
-            assert (REPOSITORY / path).is_file(), line
+            assert (ROOT / path).is_file(), line
         last = line.strip(" |").rsplit("|", 1)[-1].strip() if line.startswith("| ") else ""
         own = re.search(r"pytest (tests/\S+\.py) -k (\w+)", last)
         words = re.fullmatch(r'`"?([\w ]+)"?`', last)

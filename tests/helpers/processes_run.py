@@ -21,11 +21,12 @@ import torch
 from ddp_run import model_and_loader
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
+from repository import ROOT
 from torch.utils.data import DataLoader, Dataset
 
 from solo_ood.host import networks
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = ROOT / "configs"
 GLOBAL_BATCH, STREAM = 16, 96  # rows of a step on all processes, of an epoch
 RANK, WORLD = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from repository import ROOT
 from user_run import COUNTS, pictures
 
-CONFIGS = str(Path(__file__).resolve().parent.parent / "configs")
+CONFIGS = str(ROOT / "configs")
 
 
 @pytest.fixture

@@ -9,11 +9,10 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from repository import ROOT
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 SECTIONS = ["steps", "parts", "waits", "growth"]
 
 
@@ -28,7 +27,7 @@ def bench(registered, tmp_path_factory):
     command = ["tools/bench.py", "--quick", "--sections", *SECTIONS, "--out", out]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", *map(str, command)],
-        cwd=REPOSITORY,
+        cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -87,7 +86,7 @@ def test_every_table_is_a_csv_file_too(bench):
 
 
 def test_intervals_hold_the_median_and_pairs_cancel_a_slow_machine():
-    sys.path.insert(0, str(REPOSITORY / "tools"))
+    sys.path.insert(0, str(ROOT / "tools"))
     try:
         from timing import in_turns, paired_ratio
     finally:

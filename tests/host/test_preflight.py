@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
+from repository import ROOT
 from warm_host import warm_host
 
 from solo_ood.errors import UserError
@@ -64,7 +65,7 @@ def _composed(*overrides):
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
-    configs = Path(__file__).resolve().parent.parent / "configs"
+    configs = ROOT / "configs"
     with initialize_config_dir(str(configs), version_base="1.2"):
         cfg = hydra_compose("dino_ood", list(overrides))
     OmegaConf.set_struct(cfg, False)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parent.parent / "scripts/controls.py"
+from repository import ROOT
+
+SCRIPT = ROOT / "scripts/controls.py"
 ACCURACY = {"All": 90.0, "Many": 99.9, "Medium": 93.5, "Few": 34.1}
 REPLAY = {"Flag rate": 5.0, "Lift": 15.9, "Distinct": 1417.4, "Replays each": 40.3, "Released": 8.0}
 

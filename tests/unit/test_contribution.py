@@ -5,12 +5,11 @@ from __future__ import annotations
 import ast
 import importlib.util
 import re
-from pathlib import Path
 
 import pytest
 import yaml
+from repository import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 SERIES = sorted((ROOT / "patches/solo-learn-main").glob("*.patch"))
 TARGET = "solo/utils/ood"
 

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from repository import ROOT
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 STAGES = ("tests", "memory", "pilot", "bench", "study")
 
 
@@ -23,7 +23,7 @@ def kit(registered, tmp_path_factory):
         pytest.skip("the kit holds solo-learn 1.0.2")
     folder = tmp_path_factory.mktemp("gpu") / "kit"
     command = [sys.executable, "-W", "ignore", "tools/gpu/build.py", "--out", folder]
-    built = subprocess.run([*map(str, command)], cwd=REPOSITORY, capture_output=True, text=True)
+    built = subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr[-2000:]
     return folder
 

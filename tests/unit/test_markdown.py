@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from repository import ROOT
 
 from solo_ood.pages import markdown
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def parsed(text: str) -> list[list[str]]:
