@@ -13,6 +13,7 @@ from pathlib import Path
 from matrix.program import WORK, run
 from matrix.trees import changed, make_tree
 
+BLACK = "23.12.0"  # as in solo-learn's .pre-commit-config.yaml, like the hooks below
 Checker = Callable[[Path, list[str]], list[str]]  # tree, files -> files that do not comply
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 import pytest
 
 from matrix import docs, style, suite, trees
@@ -76,8 +78,12 @@ def test_changed_tests_are_named(record_property):
 @pytest.mark.parametrize("name", style.CHECKS)
 def test_style(name, record_property):
     files, bad, old = style.judge(style.CHECKS[name])
-    note(record_property, f"{len(files)} files; did not comply before either:", old)
+    note(record_property, f"{len(files)} files", [f"{path}: no better before" for path in old])
     assert not bad
+
+
+def test_black_is_the_version_of_upstream():
+    assert version("black") == style.BLACK
 
 
 def test_style_of_the_added_lines():
