@@ -21,7 +21,8 @@ COLUMNS = [name for name, run in RUNS.items() if run.shown]
 
 def table(results: Results) -> str:
     """Return the table, its footnotes and the versions it was made with, as Markdown."""
-    rows = [(host, results[host.key]) for host in HOSTS if results.get(host.key, {}).get("cells")]
+    rows = [(host, results[host.key]) for host in HOSTS if host.key in results]
+    rows = [(host, row) for host, row in rows if set(COLUMNS) & set(row["cells"])]
     notes = _notes([(host.note, row["cells"]) for host, row in rows])
 
     def marked(text: str, note: str | None) -> str:
