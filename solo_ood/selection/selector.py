@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from solo_ood.errors import UserError, message
+from solo_ood.selection.exposures import Exposures
 from solo_ood.selection.hashing import run_seed
 from solo_ood.selection.rare_queue import RareQueue
 from solo_ood.selection.saved_settings import check_resumed_settings, settings_of
@@ -46,8 +47,9 @@ class RareSelector:
         self.seed = run_seed() if cfg.seed is None else cfg.seed
         self.scorer = make_scorer(cfg.scorer, dim, num_classes, self.seed)
         self.threshold = make_threshold(cfg.threshold)
+        caps = Exposures(cfg.queue.max_replays_per_run, cfg.queue.max_replays_per_epoch)
         self.queue = RareQueue(
-            cfg.queue.capacity, cfg.queue.max_replays, cfg.queue.min_age, self.seed
+            cfg.queue.capacity, cfg.queue.max_replays, cfg.queue.min_age, self.seed, caps
         )
         self.rare_classes: list[int] = cfg.rare_classes or []
         # Samples so far: judged, flagged, judged and rare, flagged and rare, not finite, replayed;

@@ -52,6 +52,8 @@ VALID: dict[str, list[Any]] = {
     "threshold.n": [20, 40, 64, 1000, "32", None],
     "queue.capacity": [1, 2, 8, 64, MOST_KEPT],
     "queue.max_replays": [None, 1, 2, 16, 10**30],
+    "queue.max_replays_per_run": [None, 1, 3, 10**30],
+    "queue.max_replays_per_epoch": [None, 1, 2.5, 1e-310, 1e300],
     "queue.min_age": [0, 1, 3, 10**30],
     "queue.release": [None, 0.0, 0.3, 0.99, 1e-300],
     "queue.store": ["indexes", "crops"],

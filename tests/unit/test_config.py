@@ -88,6 +88,8 @@ def test_an_unknown_name_gives_the_nearest_valid_one(key, value, near):
         ("threshold.n", [1, 2**20 + 1], [256, 2**20, None]),
         ("queue.capacity", [0, 2**20 + 1], [1, 2**20]),
         ("queue.max_replays", [0], [1, None]),
+        ("queue.max_replays_per_run", [0], [1, None]),
+        ("queue.max_replays_per_epoch", [0.0, -1.0, NAN], [0.01, 9.0, None]),
         ("queue.min_age", [-1], [0]),
         ("queue.release", [-0.1, 1.0], [0.0, 0.99, None]),
         ("mix.ratio", [-0.1, 1.0], [0.0, 0.99]),
