@@ -103,6 +103,13 @@ class QueueConfig:
         gt=0,
     )
     min_age: int = setting(0, "batches an index waits before its first replay", ge=0)
+    min_distance: float | None = setting(
+        None,
+        "cosine distance to every queued sample, below which a flagged one does not enter; null = "
+        "it always does",
+        gt=0,
+        le=2,
+    )
     release: float | None = setting(
         None,
         "a re-scored replay leaves the queue when its score is not above this quantile of the "

@@ -55,6 +55,7 @@ VALID: dict[str, list[Any]] = {
     "queue.max_replays_per_run": [None, 1, 3, 10**30],
     "queue.max_replays_per_epoch": [None, 1, 2.5, 1e-310, 1e300],
     "queue.min_age": [0, 1, 3, 10**30],
+    "queue.min_distance": [None, None, 1e-300, 0.3, 2],
     "queue.release": [None, 0.0, 0.3, 0.99, 1e-300],
     "queue.store": ["indexes", "crops"],
     "mix.mode": ["replace", "append"],

@@ -8,6 +8,7 @@ from itertools import chain
 import pytest
 import torch
 from lightning.pytorch import Callback, seed_everything
+from scipy.spatial.distance import cosine
 from short_runs import SMALL, SaveAfterFirstEpoch, loading
 from torch.utils.data import IterableDataset
 
@@ -19,6 +20,8 @@ FEW = (
     f"{OOD}queue.max_replays=null", f"max_epochs={EPOCHS}",
 )  # fmt: skip
 PER_EPOCH = f"{OOD}queue.max_replays_per_epoch=1"
+D = 0.1
+DISTANCE = f"{OOD}queue.min_distance={D}"
 PER_RUN = f"{OOD}queue.max_replays_per_run=3"
 
 
@@ -85,7 +88,41 @@ def test_a_cap_of_the_epoch_needs_data_with_a_length(compose, build, trainer):
         trainer(max_epochs=2).fit(build(cfg), loader)
 
 
-@pytest.mark.parametrize("lever", [(PER_EPOCH, PER_RUN)], ids=["caps"])
+class Admissions(Callback):
+    """Record the distance of each sample that enters to the nearest one that is queued then."""
+
+    def on_train_start(self, trainer, module):
+        self.distances, latest = [], {}
+        selector, queue = module.selector, module.selector.queue
+        step, push = selector.step, queue.push
+
+        def stepping(indexes, feats, *args, **kwargs):
+            selector.judge_pending()  # as the step begins, before it looks at the new ones
+            step(indexes, feats, *args, **kwargs)
+            latest.update(zip(indexes.tolist(), feats.double().numpy()))
+
+        def pushing(indexes):
+            for index in indexes:
+                if index not in queue:
+                    others = [cosine(latest[index], latest[other]) for other in queue]
+                    self.distances.append(min(others, default=2))
+                push([index])
+
+        selector.step, queue.push = stepping, pushing
+
+
+def test_near_copies_of_what_is_queued_do_not_enter(train):
+    knn = (*SMALL, f"{OOD}queue.max_replays=null", f"max_epochs={EPOCHS}")
+    loose, far = Admissions(), Admissions()
+    free, _ = train(*knn, callbacks=[loose])
+    model, _ = train(*knn, DISTANCE, callbacks=[far])
+    assert min(loose.distances) < 0.5 * D and min(far.distances) > D - 1e-3
+    assert 3 < len(model.selector.queue) < len(free.selector.queue)
+    metrics = model.selector.metrics()
+    assert metrics["turned_away"] > 10 and "turned_away" not in free.selector.metrics()
+
+
+@pytest.mark.parametrize("lever", [(PER_EPOCH, PER_RUN), (DISTANCE,)], ids=["caps", "distance"])
 def test_a_resumed_run_equals_the_uninterrupted_one(lever, train, tmp_path):
     path = tmp_path / "first.ckpt"
     straight, whole = train(*FEW, *lever, callbacks=[SaveAfterFirstEpoch(path)])

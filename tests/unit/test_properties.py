@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from solo_ood.selection.diverse import DiverseAdmission
 from solo_ood.selection.exposures import Exposures
 from solo_ood.selection.rare_queue import RareQueue
 from solo_ood.selection.scorers import ExemplarScorer, Scorer, make_scorer
@@ -123,9 +124,11 @@ blocks = st.fixed_dictionaries(
         "min_age": st.integers(0, 2),
         "max_replays_per_run": st.sampled_from([None, None, 2]),
         "max_replays_per_epoch": st.sampled_from([None, None, 2.0]),
+        "min_distance": st.sampled_from([None, None, 0.05, 1.0]),
     }
 )
 QUEUE = ("capacity", "max_replays", "min_age", "max_replays_per_run", "max_replays_per_epoch")
+QUEUE += ("min_distance",)
 EPOCH = 5  # batches
 
 
@@ -247,6 +250,7 @@ def test_a_step_is_to_score_to_judge_to_queue_and_only_then_to_learn(block, stre
     threshold = make_threshold(cfg.threshold)
     caps = Exposures(block["max_replays_per_run"], block["max_replays_per_epoch"])
     caps.epoch = EPOCH
+    diverse = DiverseAdmission(block["min_distance"])
     limits = (block[key] for key in ("capacity", "max_replays", "min_age"))
     queue = RareQueue(*limits, parts.seed, caps)
     pending = None
@@ -256,17 +260,21 @@ def test_a_step_is_to_score_to_judge_to_queue_and_only_then_to_learn(block, stre
         assert selector.queue.draw(1) == replay
         step(selector, number, names, replay)
         if pending is not None:  # what was scored is judged one step later
-            replayed, replayed_scores, fresh_indexes, fresh_scores = pending
+            replayed, replayed_scores, fresh_indexes, fresh_scores, looked_at = pending
             low = threshold.quantile(level)
             queue.release([i for i, s in zip(replayed, replayed_scores) if s <= low])
             judged, flagged = threshold.judge(fresh_scores, fresh_indexes)
-            queue.push(judged[flagged].tolist())
+            new = judged[flagged].tolist()
+            if block["min_distance"] is not None:
+                diverse.look(*looked_at)
+                new = diverse.admitted(new, queue)
+            queue.push(new)
         queue.step += 1
         pending = None
         indexes, feats, targets = batch_of(parts, number, names, replay)
         fresh = len(names)
         if scorer.ready:
             scores = scorer.ood_score(feats, targets, indexes)
-            pending = (replay, scores[fresh:], indexes[:fresh], scores[:fresh])
+            pending = (replay, scores[fresh:], indexes[:fresh], scores[:fresh], (indexes, feats))
         scorer.partial_fit(feats[:fresh], targets[:fresh], indexes[:fresh])
         assert list(selector.queue) == list(queue)
