@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from solo_ood.errors import UserError, message
+from solo_ood.selection.diverse import DiverseAdmission
+from solo_ood.selection.exposures import Exposures
 from solo_ood.selection.hashing import run_seed
 from solo_ood.selection.rare_queue import RareQueue
 from solo_ood.selection.saved_settings import check_resumed_settings, settings_of
@@ -46,9 +48,12 @@ class RareSelector:
         self.seed = run_seed() if cfg.seed is None else cfg.seed
         self.scorer = make_scorer(cfg.scorer, dim, num_classes, self.seed)
         self.threshold = make_threshold(cfg.threshold)
+        caps = Exposures(cfg.queue.max_replays_per_run, cfg.queue.max_replays_per_epoch)
         self.queue = RareQueue(
-            cfg.queue.capacity, cfg.queue.max_replays, cfg.queue.min_age, self.seed
+            cfg.queue.capacity, cfg.queue.max_replays, cfg.queue.min_age, self.seed, caps
         )
+        distance = cfg.queue.min_distance
+        self.diverse = None if distance is None else DiverseAdmission(distance)
         self.rare_classes: list[int] = cfg.rare_classes or []
         # Samples so far: judged, flagged, judged and rare, flagged and rare, not finite, replayed;
         # and steps: those that could have had a replay, those that had one.
@@ -119,6 +124,7 @@ class RareSelector:
                 scores=rows(scores, fresh),
                 replayed=rows(indexes, rare),
                 replayed_scores=rows(scores, rare),
+                **({} if self.diverse is None else {"looked_at": indexes, "feats": feats}),
             )
         self.scorer.partial_fit(rows(feats, fresh), rows(targets, fresh), rows(indexes, fresh))
 
@@ -149,7 +155,14 @@ class RareSelector:
             ("flagged_rare", is_rare & flagged),
         ):
             self.counts[name] += int(mask.sum())
-        self.queue.push(i for i in judged[flagged, 0].tolist() if i >= 0)
+        new = [i for i in judged[flagged, 0].tolist() if i >= 0]
+        if self.diverse is not None:
+            if "feats" in scored:  # not in a checkpoint without them
+                self.diverse.look(scored["looked_at"], scored["feats"])
+            new = self.diverse.admitted(new, self.queue)
+        self.queue.push(new)
+        if self.diverse is not None:
+            self.diverse.keep({*self.queue, *self.undecided})
 
     def _update_replayed(self, indexes: Tensor, scores: Tensor) -> None:
         """Count replays; remove from the queue what is no longer rare or cannot be read."""
@@ -191,6 +204,8 @@ class RareSelector:
             "not_finite": float(count["not_finite"]),
             **self.queue.replay_counts(),
         }
+        if self.diverse is not None:
+            metrics["turned_away"] = float(self.diverse.n_turned_away)
         if count["judged"]:
             metrics["flag_rate"] = count["flagged"] / count["judged"]
             metrics["threshold"] = self.threshold.threshold
@@ -215,6 +230,7 @@ class RareSelector:
             "scorer": dict(self.scorer.state_dict()),
             "threshold": self.threshold.state_dict(),
             "queue": self.queue.state_dict(),
+            "diverse": None if self.diverse is None else self.diverse.state_dict(),
             "counts": dict(self.counts),
             "rare_classes": list(self.rare_classes),
             "pending": None if self._pending is None else dict(self._pending),
@@ -233,6 +249,8 @@ class RareSelector:
         self.scorer.load_state_dict(state["scorer"])
         self.threshold.load_state_dict(state["threshold"])
         self.queue.load_state_dict(state["queue"])
+        if self.diverse is not None and state.get("diverse") is not None:
+            self.diverse.load_state_dict(state["diverse"])
         self.counts.update(state["counts"])
         if self.cfg.rare_classes is None:
             self.rare_classes = list(state["rare_classes"])
