@@ -1,4 +1,4 @@
-"""The console command ``solo-ood``: evaluate, report on and export a run; measure detectors."""
+"""The console command ``solo-ood``: evaluate and export a run; measure and rank."""
 
 # What a command needs is imported when it runs: `--help` and errors of spelling take no time.
 
@@ -19,6 +19,8 @@ from solo_ood.console import show, user_errors
 from solo_ood.errors import unknown_name
 from solo_ood.evaluation import options as evaluation_options
 from solo_ood.evaluation.options import WEIGHTS, EvaluateOptions
+from solo_ood.mining import options as rank_options
+from solo_ood.mining.options import RankOptions
 from solo_ood.options import command_line
 from solo_ood.options.field import option
 
@@ -67,6 +69,12 @@ def _measure(options: MeasureOptions) -> None:
     measure_detectors(replace(options, command=_written()), show)
 
 
+def _rank(options: RankOptions) -> None:
+    from solo_ood.mining.rank import rank_frames
+
+    rank_frames(replace(options, command=_written()), show)
+
+
 def _written() -> str:
     return shlex.join(["solo-ood", *sys.argv[1:]])
 
@@ -106,6 +114,12 @@ COMMANDS = {
         MeasureOptions,
         _measure,
         measure_options.EPILOG,
+    ),
+    "rank": Command(
+        "list the rare scenes of unlabelled images",
+        RankOptions,
+        _rank,
+        rank_options.EPILOG,
     ),
 }
 ALIASES = {"detect": "measure"}

@@ -13,9 +13,10 @@ ROOT = next(path for path in Path(__file__).resolve().parents if (path / "pyproj
 LAYERS = """
 __main__
 cli
-benchmark training
+benchmark mining training
 runs
 evaluation
+detection
 embedding
 host
 pages

@@ -15,15 +15,11 @@ from scipy import ndimage
 
 from solo_ood.data.bdd import VOID
 from solo_ood.data.images import Split
-from solo_ood.data.lists import read_csv
-from solo_ood.data.pixels import Unreadable, header, load_ids, upright
+from solo_ood.data.pixels import header, load_ids, upright
 from solo_ood.data.rare import RareDefinition
+from solo_ood.detection.boxes import Box
 from solo_ood.embedding.extract import scale_and_crop
 from solo_ood.errors import UserError
-from solo_ood.replay.rows import rows_by_name
-
-SIDES = ("left", "top", "right", "bottom")
-Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 
 
 @dataclass(frozen=True)
@@ -114,47 +110,3 @@ class Regions:
 def _fits(shape: tuple[int, ...], image: tuple[int, int]) -> bool:
     """Return whether a mask of this shape (H, W) has the shape of its image, or a multiple."""
     return abs(shape[1] * image[0] / shape[0] - image[1]) <= 1
-
-
-def read_boxes(path: Path, split: Split) -> dict[Path, list[Box]]:
-    """Return the boxes of a CSV of ``path,left,top,right,bottom`` (pixels), a line for each box.
-
-    Args:
-        path: the CSV; its paths are (ends of) those of ``split``.
-        split: the images they are in.
-
-    Raises:
-        UserError: for a missing column, an image that is not in the split, or a box that is empty
-            or not inside its image (as shown, see ``load``), or an image that cannot be read.
-    """
-    boxes: dict[Path, list[Box]] = {}
-    known: dict[str, tuple[Path, int, int]] = {}
-    for line, row in read_csv(path, ("path", *SIDES)):
-        what = f"{path.name}, line {line}"
-        if row["path"] not in known:
-            (number,) = rows_by_name([row["path"]], len(split), split.paths, what)
-            known[row["path"]] = (split.paths[number], *_shown_size(split.paths[number], what))
-        image, width, height = known[row["path"]]
-        try:
-            left, top, right, bottom = (float(row[side]) for side in SIDES)
-        except ValueError:
-            left, top, right, bottom = (float("nan"),) * 4
-        if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-            raise UserError(
-                what,
-                expected=f"0 <= left < right <= {width} and 0 <= top < bottom <= {height}",
-                got=", ".join(f"{side} {row[side]}" for side in SIDES),
-                remedy=f"Give the box in pixels of {image.name}.",
-            )
-        boxes.setdefault(image, []).append((left, top, right, bottom))
-    return boxes
-
-
-def _shown_size(path: Path, what: str) -> tuple[int, int]:
-    """Return width and height of an image as a viewer shows it."""
-    try:
-        image = header(path)
-    except Unreadable as error:
-        remedy = "Repair the file, or leave its boxes out."
-        raise UserError(what, expected="an image", got=error.reason, remedy=remedy) from error
-    return image.width, image.height

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from solo_ood.benchmark.feats import Feats, required
+from solo_ood.detection.feats import Feats, required
 from solo_ood.errors import unknown_name
 
 # Scores images (N,); exemplars (E, D) only for a detector that needs some.
@@ -179,7 +179,7 @@ def _exemplar_regions(feats: Feats, seed: int) -> Score:
     """Mean of ``region_maps``: the share of an image that looks like the regions, in [0, 1]."""
 
     def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
-        from solo_ood.benchmark.segmentation import region_maps
+        from solo_ood.detection.segmentation import region_maps
 
         return np.array([float(region_map.mean()) for region_map in region_maps(test, exemplars)])
 

@@ -11,6 +11,8 @@ import numpy as np
 if TYPE_CHECKING:  # imported on use: the help of the command line does without it
     from torch import Tensor
 
+    from solo_ood.embedding.extract import Embedded
+
 Value = TypeVar("Value")
 
 
@@ -62,6 +64,12 @@ class Feats:
 
     def __getitem__(self, rows: np.ndarray) -> Feats:
         return Feats(self.pooled[rows], None if self.patches is None else self.patches[rows])
+
+
+def feats_of(embedded: Embedded) -> Feats:
+    """Return what detectors may look at of a split that was embedded."""
+    patches = None if embedded.patches is None else PatchView(embedded.patches, embedded.rows)
+    return Feats(embedded.pooled, patches)
 
 
 def required(value: Value | None) -> Value:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solo_ood.benchmark.feats import Feats, required
+from solo_ood.detection.feats import Feats, required
 from solo_ood.errors import UserError
 
 
