@@ -90,11 +90,12 @@ def test_knn_and_linear_report_many_medium_few(run, digits_cache):
     assert about["val_loss"] < 3  # finite and moderate: chance is log(10) = 2.3
 
 
-def test_evaluate_agrees_with_the_hosts_program(run, tmp_path):
+def test_evaluate_agrees_with_the_hosts_program(run, digits_cache, tmp_path):
     """The same images, cut in the same way, and the same classifier."""
     code, out, err = call(
         SOLO_OOD, "evaluate", run, "--weights", "student", "--methods", "knn", "--out", tmp_path,
-        "--num-workers", 0, cwd=run,
+        "--num-workers", 0, "--train", next(digits_cache.glob("digits-lt*/reference")),
+        "--references", "train", cwd=run,
     )  # fmt: skip
     assert code == 0, err[-3000:]
     (ours,) = json.loads((tmp_path / "evaluation.json").read_text())["figures"]
