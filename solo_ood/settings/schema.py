@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from solo_ood.errors import UserError
+from solo_ood.settings.block import block_size
 from solo_ood.settings.checks import as_plain_dict, check_keys, check_values, conversion_error
 from solo_ood.settings.choices import SCORERS, THRESHOLDS
 from solo_ood.settings.field import setting
@@ -73,6 +72,13 @@ class ThresholdConfig:
 
     name: str = setting("quota", choices=THRESHOLDS)
     percentile: float = setting(0.95, "share of the stream that is *not* flagged", gt=0, lt=1)
+    upper_percentile: float | None = setting(
+        None,
+        "share of the stream above which nothing is flagged, either: a band, without the highest "
+        "scores; null = 1, no upper end",
+        gt="percentile",
+        lt=1,
+    )
     n: int | None = setting(
         None,
         "fresh samples of a block; they are judged, and may be replayed, once it is full; null = "
@@ -238,11 +244,6 @@ def replay_rows(cfg: OODConfig, batch_size: int, world_size: int = 1) -> int:
     return rows
 
 
-def block_size(percentile: float) -> int:
-    """Return the samples of a block of the default size, of which 100 are flagged."""
-    return math.ceil(100 / (1 - Fraction(str(percentile))))
-
-
 def first_step(cfg: OODConfig, total: float) -> int:
     """Return the optimizer step at which scoring starts.
 
@@ -268,20 +269,22 @@ def first_step(cfg: OODConfig, total: float) -> int:
 
 def samples_before_first_flag(cfg: OODConfig) -> int:
     """Return how many fresh samples, after ``start``, come before one can be flagged."""
-    block = cfg.threshold.n or block_size(cfg.threshold.percentile)
+    threshold = cfg.threshold
+    block = threshold.n or block_size(threshold.percentile, threshold.upper_percentile)
     return cfg.scorer.min_samples + block
 
 
 def release_level(cfg: OODConfig) -> float:
     """Return the quantile of the stream at or below which a re-scored replay leaves the queue.
 
-    Per fresh sample 1 - p are queued and ratio / (1 - ratio) replayed (ratio with ``append``), so
-    each queued one must be replayed as often as their quotient on average. If every score were
-    noise, a sample would survive 1 / level replays: the default level is where the two agree, and
-    never above the threshold itself.
+    Per fresh sample 1 - p (of a band u - p) are queued and ratio / (1 - ratio) replayed (ratio with
+    ``append``), so each queued one must be replayed as often as their quotient on average. If every
+    score were noise, a sample would survive 1 / level replays: the default level is where the two
+    agree, and never above the threshold itself.
     """
     if cfg.queue.release is not None:
         return cfg.queue.release
     p, ratio = cfg.threshold.percentile, cfg.mix.ratio
     fresh = 1 - ratio if cfg.mix.mode == "replace" else 1.0
-    return min(p, (1 - p) * fresh / ratio) if ratio > 0 else p
+    rate = 1 - p if cfg.threshold.upper_percentile is None else cfg.threshold.upper_percentile - p
+    return min(p, rate * fresh / ratio) if ratio > 0 else p

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import chain
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, seed_everything
@@ -22,6 +23,7 @@ FEW = (
 PER_EPOCH = f"{OOD}queue.max_replays_per_epoch=1"
 D = 0.1
 DISTANCE = f"{OOD}queue.min_distance={D}"
+BAND = [f"{OOD}threshold.{key}" for key in ("percentile=0.3", "upper_percentile=0.8", "n=10")]
 PER_RUN = f"{OOD}queue.max_replays_per_run=3"
 
 
@@ -120,6 +122,32 @@ def test_near_copies_of_what_is_queued_do_not_enter(train):
     assert 3 < len(model.selector.queue) < len(free.selector.queue)
     metrics = model.selector.metrics()
     assert metrics["turned_away"] > 10 and "turned_away" not in free.selector.metrics()
+
+
+class Verdicts(Callback):
+    """Record the scores of the fresh rows, in their order, and which of them were flagged."""
+
+    def on_train_start(self, trainer, module):
+        self.scores, self.flagged = [], []
+        judge = module.selector.threshold.judge
+
+        def judging(scores, items):
+            self.scores += scores.tolist()
+            judged, flagged = judge(scores, items)
+            self.flagged += flagged.tolist()
+            return judged, flagged
+
+        module.selector.threshold.judge = judging
+
+
+def test_of_every_block_a_band_flags_the_middle_and_not_the_top(train):
+    seen = Verdicts()
+    model, _ = train(*SMALL, f"max_epochs={EPOCHS}", *BAND, callbacks=[seen])
+    blocks = np.array(seen.scores)[: len(seen.flagged)].reshape(-1, 10)
+    ranks = blocks.argsort().argsort()
+    assert np.array_equal((ranks >= 3) & (ranks < 8), np.array(seen.flagged).reshape(-1, 10))
+    assert len(blocks) > 10 and model.selector.metrics()["flag_rate"] == 0.5
+    assert model.selector.counts["replayed"] > 20
 
 
 @pytest.mark.parametrize("lever", [(PER_EPOCH, PER_RUN), (DISTANCE,)], ids=["caps", "distance"])

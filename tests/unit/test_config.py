@@ -85,6 +85,7 @@ def test_an_unknown_name_gives_the_nearest_valid_one(key, value, near):
         ("scorer.ridge", [0.0, -0.1, NAN, INF, 1e7], [1e-6, 10.0, 1e6]),
         ("scorer.exemplar_every", [0], [1]),
         ("threshold.percentile", [0.0, 1.0, 95.0, NAN], [0.01, 0.99]),
+        ("threshold.upper_percentile", [0.95, 1.0, NAN], [0.96, 0.99, None]),
         ("threshold.n", [1, 2**20 + 1], [256, 2**20, None]),
         ("queue.capacity", [0, 2**20 + 1], [1, 2**20]),
         ("queue.max_replays", [0], [1, None]),
@@ -220,6 +221,26 @@ def test_the_default_release_level_never_exceeds_the_percentile():
     assert release_level(parse({"mix": {"ratio": 0.01}})) == 0.95
     assert release_level(parse({"mix": {"ratio": 0.0}})) == 0.95
     assert release_level(parse({"queue": {"release": 0.3}})) == 0.3
+
+
+def test_of_a_band_the_release_level_sustains_the_smaller_flag_rate():
+    band = {"percentile": 0.75, "upper_percentile": 0.85}
+    cfg = parse({"mix": {"ratio": 0.5}, "threshold": band})
+    assert release_level(cfg) == pytest.approx((0.85 - 0.75) * 0.5 / 0.5)
+
+
+@pytest.mark.parametrize(
+    ("block", "match"),
+    [
+        ({"n": 90}, "upper_percentile: expected an end above which a block of 90 samples has"),
+        ({"percentile": 0.98991}, r"100 / \(upper_percentile - percentile\) of at most"),
+        ({"percentile": 0.98, "n": 99}, "at least 100 samples"),
+    ],
+)
+def test_a_band_without_a_sample_in_it_or_above_it_is_refused(block, match):
+    with pytest.raises(ValueError, match=match):
+        parse({"threshold": {"percentile": 0.75, "upper_percentile": 0.99, **block}})
+    parse({"threshold": {"percentile": 0.75, "upper_percentile": 0.99, "n": 100}})
 
 
 @pytest.mark.parametrize("name", THRESHOLDS)
