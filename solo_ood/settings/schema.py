@@ -13,6 +13,7 @@ from solo_ood.settings.block import block_size
 from solo_ood.settings.checks import as_plain_dict, check_keys, check_values, conversion_error
 from solo_ood.settings.choices import SCORERS, THRESHOLDS
 from solo_ood.settings.field import setting
+from solo_ood.settings.ratio import highest_ratio
 
 PATH = "method_kwargs.ood"
 # Limits far above what is of use: a typo must end in an error, not in swap or a fork bomb.
@@ -146,6 +147,13 @@ class MixConfig:
         },
     )
     ratio: float = setting(0.25, "replayed rows / batch size", ge=0, lt=1)
+    ratio_end: float | None = setting(
+        None,
+        "the ratio at the run's end, to which it goes in a line from the step `start` on; null = "
+        "mix.ratio",
+        ge=0,
+        lt=1,
+    )
     num_workers: int | None = setting(
         None,
         "workers of the replay loader; null = ratio x the train loader's",
@@ -206,7 +214,7 @@ def parse(user: Mapping[str, Any] | DictConfig | None, batch_size: int | None = 
 
 
 def replay_rows(cfg: OODConfig, batch_size: int, world_size: int = 1) -> int:
-    """Return the replayed rows per process and step, m = round(ratio * batch_size).
+    """Return the replayed rows per process and step, m = round(ratio * batch_size), at most.
 
     Raises:
         UserError: for a batch of no rows, if m rounds to 0 though the ratio is not 0, if no fresh
@@ -219,12 +227,13 @@ def replay_rows(cfg: OODConfig, batch_size: int, world_size: int = 1) -> int:
             got=batch_size,
             remedy="Set optimizer.batch_size.",
         )
-    rows = round(cfg.mix.ratio * batch_size)
-    if cfg.mix.ratio > 0 and rows == 0:
+    ratio = highest_ratio(cfg.mix)
+    rows = round(ratio * batch_size)
+    if ratio > 0 and rows == 0:
         raise UserError(
             "ood.mix.ratio",
             expected=f"a ratio that gives at least 1 row of a batch of {batch_size}",
-            got=f"{cfg.mix.ratio} (0 rows)",
+            got=f"{ratio} (0 rows)",
             remedy=f"Use at least {1 / batch_size:.3f}, a larger batch, or 0 for no replay.",
         )
     if cfg.mix.mode == "replace" and rows >= batch_size:
@@ -284,7 +293,7 @@ def release_level(cfg: OODConfig) -> float:
     """
     if cfg.queue.release is not None:
         return cfg.queue.release
-    p, ratio = cfg.threshold.percentile, cfg.mix.ratio
+    p, ratio = cfg.threshold.percentile, highest_ratio(cfg.mix)
     fresh = 1 - ratio if cfg.mix.mode == "replace" else 1.0
     rate = 1 - p if cfg.threshold.upper_percentile is None else cfg.threshold.upper_percentile - p
     return min(p, rate * fresh / ratio) if ratio > 0 else p

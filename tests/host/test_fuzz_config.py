@@ -61,6 +61,7 @@ VALID: dict[str, list[Any]] = {
     "queue.store": ["indexes", "crops"],
     "mix.mode": ["replace", "append"],
     "mix.ratio": [0.0, 0.13, 0.25, 0.5, 0.9, 0],
+    "mix.ratio_end": [None, None, 0.0, 0.25, 0.9],
     "mix.num_workers": [None, 0, 1, 256],
 }
 

@@ -24,6 +24,7 @@ PER_EPOCH = f"{OOD}queue.max_replays_per_epoch=1"
 D = 0.1
 DISTANCE = f"{OOD}queue.min_distance={D}"
 BAND = [f"{OOD}threshold.{key}" for key in ("percentile=0.3", "upper_percentile=0.8", "n=10")]
+LINE = (f"{OOD}mix.ratio=0.5", f"{OOD}mix.ratio_end=0")
 PER_RUN = f"{OOD}queue.max_replays_per_run=3"
 
 
@@ -150,7 +151,21 @@ def test_of_every_block_a_band_flags_the_middle_and_not_the_top(train):
     assert model.selector.counts["replayed"] > 20
 
 
-@pytest.mark.parametrize("lever", [(PER_EPOCH, PER_RUN), (DISTANCE,)], ids=["caps", "distance"])
+def test_the_ratio_goes_in_a_line_to_its_end(train):
+    steps = EPOCHS * BATCHES
+    model, seen = train(*SMALL, *LINE, f"max_epochs={EPOCHS}", f"{OOD}queue.max_replays=null")
+    due = [round(8 * 0.5 * (steps - step) / steps) for step in range(steps)]
+    counts = [len(rows) for rows in seen.replays]
+    begun = next(step for step, n in enumerate(counts) if n)
+    assert begun < 10 and counts[begun:] == due[begun:]
+    assert {*counts[begun:]} >= {0, 1, 2}
+    known = model.selector.counts
+    assert known["replay_due"] == known["replay_done"] > 5  # not that the queue starved
+
+
+@pytest.mark.parametrize(
+    "lever", [(PER_EPOCH, PER_RUN), (DISTANCE, *BAND, *LINE)], ids=["caps", "rest"]
+)
 def test_a_resumed_run_equals_the_uninterrupted_one(lever, train, tmp_path):
     path = tmp_path / "first.ckpt"
     straight, whole = train(*FEW, *lever, callbacks=[SaveAfterFirstEpoch(path)])

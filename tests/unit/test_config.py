@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from solo_ood.settings.choices import THRESHOLDS
-from solo_ood.settings.schema import OODConfig, parse, release_level, replay_rows
+from solo_ood.settings.ratio import check_steps_are_known, highest_ratio, ratio_at
+from solo_ood.settings.schema import MixConfig, OODConfig, parse, release_level, replay_rows
 
 NAN, INF = float("nan"), float("inf")
 
@@ -95,6 +99,7 @@ def test_an_unknown_name_gives_the_nearest_valid_one(key, value, near):
         ("queue.min_distance", [0.0, 2.1, NAN], [0.01, 2.0, None]),
         ("queue.release", [-0.1, 1.0], [0.0, 0.99, None]),
         ("mix.ratio", [-0.1, 1.0], [0.0, 0.99]),
+        ("mix.ratio_end", [-0.1, 1.0, NAN], [0.0, 0.99, None]),
         ("mix.num_workers", [-1, 257], [0, 256, None]),
     ],
 )
@@ -188,6 +193,33 @@ def test_a_batch_of_no_rows_is_an_error():
 def test_a_ratio_of_less_than_one_row_is_an_error_that_gives_the_smallest_one():
     with pytest.raises(ValueError, match=r"got 0.1 \(0 rows\). Use at least 0.250"):
         parse({"mix": {"ratio": 0.1}}, batch_size=4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(first=st.floats(0, 0.99), last=st.floats(0, 0.99), n=st.integers(1, 50))
+def test_the_ratio_goes_in_a_line_from_its_first_to_its_last_value(first, last, n):
+    mix = MixConfig(ratio=first, ratio_end=last)
+    ratios = [ratio_at(mix, step / n) for step in range(-1, n + 2)]
+    expected = np.interp(np.arange(-1, n + 2) / n, [0, 1], [first, last])
+    assert np.allclose(ratios, expected, rtol=0, atol=1e-12)
+    assert highest_ratio(mix) == max(first, last) >= max(ratios) - 1e-12
+    assert ratio_at(MixConfig(ratio=first), 0.5) == first == highest_ratio(MixConfig(ratio=first))
+
+
+@pytest.mark.parametrize("total", [NAN, INF, -1])
+def test_a_way_of_unknown_length_is_an_error(total):
+    with pytest.raises(ValueError, match="ratio_end: expected null for a run .*, got 0.1"):
+        check_steps_are_known(MixConfig(ratio_end=0.1), total)
+    check_steps_are_known(MixConfig(), total)
+    check_steps_are_known(MixConfig(ratio_end=0.1), 9)
+
+
+def test_rows_and_release_level_are_those_of_the_larger_end():
+    rising = parse({"mix": {"ratio": 0.1, "ratio_end": 0.5}})
+    assert replay_rows(rising, 32) == 16
+    assert release_level(rising) == release_level(parse({"mix": {"ratio": 0.5}}))
+    with pytest.raises(ValueError, match="at least 1 fresh row"):
+        parse({"mix": {"ratio": 0, "ratio_end": 0.9}}, batch_size=2)
 
 
 def test_ratio_0_replays_nothing_and_is_no_error():
