@@ -15,13 +15,13 @@ from solo_ood.selection.rare_queue import RareQueue
 from solo_ood.selection.saved_settings import check_resumed_settings, settings_of
 from solo_ood.selection.scorers import make_scorer
 from solo_ood.selection.scorers.base import normalised_or_nan
+from solo_ood.selection.self_check import MIN_STEPS, SelfCheck, help_warnings
 from solo_ood.selection.threshold import make_threshold
 from solo_ood.settings.schema import OODConfig, release_level
 
 STATE_KEY = "dino_ood"  # of a checkpoint
 STATE_VERSION = 2  # of the layout of what is under that key
 MIN_REPLAY_SHARE = 0.9  # share of the steps with a replay, below which the queue starves
-MIN_STEPS = 50  # steps from which on that share says something
 
 
 class RareSelector:
@@ -49,6 +49,7 @@ class RareSelector:
         self.queue = RareQueue(
             cfg.queue.capacity, cfg.queue.max_replays, cfg.queue.min_age, self.seed
         )
+        self.self_check = SelfCheck()
         self.rare_classes: list[int] = cfg.rare_classes or []
         # Samples so far: judged, flagged, judged and rare, flagged and rare, not finite, replayed;
         # and steps: those that could have had a replay, those that had one.
@@ -149,6 +150,7 @@ class RareSelector:
             ("flagged_rare", is_rare & flagged),
         ):
             self.counts[name] += int(mask.sum())
+        self.self_check.note_flagged(judged[flagged, 0].tolist(), is_rare[flagged].tolist())
         self.queue.push(i for i in judged[flagged, 0].tolist() if i >= 0)
 
     def _update_replayed(self, indexes: Tensor, scores: Tensor) -> None:
@@ -156,6 +158,7 @@ class RareSelector:
         # Every process has gathered these indexes, and sees the same marks of `RareLoader` in them.
         unreadable = indexes < 0
         self.counts["replayed"] += int((~unreadable).sum())
+        self.self_check.note_replayed(indexes[~unreadable].tolist())
         self.queue.discard((-1 - indexes[unreadable]).tolist())
         released = scores <= self.threshold.quantile(release_level(self.cfg))
         self.queue.release(indexes[released].tolist())
@@ -195,10 +198,15 @@ class RareSelector:
             metrics["flag_rate"] = count["flagged"] / count["judged"]
             metrics["threshold"] = self.threshold.threshold
             metrics["worst_window"] = self.threshold.worst_window
-        if self.rare_classes and count["flagged"] and count["rare"]:
-            metrics["precision"] = count["flagged_rare"] / count["flagged"]
-            metrics["lift"] = metrics["precision"] * count["judged"] / count["rare"]
+        if self.rare_classes:
+            metrics.update(self.self_check.metrics(count))
         return metrics
+
+    def warnings(self) -> list[str]:
+        """Return what speaks against the replay of this run so far; [] if nothing does."""
+        starved = replay_warning(self.counts)
+        against = help_warnings(self.counts, self.metrics(), self.cfg.scorer.name)
+        return [*([] if starved is None else [starved]), *against]
 
     def _settings(self) -> dict[str, Any]:
         return settings_of(self.cfg, self.dim, self.threshold.n, self.seed)
@@ -215,6 +223,7 @@ class RareSelector:
             "scorer": dict(self.scorer.state_dict()),
             "threshold": self.threshold.state_dict(),
             "queue": self.queue.state_dict(),
+            "self_check": self.self_check.state_dict(),
             "counts": dict(self.counts),
             "rare_classes": list(self.rare_classes),
             "pending": None if self._pending is None else dict(self._pending),
@@ -233,6 +242,8 @@ class RareSelector:
         self.scorer.load_state_dict(state["scorer"])
         self.threshold.load_state_dict(state["threshold"])
         self.queue.load_state_dict(state["queue"])
+        if "self_check" in state:  # not in checkpoints of before
+            self.self_check.load_state_dict(state["self_check"])
         self.counts.update(state["counts"])
         if self.cfg.rare_classes is None:
             self.rare_classes = list(state["rare_classes"])
