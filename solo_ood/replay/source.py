@@ -74,6 +74,7 @@ class ReplaySource(Base):
             self._exemplars_from(loader, ood.scorer.exemplars, selector)
             self._look_now = others
         self._loader, self._dataset = loader, dataset
+        self._set_epoch(selector)
         self._rows = rows = replay_rows(ood, self.batch_size, trainer.world_size)
         if rows == 0:
             self.replay = None
@@ -108,6 +109,18 @@ class ReplaySource(Base):
             )
         if ood.rare_classes is None:
             selector.rare_classes = [] if labels is None else rare_classes(labels)
+
+    def _set_epoch(self, selector: RareSelector) -> None:
+        """Tell the queue how long an epoch is, in which its replays are counted and capped."""
+        exposures, batches = selector.queue.exposures, self.trainer.num_training_batches
+        exposures.epoch = float(batches)
+        if exposures.max_per_epoch is not None and exposures.epoch == float("inf"):
+            raise UserError(
+                "ood.queue.max_replays_per_epoch",
+                expected="training data with a length, so that an epoch has a number of batches",
+                got="data without one",
+                remedy="Use ood.queue.max_replays_per_run, or set limit_train_batches.",
+            )
 
     def _exemplars_from(self, loader: Any, given: list[Any], selector: RareSelector) -> None:
         """Find the exemplars in the data of ``loader``, or keep those of the previous data."""
@@ -158,7 +171,8 @@ class ReplaySource(Base):
             ):
                 return None
         rare, counts = self.replay.next(), self.selector.counts
-        if counts["judged"]:
+        # With a cap fewer replays are what was asked for.
+        if counts["judged"] and not self.selector.queue.exposures.capped:
             if rare is not None and not counts["replay_done"]:
                 counts["replay_due"] = 0  # until now the queue was filling
             counts["replay_due"] += 1

@@ -13,6 +13,7 @@ from solo_ood.errors import message
 # Replays of an image in an epoch, in the mean of those that are replayed, above which few images
 # are seen too often. A perfect detector whose replays were 5 to 6 an epoch lost to random replay.
 MAX_PER_EPOCH = 4.0
+MIN_REPLAY_SHARE = 0.9  # share of the steps with a replay, below which the queue starves
 MIN_STEPS = 50  # steps that could have had a replay, from which on shares say something
 CONTROLS = ("random", "random-fresh")  # whose lift is 1 by intent
 _Z = 1.959964  # of 95 % of a normal distribution
@@ -33,9 +34,10 @@ class SelfCheck:
     def note_flagged(self, indexes: Iterable[int], rare: Iterable[bool]) -> None:
         """Take in flagged samples, and whether each is rare by its label."""
         for index, is_rare in zip(indexes, rare):
-            self._flagged.add(index)
-            if is_rare:
-                self._rare.add(index)
+            if index >= 0:  # of -1 it is not known any more which sample it was
+                self._flagged.add(index)
+                if is_rare:
+                    self._rare.add(index)
 
     def note_replayed(self, indexes: Iterable[int]) -> None:
         """Take in the samples of one step's replays."""
@@ -95,6 +97,19 @@ def wilson_interval(share: float, n: int) -> tuple[float, float]:
     return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
+def replay_warning(counts: Mapping[str, int]) -> str | None:
+    """Return what to say of a run that replayed in too few of the steps in which it could have."""
+    due, done = counts["replay_due"], counts["replay_done"]
+    if due < MIN_STEPS or done >= MIN_REPLAY_SHARE * due:
+        return None
+    return message(
+        "replay",
+        expected=f"rows in at least {MIN_REPLAY_SHARE:.0%} of the steps",
+        got=f"{done / due:.0%} of {due} steps; the queue held too few samples in the others",
+        remedy="Lower ood.mix.ratio or ood.threshold.percentile, or raise ood.queue.max_replays.",
+    )
+
+
 def help_warnings(
     counts: Mapping[str, int], metrics: Mapping[str, float], scorer: str
 ) -> list[str]:
@@ -128,8 +143,8 @@ def help_warnings(
                 "replays of a sample in an epoch",
                 expected=f"at most {MAX_PER_EPOCH:g} in the mean of those that are replayed",
                 got=f"{often:.1f}",
-                remedy="So few samples are learnt by heart: lower ood.mix.ratio, or lower "
-                "ood.threshold.percentile, which flags more.",
+                remedy="So few are learnt by heart: set ood.queue.max_replays_per_epoch, or lower "
+                "ood.mix.ratio, or ood.threshold.percentile, which flags more.",
             )
         )
     return found

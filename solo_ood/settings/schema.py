@@ -90,7 +90,26 @@ class QueueConfig:
     max_replays: int | None = setting(
         16, "replays after which an index leaves; null = no limit", ge=1
     )
+    max_replays_per_run: int | None = setting(
+        None,
+        "replays of an index in the whole run, however often it enters; null = no limit",
+        ge=1,
+    )
+    max_replays_per_epoch: float | None = setting(
+        None,
+        "replays of an index in any window of one epoch, whose batches / this it rests after each; "
+        "null = no limit. With either cap fewer rows than mix.ratio are replayed while few indexes "
+        "may be",
+        gt=0,
+    )
     min_age: int = setting(0, "batches an index waits before its first replay", ge=0)
+    min_distance: float | None = setting(
+        None,
+        "cosine distance to every queued sample, below which a flagged one does not enter; null = "
+        "it always does",
+        gt=0,
+        le=2,
+    )
     release: float | None = setting(
         None,
         "a re-scored replay leaves the queue when its score is not above this quantile of the "

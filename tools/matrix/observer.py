@@ -16,8 +16,8 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-NAME = "compat_observer"
-FOLDER = "COMPAT_OBSERVED"  # the variable that names the folder to write to
+NAME = "matrix_observer"
+FOLDER = "MATRIX_OBSERVED"  # the variable that names the folder to write to
 
 
 def make() -> list[Callback]:

@@ -1,37 +1,28 @@
-"""The results as a file and as the table of docs/compatibility.md."""
+"""Print the results as the table of docs/compatibility.md, and put it there: ``nox -s table``."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from compat.cells import COLUMNS, LAUNCHER
-from compat.environments import SHOWN
-from compat.hosts import HOSTS
-from solo_ood.files import atomic
+from matrix.hosts import HOSTS
+from matrix.installed import SHOWN
+from matrix.program import ROOT
+from matrix.results import Results, read
+from matrix.runs import LAUNCHER, RUNS
 from solo_ood.pages import markdown
 
 START = "<!-- compatibility: made by make compatibility -->"
 END = "<!-- /compatibility -->"
 SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹"
-Results = dict[str, dict[str, Any]]  # by row: state, versions, commit and the cells
-
-
-def read(path: Path) -> Results:
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def write(path: Path, results: Results) -> None:
-    """Write all of it or nothing, whatever ends the process."""
-    text = json.dumps(results, indent=2, ensure_ascii=False) + "\n"
-    atomic.write(text.encode(), path)
+COLUMNS = [name for name, run in RUNS.items() if run.shown]
 
 
 def table(results: Results) -> str:
     """Return the table, its footnotes and the versions it was made with, as Markdown."""
-    rows = [(host, results[host.key]) for host in HOSTS if results.get(host.key, {}).get("cells")]
+    rows = [(host, results[host.key]) for host in HOSTS if host.key in results]
+    rows = [(host, row) for host, row in rows if set(COLUMNS) & set(row["cells"])]
     notes = _notes([(host.note, row["cells"]) for host, row in rows])
 
     def marked(text: str, note: str | None) -> str:
@@ -71,7 +62,7 @@ def _versions(rows: Sequence[tuple[Any, dict[str, Any]]]) -> list[str]:
         used = ", ".join(f"{name} {row['versions'][name]}" for name in SHOWN)
         sets.setdefault(used, []).append(host.label)
     dates = sorted({cell["date"] for _, row in rows for cell in row["cells"].values()})
-    commits = sorted({row["commit"] for _, row in rows if row["commit"]})
+    commits = sorted({row["state"][-1].split()[0] for host, row in rows if host.tree})
     when = " to ".join(dict.fromkeys([dates[0], dates[-1]])) if dates else "never"
     said = (
         f"Run {when} on a CPU; main is commit {', '.join(commits)}." if commits else f"Run {when}."
@@ -87,3 +78,14 @@ def publish(text: str, page: Path) -> bool:
         return False
     page.write_text(f"{before}{START}\n{text}\n{END}{after}")
     return True
+
+
+def main() -> None:
+    text, page = table(read()), ROOT / "docs/compatibility.md"
+    print(text)
+    if not publish(text, page):
+        raise SystemExit(f"not written: {page.name} has no markers {START} and {END}")
+
+
+if __name__ == "__main__":
+    main()

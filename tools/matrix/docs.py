@@ -1,4 +1,4 @@
-"""Stage ``docs``: the Sphinx pages before and after, built with today's versions.
+"""Solo-learn's Sphinx pages before and after the series, built with today's versions.
 
 ``docs/requirements.txt`` of solo-learn is left aside: it pins setuptools 59.5, protobuf 3.19,
 MarkupSafe 2.0.1 and Jinja2 < 3.1, which hold Sphinx at 7.3 and would replace what torch, Lightning
@@ -7,15 +7,18 @@ and wandb run on here.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
-from upstream.common import Result, Work, module, say
-from upstream.trees import added_lines, changed
+from matrix.hiding import hide
+from matrix.program import WORK, run
+from matrix.trees import make_tree
 
 SOURCE = "docs/source/"
 ENTRY = re.compile(r"^(?:(?P<where>.+?)(?::(?P<line>\d+))?: )?(?:WARNING|ERROR|CRITICAL|SEVERE): ")
@@ -94,47 +97,48 @@ def rendered(name: str, html: str) -> bool:
     return bool(shown.search(html)) or f'id="module-{name}"' in html
 
 
-def build(work: Work, tree: Path) -> tuple[list[Complaint], Path]:
-    say(f"docs: {tree.name}, sphinx {version('sphinx')}")
-    out = work.fresh(f"html-{tree.name}")
-    warnings = work.root / "logs" / f"docs-{tree.name}.warnings"
+def build(name: str) -> tuple[list[Complaint], Path]:
+    """Build the pages of a tree where this package is hidden; return warnings and folder."""
+    tree, html = make_tree(name), WORK / f"html-{name}"
+    warnings = WORK / f"sphinx-{name}.txt"
     warnings.unlink(missing_ok=True)
-    command = module("sphinx", "-b", "html", "-q", "-E", "-w", warnings, SOURCE, out)
-    done = work.run(f"docs-{tree.name}", command, tree, env=work.blocked(tree))
-    if done.code:
-        raise RuntimeError(f"sphinx failed, see {done.log}")
+    shutil.rmtree(html, ignore_errors=True)
+    command = [sys.executable, "-m", "sphinx", "-b", "html", "-q", "-E", "-w", warnings]
+    env = {"PYTHONPATH": os.pathsep.join([str(tree), str(hide(WORK / "hidden"))])}
+    run([*command, SOURCE, html], tree, f"sphinx-{name}", env=env, timeout=3600)
     directives = documented(all_lines(tree))
     found = complaints(warnings.read_text(), str(tree))
-    return [located(complaint, directives) for complaint in found], out
+    return [located(complaint, directives) for complaint in found], html
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Warnings after the series: new ones, those of its own lines, old ones on its pages."""
+
+    new: list[str]
+    ours: list[str]
+    old: list[str]
 
 
 def compare(
     before: list[Complaint], after: list[Complaint], added: Lines, new_files: list[str]
-) -> list[Result]:
-    """Judge the warnings: none is new, none stems from the series."""
+) -> Comparison:
+    """Compare by what stays the same if lines move."""
     surplus = Counter(c.key for c in after) - Counter(c.key for c in before)
-    new = tuple(sorted({str(c) for c in after if c.key in surplus}))
-    ours = tuple(sorted({str(c) for c in after if is_ours(c, added, new_files)}))
-    rest = [c for c in after if c.where in added and c.key not in surplus]
-    old = tuple(sorted({str(c) for c in rest} - set(ours)))
-    return [
-        Result("docs", "no new warning", not new, f"{len(after)}, before {len(before)}", new),
-        Result("docs", "no warning from the series", not ours, f"{len(ours)} warnings", ours),
-        Result("docs", "old warnings on changed pages", None, f"{len(old)} warnings", old),
-    ]
+    ours = {str(c) for c in after if is_ours(c, added, new_files)}
+    rest = {str(c) for c in after if c.where in added and c.key not in surplus}
+    return Comparison(
+        new=sorted({str(c) for c in after if c.key in surplus}),
+        ours=sorted(ours),
+        old=sorted(rest - ours),
+    )
 
 
-def check_docs(work: Work) -> list[Result]:
-    """Build both trees' pages, compare the warnings, look for what the new lines document."""
-    (before, _), (after, html) = build(work, work.before), build(work, work.after)
-    added = added_lines(work)
-    results = compare(before, after, added, changed(work, "A"))
-    names = documented(added)
-    absent = []
+def absent(names: Mapping[str, tuple[str, int]], html: Path) -> list[str]:
+    """Return the documented objects that their pages do not show."""
+    found = []
     for name, (path, _) in names.items():
         page = html / path.removeprefix(SOURCE).replace(".rst", ".html")
         if not page.exists() or not rendered(name, page.read_text()):
-            absent.append(f"{path}: {name}")
-    note = f"{len(names)} objects on {len({path for path, _ in names.values()})} pages"
-    shown = bool(names) and not absent
-    return [*results, Result("docs", "documented objects are shown", shown, note, tuple(absent))]
+            found.append(f"{path}: {name}")
+    return found

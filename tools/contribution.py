@@ -13,7 +13,7 @@ import sys
 import textwrap
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parent.parent
 TARGET = "solo/utils/ood"
 # They import only each other, and the layers of tests/unit/test_imports.py hold that.
 FOLDERS = ("settings", "selection", "replay")
