@@ -219,7 +219,7 @@ class RareSelector:
     def warnings(self) -> list[str]:
         """Return what speaks against the replay of this run so far; [] if nothing does."""
         starved = replay_warning(self.counts)
-        against = help_warnings(self.counts, self.metrics(), self.cfg.scorer.name)
+        against = help_warnings(self.metrics(), self.cfg.scorer.name, self.queue.step)
         return [*([] if starved is None else [starved]), *against]
 
     def _settings(self) -> dict[str, Any]:

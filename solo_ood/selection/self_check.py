@@ -14,7 +14,7 @@ from solo_ood.errors import message
 # are seen too often. A perfect detector whose replays were 5 to 6 an epoch lost to random replay.
 MAX_PER_EPOCH = 4.0
 MIN_REPLAY_SHARE = 0.9  # share of the steps with a replay, below which the queue starves
-MIN_STEPS = 50  # steps that could have had a replay, from which on shares say something
+MIN_STEPS = 50  # steps from which on these say something
 CONTROLS = ("random", "random-fresh")  # whose lift is 1 by intent
 _Z = 1.959964  # of 95 % of a normal distribution
 
@@ -110,17 +110,15 @@ def replay_warning(counts: Mapping[str, int]) -> str | None:
     )
 
 
-def help_warnings(
-    counts: Mapping[str, int], metrics: Mapping[str, float], scorer: str
-) -> list[str]:
+def help_warnings(metrics: Mapping[str, float], scorer: str, steps: int) -> list[str]:
     """Return why replay cannot be expected to help the rare classes; [] if nothing says so.
 
     Args:
-        counts: of the selector.
         metrics: what the selector logs.
         scorer: its name: of a random control nothing is expected.
+        steps: since the selector began.
     """
-    if counts["replay_due"] < MIN_STEPS:
+    if steps < MIN_STEPS:
         return []
     found = []
     low = metrics.get("lift_low", math.inf)
