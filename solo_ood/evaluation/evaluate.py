@@ -19,8 +19,8 @@ from solo_ood.evaluation.accuracy import Accuracies, accuracies
 from solo_ood.evaluation.classify import classified, methods_of, steps_of
 from solo_ood.evaluation.data import Labelled
 from solo_ood.evaluation.figures import DATA, Figure
-from solo_ood.evaluation.options import WEIGHTS, EvaluateOptions
-from solo_ood.evaluation.references import NAMES, Reference
+from solo_ood.evaluation.options import REFERENCES, WEIGHTS, EvaluateOptions
+from solo_ood.evaluation.references import Reference
 from solo_ood.evaluation.task import Task, read_task, references_of
 from solo_ood.files.checkpoint import load, state_dict_of
 from solo_ood.files.output import check_writable
@@ -71,7 +71,7 @@ def evaluate(options: EvaluateOptions, show: Callable[[str], None] = print) -> l
             found += _figures(role, embeddings, task, options, about, show)
     if not found:
         return []
-    found.sort(key=lambda figure: NAMES.index(figure.reference))  # stable: teacher first
+    found.sort(key=lambda figure: REFERENCES.index(figure.reference))  # stable: teacher first
     facts = {
         "command": options.command,
         "run": str(run.folder.resolve()),

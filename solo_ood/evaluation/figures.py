@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from solo_ood.evaluation.references import HELD_OUT, NAMES
+from solo_ood.evaluation.options import HELD_OUT, REFERENCES
 
 GROUPS = ("All", "Many", "Medium", "Few")
 COLUMNS = (*GROUPS, "Std")  # in percent, and points
@@ -27,7 +27,7 @@ class Figure:
         accuracy: percent by group (All, Many, Medium, Few; those that there are), and Std (points).
         about: checkpoint, epoch, the method's own settings, what the reference is, and the data,
             ``DATA``, as ``evaluation.data.facts`` gives them.
-        reference: a name of ``references.NAMES``.
+        reference: a name of ``options.REFERENCES``.
         auroc: of the Few classes against the others, in [0, 1]; ``None`` = not known.
         intervals: the 95 % interval by group, of Std, and of AUROC.
         classes: of each class its name, training images, validation images, accuracy in percent
@@ -81,7 +81,7 @@ def _short(value: Any) -> str:
 def main_reference(figures: Sequence[Figure]) -> str:
     """Return the reference whose figures are to be looked at first."""
     there = {figure.reference for figure in figures}
-    return next((name for name in NAMES if name in there), "train")
+    return next((name for name in REFERENCES if name in there), "train")
 
 
 def saved(path: Path, method: str | None = None) -> list[Figure]:

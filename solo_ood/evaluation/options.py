@@ -7,11 +7,13 @@ from functools import partial
 from pathlib import Path
 
 from solo_ood.embedding.options import ExtractConfig
-from solo_ood.evaluation.references import NAMES
 from solo_ood.options.field import LARGEST_SEED, group, option
 
 METHODS = ("knn", "linear")
 WEIGHTS = ("teacher", "student")
+HELD_OUT = "held-out"
+OF_TRAINING = ("train", "balanced", "1%", "20-shot")
+REFERENCES = (HELD_OUT, *OF_TRAINING)
 
 EPILOG = """\
 what is evaluated on what, unless you say it:
@@ -68,7 +70,9 @@ class EvaluateOptions:
     )
     weights: tuple[str, ...] = option((), "default: all that are there", choices=WEIGHTS)
     methods: tuple[str, ...] = option(METHODS, "of evaluation", choices=METHODS)
-    references: tuple[str, ...] = option(NAMES, "see below", choices=NAMES)
+    references: tuple[str, ...] = option(
+        REFERENCES, "see below", choices=REFERENCES, metavar="NAME"
+    )
     draws: int = option(
         5, "of the references that are a part of the images; the figure is their mean", at_least=1
     )

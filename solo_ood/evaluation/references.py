@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-HELD_OUT = "held-out"
-OF_TRAINING = ("train", "balanced", "1%", "20-shot")
-NAMES = (HELD_OUT, *OF_TRAINING)
+from solo_ood.evaluation.options import HELD_OUT, REFERENCES
+
 FOLDS = 5  # at most, of validation images that serve as their own reference
 SHARE, SHOTS = 0.01, 20  # of "1%" and "20-shot"
 
@@ -27,7 +26,7 @@ class Reference:
     """A way to choose the images that classifiers are fitted on.
 
     Attributes:
-        name: of ``NAMES``.
+        name: of ``options.REFERENCES``.
         source: whose images they are: ``held_out``, ``val`` or ``train``.
         draws: R draws; the fits of each classify every validation image once.
         images: in a fit of the first draw.
@@ -72,7 +71,7 @@ def of_training(
     least one image.
 
     Args:
-        name: of ``OF_TRAINING``.
+        name: of ``options.OF_TRAINING``.
         targets: (N,) class ids of the training images.
         n_asked: M, validation images.
         draws: of a part of them.
@@ -86,7 +85,7 @@ def of_training(
         "20-shot": lambda n: SHOTS,
         "1%": lambda n: max(1, round(SHARE * n)),
     }[name]
-    rng = np.random.default_rng([seed, NAMES.index(name)])
+    rng = np.random.default_rng([seed, REFERENCES.index(name)])
     fits = [[Fit(_drawn(targets, most, rng), asked)] for _ in range(draws)]
     if len(fits[0][0].known) == len(targets):
         return None
@@ -102,7 +101,7 @@ def held_out(targets: np.ndarray, n_asked: int, draws: int, seed: int) -> Refere
         draws: where they are not balanced themselves.
         seed: of these draws.
     """
-    rng = np.random.default_rng([seed, NAMES.index(HELD_OUT)])
+    rng = np.random.default_rng([seed, REFERENCES.index(HELD_OUT)])
     most, asked = _smallest_class(targets), np.arange(n_asked)
     fits = [[Fit(_drawn(targets, most, rng), asked)] for _ in range(draws)]
     whole = len(fits[0][0].known) == len(targets)
@@ -124,7 +123,7 @@ def cross_fitted(targets: np.ndarray, seed: int) -> Reference | None:
     counts = np.unique(targets, return_counts=True)[1]
     if len(counts) < 2 or counts.min() < 2:
         return None
-    rng = np.random.default_rng([seed, NAMES.index(HELD_OUT)])
+    rng = np.random.default_rng([seed, REFERENCES.index(HELD_OUT)])
     folds = StratifiedKFold(min(FOLDS, counts.min()), shuffle=True, random_state=seed)
     fits = []
     for others, asked in folds.split(targets, targets):

@@ -12,8 +12,8 @@ from solo_ood.data.labels import file_key
 from solo_ood.errors import UserError
 from solo_ood.evaluation import data, references
 from solo_ood.evaluation.data import Labelled
-from solo_ood.evaluation.options import EvaluateOptions
-from solo_ood.evaluation.references import HELD_OUT, OF_TRAINING, Reference
+from solo_ood.evaluation.options import HELD_OUT, OF_TRAINING, REFERENCES, EvaluateOptions
+from solo_ood.evaluation.references import Reference
 from solo_ood.host.run_folder import RunFiles
 
 
@@ -180,7 +180,7 @@ def references_of(
     found: list[Reference] = []
     notes: list[str] = []
     n_asked, draws, seed = len(used["val"].targets), options.draws, options.seed
-    for name in references.NAMES:
+    for name in REFERENCES:
         if name not in options.references:
             continue
         one: Reference | None
