@@ -110,6 +110,15 @@ class RareLoader:
         self._workers: Sequence[Any] = ()
         self._reported: set[int] = set()
 
+    @property
+    def rows(self) -> int:
+        """Rows per process and step, of the batches that are drawn from now on."""
+        return self._sampler.rows
+
+    @rows.setter
+    def rows(self, rows: int) -> None:
+        self._sampler.rows = rows
+
     def next(self) -> Sequence[Any] | None:
         """Return ``[indexes (m,), [crops], targets (m,)]``, or ``None`` with too few queued."""
         waiting = self._sampler.unread or self._sampler.can_draw()

@@ -20,6 +20,7 @@ from solo_ood.files.output import check_writable, is_writable
 from solo_ood.host.run_folder import RunFiles, find_run
 from solo_ood.runs.summary import Stream, detector_lines, wrapped
 from solo_ood.selection.selector import STATE_KEY, STATE_VERSION, RareSelector
+from solo_ood.settings.block import flag_rate
 from solo_ood.settings.schema import OODConfig, parse
 
 Curves = dict[str, tuple[list[float], list[float]]]
@@ -233,6 +234,9 @@ def _curve_pictures(curves: Curves, ood: OODConfig | None, out: Path) -> list[st
         return []
     references = {"ood/lift": ("random picks", 1.0)}
     if ood is not None:
-        references["ood/flag_rate"] = ("target", 1 - ood.threshold.percentile)
+        references["ood/flag_rate"] = (
+            "target",
+            float(flag_rate(ood.threshold.percentile, ood.threshold.upper_percentile)),
+        )
     drawn = {name: curves[name] for name in shown}
     return [_saved(plots.training_curves, drawn, references, path=out / "curves.png")]

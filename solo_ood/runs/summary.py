@@ -68,7 +68,7 @@ def _detector_lines(selector: RareSelector, ood: OODConfig, stream: Stream) -> l
         if count["not_finite"]:
             lines.append(f"{'':<14}{_unscored(count['not_finite'], ood)}")
         return lines
-    target = 1 - ood.threshold.percentile
+    target = float(selector.threshold.rate)
     rate = metrics["flag_rate"]
     line = f"{rate:.2%} of {count['judged']:,} judged; target {target:.2%}"
     threshold = selector.threshold

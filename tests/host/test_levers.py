@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from itertools import chain
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, seed_everything
@@ -22,6 +23,8 @@ FEW = (
 PER_EPOCH = f"{OOD}queue.max_replays_per_epoch=1"
 D = 0.1
 DISTANCE = f"{OOD}queue.min_distance={D}"
+BAND = [f"{OOD}threshold.{key}" for key in ("percentile=0.3", "upper_percentile=0.8", "n=10")]
+LINE = (f"{OOD}mix.ratio=0.5", f"{OOD}mix.ratio_end=0")
 PER_RUN = f"{OOD}queue.max_replays_per_run=3"
 
 
@@ -122,7 +125,47 @@ def test_near_copies_of_what_is_queued_do_not_enter(train):
     assert metrics["turned_away"] > 10 and "turned_away" not in free.selector.metrics()
 
 
-@pytest.mark.parametrize("lever", [(PER_EPOCH, PER_RUN), (DISTANCE,)], ids=["caps", "distance"])
+class Verdicts(Callback):
+    """Record the scores of the fresh rows, in their order, and which of them were flagged."""
+
+    def on_train_start(self, trainer, module):
+        self.scores, self.flagged = [], []
+        judge = module.selector.threshold.judge
+
+        def judging(scores, items):
+            self.scores += scores.tolist()
+            judged, flagged = judge(scores, items)
+            self.flagged += flagged.tolist()
+            return judged, flagged
+
+        module.selector.threshold.judge = judging
+
+
+def test_of_every_block_a_band_flags_the_middle_and_not_the_top(train):
+    seen = Verdicts()
+    model, _ = train(*SMALL, f"max_epochs={EPOCHS}", *BAND, callbacks=[seen])
+    blocks = np.array(seen.scores)[: len(seen.flagged)].reshape(-1, 10)
+    ranks = blocks.argsort().argsort()
+    assert np.array_equal((ranks >= 3) & (ranks < 8), np.array(seen.flagged).reshape(-1, 10))
+    assert len(blocks) > 10 and model.selector.metrics()["flag_rate"] == 0.5
+    assert model.selector.counts["replayed"] > 20
+
+
+def test_the_ratio_goes_in_a_line_to_its_end(train):
+    steps = EPOCHS * BATCHES
+    model, seen = train(*SMALL, *LINE, f"max_epochs={EPOCHS}", f"{OOD}queue.max_replays=null")
+    due = [round(8 * 0.5 * (steps - step) / steps) for step in range(steps)]
+    counts = [len(rows) for rows in seen.replays]
+    begun = next(step for step, n in enumerate(counts) if n)
+    assert begun < 10 and counts[begun:] == due[begun:]
+    assert {*counts[begun:]} >= {0, 1, 2}
+    known = model.selector.counts
+    assert known["replay_due"] == known["replay_done"] > 5  # not that the queue starved
+
+
+@pytest.mark.parametrize(
+    "lever", [(PER_EPOCH, PER_RUN), (DISTANCE, *BAND, *LINE)], ids=["caps", "rest"]
+)
 def test_a_resumed_run_equals_the_uninterrupted_one(lever, train, tmp_path):
     path = tmp_path / "first.ckpt"
     straight, whole = train(*FEW, *lever, callbacks=[SaveAfterFirstEpoch(path)])
