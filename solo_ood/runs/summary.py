@@ -90,6 +90,7 @@ def _detector_lines(selector: RareSelector, ood: OODConfig, stream: Stream) -> l
             f"{count['rare'] / count['judged']:.3f}, lift {metrics['lift']:.2f} "
             f"(rare classes {few([stream.name(label) for label in selector.rare_classes])})"
         )
+    if "lift_low" in metrics:
         lines.append(
             f"{'':<14}95 %: precision {metrics['precision_low']:.3f} to "
             f"{metrics['precision_high']:.3f}, lift {metrics['lift_low']:.2f} to "

@@ -53,20 +53,17 @@ class SelfCheck:
         Args:
             counts: ``judged``, ``flagged``, ``rare`` and ``flagged_rare`` samples so far.
         """
-        if not (counts["flagged"] and counts["rare"] and self._flagged):
+        if not (counts["flagged"] and counts["rare"]):
             return {}
         precision = counts["flagged_rare"] / counts["flagged"]
-        low, high = wilson_interval(precision, len(self._flagged))
-        lift = counts["judged"] / counts["rare"]
-        return {
-            "precision": precision,
-            "precision_low": low,
-            "precision_high": high,
-            "lift": precision * lift,
-            "lift_low": low * lift,
-            "lift_high": high * lift,
-            "distinct_rare_replayed": float(len(self._rare_replayed)),
-        }
+        per_base_rate = counts["judged"] / counts["rare"]
+        found = {"precision": precision, "lift": precision * per_base_rate}
+        if self._flagged:  # not of a checkpoint of before
+            low, high = wilson_interval(precision, len(self._flagged))
+            found["precision_low"], found["precision_high"] = low, high
+            found["lift_low"], found["lift_high"] = low * per_base_rate, high * per_base_rate
+            found["distinct_rare_replayed"] = float(len(self._rare_replayed))
+        return found
 
     @property
     def distinct_flagged(self) -> int:

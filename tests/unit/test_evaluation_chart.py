@@ -17,7 +17,7 @@ def figure(classes, reference="held-out", weights="teacher", method="knn"):
     return Figure(method, weights, {"All": 50.0}, {"k": 20}, reference, classes=rows)
 
 
-def test_a_panel_for_each_reference_with_axes_in_units_and_one_legend():
+def test_a_panel_for_each_reference_with_axes_in_units_and_one_legend(tmp_path):
     counts = [300, 100, 30, 10]
     drawn = chart.draw(
         [
@@ -27,8 +27,11 @@ def test_a_panel_for_each_reference_with_axes_in_units_and_one_legend():
             for method in ("knn", "linear")
         ]
     )
-    assert drawn.get_supxlabel() == "training images of the class (number)"
-    assert drawn.get_supylabel() == "accuracy (%)"
+    assert {axis.get_xlabel() for axis in drawn.axes} == {"training images of the class (number)"}
+    assert [axis.get_ylabel() for axis in drawn.axes] == ["accuracy (%)", ""]
+    box = drawn.legends[0].get_window_extent()
+    drawn.savefig(tmp_path / "a.png")
+    assert not any(box.overlaps(axis.get_tightbbox()) for axis in drawn.axes)
     assert [axis.get_title() for axis in drawn.axes] == ["reference held-out", "reference train"]
     assert all(axis.get_xscale() == "log" and len(axis.containers) == 4 for axis in drawn.axes)
     (legend,) = drawn.legends
