@@ -1,4 +1,4 @@
-"""The console command ``solo-ood``: evaluate, report on and export a run; measure detectors."""
+"""The console command ``solo-ood``: evaluate, report, export a run; measure detectors; study."""
 
 # What a command needs is imported when it runs: `--help` and errors of spelling take no time.
 
@@ -21,6 +21,8 @@ from solo_ood.evaluation import options as evaluation_options
 from solo_ood.evaluation.options import WEIGHTS, EvaluateOptions
 from solo_ood.options import command_line
 from solo_ood.options.field import option
+from solo_ood.study import options as study_options
+from solo_ood.study.options import StudyOptions
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,14 @@ def _measure(options: MeasureOptions) -> None:
     measure_detectors(replace(options, command=_written()), show)
 
 
+def _study(options: StudyOptions) -> None:
+    from solo_ood.study.run import run_study
+
+    n_failed = run_study(replace(options, command=_written()), show)
+    if n_failed:
+        raise SystemExit(1)
+
+
 def _written() -> str:
     return shlex.join(["solo-ood", *sys.argv[1:]])
 
@@ -106,6 +116,12 @@ COMMANDS = {
         MeasureOptions,
         _measure,
         measure_options.EPILOG,
+    ),
+    "study": Command(
+        "pre-train and evaluate arms side by side, over paired seeds and class orders",
+        StudyOptions,
+        _study,
+        study_options.EPILOG,
     ),
 }
 ALIASES = {"detect": "measure"}
