@@ -65,12 +65,12 @@ test-long: install
 
 # Both want SOLO_LEARN_CHECKOUT=PATH, a git checkout of solo-learn's main branch, and only read it.
 test-upstream: install
-	$(BIN)/python -m pip install -q '.[test,umap,upstream]'
-	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tools/test_upstream.py
+	$(BIN)/python -m pip install -q '.[test,umap,upstream,nox]'
+	$(BIN)/nox -s series
 
 compatibility: install
-	$(BIN)/python -m pip install -q '.[umap]'
-	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tools/compatibility.py
+	$(BIN)/python -m pip install -q '.[test,umap,nox]'
+	$(BIN)/nox -s today pins lowest table
 
 check: install docs
 	$(BIN)/ruff format --check .
@@ -91,4 +91,4 @@ $(VENV)/.installed: $(SOURCES)
 	touch $@
 
 clean:
-	rm -rf $(VENV) .host build *.egg-info demo .upstream .compat
+	rm -rf $(VENV) .host build *.egg-info demo .matrix .nox

@@ -1,4 +1,4 @@
-"""The console command ``solo-ood``: evaluate, report, export a run; measure detectors; study."""
+"""The console command ``solo-ood``: evaluate and export a run; measure, rank, study."""
 
 # What a command needs is imported when it runs: `--help` and errors of spelling take no time.
 
@@ -19,6 +19,8 @@ from solo_ood.console import show, user_errors
 from solo_ood.errors import unknown_name
 from solo_ood.evaluation import options as evaluation_options
 from solo_ood.evaluation.options import WEIGHTS, EvaluateOptions
+from solo_ood.mining import options as rank_options
+from solo_ood.mining.options import RankOptions
 from solo_ood.options import command_line
 from solo_ood.options.field import option
 from solo_ood.study import options as study_options
@@ -77,6 +79,12 @@ def _study(options: StudyOptions) -> None:
         raise SystemExit(1)
 
 
+def _rank(options: RankOptions) -> None:
+    from solo_ood.mining.rank import rank_frames
+
+    rank_frames(replace(options, command=_written()), show)
+
+
 def _written() -> str:
     return shlex.join(["solo-ood", *sys.argv[1:]])
 
@@ -122,6 +130,12 @@ COMMANDS = {
         StudyOptions,
         _study,
         study_options.EPILOG,
+    ),
+    "rank": Command(
+        "list the rare scenes of unlabelled images",
+        RankOptions,
+        _rank,
+        rank_options.EPILOG,
     ),
 }
 ALIASES = {"detect": "measure"}

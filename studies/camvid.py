@@ -14,9 +14,9 @@ from stream import Stream
 from unsupervised import UNSUPERVISED
 from with_exemplars import IMAGES_ONLY, SUPERVISED
 
-from solo_ood.benchmark.feats import Feats
 from solo_ood.data.images import Split, read_splits
 from solo_ood.data.rare import POSTER_BASE_RATE
+from solo_ood.detection.feats import Feats
 
 TUNED = ("car", "fence", "pole", "sidewalk", "sky", "vegetation", "car+fence", "pole+sidewalk")
 FINAL = ("person", "bicycle", "person+bicycle", "sign")  # never used to choose anything

@@ -17,9 +17,9 @@ from long_tail import ORDERS, long_tail_tables
 from sklearn.datasets import load_digits
 from sklearn.preprocessing import normalize
 
-from solo_ood.benchmark.feats import Feats, PatchView
 from solo_ood.data.digits import digits_lt
 from solo_ood.data.images import Split, long_tailed, read_splits
+from solo_ood.detection.feats import Feats, PatchView
 from solo_ood.embedding.extract import ExtractConfig, embed
 from solo_ood.embedding.networks import make_embedder
 

@@ -13,8 +13,8 @@ from stream import Stream
 from unsupervised import UNSUPERVISED
 from with_exemplars import SUPERVISED
 
-from solo_ood.benchmark.feats import Feats
 from solo_ood.data.images import Split
+from solo_ood.detection.feats import Feats
 from solo_ood.selection.classes import rare_classes
 
 ORDERS = (0, 1, 2)  # permutations of the classes

@@ -20,11 +20,12 @@ from stream import Stream
 from tqdm import tqdm
 from with_exemplars import ridge
 
-from solo_ood.benchmark.detectors import detector
-from solo_ood.benchmark.feats import Feats, PatchView
-from solo_ood.benchmark.regions import Box, Regions
 from solo_ood.data.images import Split
 from solo_ood.data.rare import RareDefinition
+from solo_ood.detection.boxes import Box
+from solo_ood.detection.detectors import detector
+from solo_ood.detection.feats import Feats, PatchView
+from solo_ood.detection.regions import Regions
 from solo_ood.embedding.extract import Embedded, ExtractConfig, embed
 from solo_ood.embedding.networks import make_embedder
 

@@ -12,7 +12,7 @@ from scipy import stats
 from sklearn.cluster import KMeans
 from sklearn.preprocessing import normalize
 
-from solo_ood.benchmark.feats import Feats
+from solo_ood.detection.feats import Feats
 
 
 class Stream:

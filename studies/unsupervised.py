@@ -16,7 +16,7 @@ from sklearn.preprocessing import normalize
 from sklearn.svm import OneClassSVM
 from stream import Stream, neighbours, ranks
 
-from solo_ood.benchmark.detectors import DETECTORS
+from solo_ood.detection.detectors import DETECTORS
 from solo_ood.selection.scorers import KNNScorer, MahalanobisScorer
 
 Unsupervised = Callable[[Stream], np.ndarray]

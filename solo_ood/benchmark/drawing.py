@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 
 from solo_ood.benchmark import charts, shots
 from solo_ood.benchmark import page as content
-from solo_ood.benchmark.detectors import DETECTORS
 from solo_ood.benchmark.measure import Scores, TableRow, draws
 from solo_ood.benchmark.options import MeasureOptions
 from solo_ood.benchmark.scoring import Measured
-from solo_ood.benchmark.segmentation import region_maps
 from solo_ood.data.rare import RareDefinition
+from solo_ood.detection.detectors import DETECTORS
+from solo_ood.detection.segmentation import region_maps
 from solo_ood.pages import plots
 from solo_ood.pages.page import Page
 

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-from solo_ood.benchmark.detectors import DETECTORS, Detector, detector
 from solo_ood.benchmark.options import MeasureOptions, Rare
-from solo_ood.benchmark.regions import Box, Regions, read_boxes
 from solo_ood.data.images import Split
 from solo_ood.data.names import normalise_name
 from solo_ood.data.rare import RareDefinition, define
+from solo_ood.detection.boxes import Box, read_boxes
+from solo_ood.detection.detectors import DETECTORS, Detector, detector
+from solo_ood.detection.regions import Regions
 from solo_ood.errors import UserError
 from solo_ood.replay.rows import rows_by_name
 
@@ -88,7 +89,16 @@ def boxes_of(
             got=f"{len(definitions)} and {len(asked.exemplars)} exemplars",
             remedy="Measure one definition at a time; the images of the boxes are exemplars.",
         )
-    return read_boxes(asked.boxes, fit)
+    return boxes_in(fit, asked.boxes)
+
+
+def boxes_in(split: Split, path: Path) -> dict[Path, list[Box]]:
+    """Return the boxes of a file, whose paths are (ends of) those of ``split``."""
+
+    def image(name: str, what: str) -> Path:
+        return split.paths[rows_by_name([name], len(split), split.paths, what)[0]]
+
+    return read_boxes(path, image)
 
 
 def exemplar_rows(

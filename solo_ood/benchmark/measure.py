@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from sklearn.model_selection import KFold
 
-from solo_ood.benchmark.detectors import Detector, Score
-from solo_ood.benchmark.feats import Feats
 from solo_ood.benchmark.plan import Plan, Task
 from solo_ood.data.rare import RareDefinition
+from solo_ood.detection.detectors import Detector, Score
+from solo_ood.detection.feats import Feats
 from solo_ood.evaluation.ranking import (
     Interval,
     bootstrap,

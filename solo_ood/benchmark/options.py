@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from solo_ood.benchmark.detectors import DETECTORS
 from solo_ood.benchmark.plan import Plan
 from solo_ood.data.rare import POSTER_BASE_RATE
+from solo_ood.detection.detectors import DETECTORS
 from solo_ood.embedding.options import ExtractConfig
 from solo_ood.options.field import LARGEST_SEED, group, option
 
@@ -94,9 +94,10 @@ class Choice:
     exemplars: tuple[str, ...] = option((), "paths or indexes: what matters", metavar="IMAGE")
     boxes: Path | None = option(
         None,
-        "path,left,top,right,bottom (pixels): its images are the exemplars, the boxes their "
-        "regions for exemplar-regions; default: the pixels of the classes in their masks",
-        metavar="CSV",
+        "path,left,top,right,bottom (pixels), or JSON of COCO or BDD100K: its images are the "
+        "exemplars, the boxes their regions for exemplar-regions; default: the pixels of the "
+        "classes in their masks",
+        metavar="FILE",
     )
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from solo_ood.benchmark.detectors import Detector
-from solo_ood.benchmark.feats import Feats
 from solo_ood.data.images import Split
 from solo_ood.data.rare import RareDefinition
+from solo_ood.detection.detectors import Detector
+from solo_ood.detection.feats import Feats
 from solo_ood.errors import UserError
 from solo_ood.options.field import LARGEST_SEED, option
 

@@ -11,8 +11,6 @@ import numpy as np
 
 from solo_ood.benchmark import table
 from solo_ood.benchmark.charts import check_projection
-from solo_ood.benchmark.detectors import Detector
-from solo_ood.benchmark.feats import Feats
 from solo_ood.benchmark.lookup import (
     boxes_of,
     check_regions,
@@ -24,10 +22,13 @@ from solo_ood.benchmark.lookup import (
 )
 from solo_ood.benchmark.options import Data, MeasureOptions
 from solo_ood.benchmark.plan import Plan, Task, check, rare_images
-from solo_ood.benchmark.regions import Box, Regions
 from solo_ood.data.images import Split, layout_of, long_tailed, read_splits
 from solo_ood.data.rare import RareDefinition, tail_note
 from solo_ood.data.survey import cut_note, survey
+from solo_ood.detection.boxes import Box
+from solo_ood.detection.detectors import Detector
+from solo_ood.detection.feats import Feats
+from solo_ood.detection.regions import Regions
 from solo_ood.embedding.devices import check_devices, is_first_process
 from solo_ood.embedding.embedder import Embedder
 from solo_ood.embedding.extract import common_size

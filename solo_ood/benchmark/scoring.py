@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from solo_ood.benchmark.feats import Feats, PatchView
 from solo_ood.benchmark.measure import Scores, TableRow, measure, score
 from solo_ood.benchmark.plan import Plan, Task, check, rare_images
-from solo_ood.benchmark.regions import Box, Regions
 from solo_ood.benchmark.request import Request
 from solo_ood.data.images import Split
 from solo_ood.data.rare import RareDefinition, check_rates
+from solo_ood.detection.boxes import Box
+from solo_ood.detection.feats import feats_of
+from solo_ood.detection.regions import Regions
 from solo_ood.embedding.copies import copies_note, equal_note
 from solo_ood.embedding.embedder import Embedder
 from solo_ood.embedding.extract import Embedded, embed
@@ -118,7 +119,7 @@ def task_of(
     regions = None
     if fit.patches is not None:
         regions = Regions(fit.split, fit.size, fit.patches.shape[1:3], boxes).patch_shares
-    return Task(_feats(fit), _feats(test) if test else None, rare, regions)
+    return Task(feats_of(fit), feats_of(test) if test else None, rare, regions)
 
 
 def _with_embedded_exemplars(request: Request, fit: Split) -> Plan:
@@ -139,30 +140,17 @@ def _with_embedded_exemplars(request: Request, fit: Split) -> Plan:
     return replace(plan, exemplars=tuple(kept[path] for path in asked))
 
 
-def _feats(embedded: Embedded) -> Feats:
-    patches = None if embedded.patches is None else PatchView(embedded.patches, embedded.rows)
-    return Feats(embedded.pooled, patches)
-
-
 def _notes(name: str, request: Request, pair: EmbeddedSplits, task: Task) -> list[str]:
     """Return notes on the results with one network."""
     fit = pair.fit.split
-    notes = [f"{name}: {pair.embedder.note}", *_left_out(fit, f"fit, {name}")]
-    notes += _left_out(pair.test.split, f"test, {name}") if pair.test else []
+    notes = [f"{name}: {pair.embedder.note}", *fit.left_out_notes(f"fit, {name}")]
+    notes += pair.test.split.left_out_notes(f"test, {name}") if pair.test else []
     notes += [f"fit, {name}: {note}" for note in equal_note(task.fit.pooled)]
     if pair.test:
         copies = copies_note(task.fit.pooled, pair.test.pooled)
         notes += [f"test, {name}: {note}" for note in copies]
     skipped = [n for n in request.plan.sizes if n is not None and n > len(fit)]
     return notes + [f"N = {n} left out: the fit split has {len(fit)}" for n in skipped]
-
-
-def _left_out(split: Split, what: str) -> list[str]:
-    notes = []
-    for reason, names in split.left_out.items():
-        shown = [*names[:3], "…"] if len(names) > 3 else names
-        notes.append(f"{what}: {len(names)} left out, {reason} ({', '.join(shown)})")
-    return notes
 
 
 def _distinct(names: Sequence[str]) -> list[str]:

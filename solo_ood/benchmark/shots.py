@@ -10,10 +10,10 @@ import numpy as np
 from solo_ood.benchmark import charts
 from solo_ood.benchmark.measure import Scores
 from solo_ood.benchmark.page import caption, classes_of
-from solo_ood.benchmark.regions import Regions
 from solo_ood.data.images import Split
 from solo_ood.data.pixels import Unreadable
 from solo_ood.data.rare import RareDefinition
+from solo_ood.detection.regions import Regions
 from solo_ood.errors import UserError
 from solo_ood.pages import plots
 from solo_ood.pages.page import jpeg_uri

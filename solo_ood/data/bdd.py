@@ -142,6 +142,17 @@ def pair_images_and_masks(
     return paired, [masks[p.stem] for p in paired], {k: v for k, v in left_out.items() if v}
 
 
+def mask_beside(image: Path) -> Path | None:
+    """Return the mask of an image in BDD100K's layout; ``None`` if it has none."""
+    for above in image.absolute().parents:
+        found = find_layout(above)
+        if found is not None and image.absolute().is_relative_to(found[0]):
+            folder = found[1] / image.absolute().relative_to(found[0]).parent
+            names = (f"{image.stem}{end}.png" for end in ("", "_train_id"))
+            return next((folder / name for name in names if (folder / name).is_file()), None)
+    return None
+
+
 def _visible_entries(folder: Path) -> list[Path]:
     """Return what lies in a folder, if it is there, and is not hidden."""
     if not folder.is_dir():

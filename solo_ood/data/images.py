@@ -81,6 +81,14 @@ class Split:
         shares = self.shares[indexes]
         return replace(self, paths=paths, masks=masks, shares=shares, left_out=left_out)
 
+    def left_out_notes(self, what: str) -> list[str]:
+        """Return how many files were left out for which reason, and the first of their names."""
+        notes = []
+        for reason, names in self.left_out.items():
+            shown = [*names[:3], "…"] if len(names) > 3 else names
+            notes.append(f"{what}: {len(names)} left out, {reason} ({', '.join(shown)})")
+        return notes
+
     def caption(self, row: int) -> str:
         """Return the labels of one image in a few words: the largest classes first."""
         order = np.argsort(-self.shares[row], kind="stable")

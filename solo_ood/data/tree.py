@@ -19,9 +19,10 @@ _OTHER_IMAGES = set(
     ".gif .avif .jfif .jpe .jif .heic .heif .jp2 .j2k .jxl .pbm .pnm .pfm .tga .pcx .dds .ico .svg "
     ".raw .dng .cr2 .nef .arw .exr .hdr".split()
 )
-# Files by which a folder is known as our own: of `measure`, of a run, and of its cache.
+# Files by which a folder is known as our own: of `measure`, of `rank`, of a run, of its cache.
 _OWN = (
     {"report.html", "table.json"},
+    {"ranking.csv", "ranking.json"},
     {"args.json", "metrics.csv"},
     {"about.json", "status.npy"},
 )

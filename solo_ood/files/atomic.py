@@ -78,6 +78,19 @@ def staged_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
+def replaced_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder that takes the place of ``path``, and of what is there, in the end."""
+    temporary = _temporary_name(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.rename(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
 def staged_files(out: Path) -> Iterator[Path]:
     """Yield a folder whose files are moved to ``out`` when all of them are whole."""
     out.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 TERMS = {
     "ood_score": "How unusual an image is to a detector; no unit. Higher = rarer.",
     "rare": "What is to be found; the report says by which classes or pixels.",
+    "scene": "Images that look alike; the one with the highest score stands for all of them.",
     "detector": "Scores images: learnt from a stream, or from examples (exemplars).",
     "exemplar": "An image that shows what matters; a detector by exemplars gets 5 to 20 of them.",
     "threshold": "An image is flagged if its ood_score is above it.",

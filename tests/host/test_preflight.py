@@ -243,6 +243,20 @@ def test_the_program_trains_on_a_folder_of_images(data, tmp_path):
     assert list(tmp_path.glob("trained_models/*/*/*.ckpt"))
 
 
+def test_the_program_takes_exemplars_from_a_file_of_paths(data, tmp_path):
+    """As ``solo-ood rank --for-training`` writes them."""
+    named = sorted((data / "flat").iterdir())
+    path = tmp_path / "rare.txt"
+    path.write_text("".join(f"{item.absolute()}\n" for item in named[:3]))
+    exemplar = ["ood=exemplar", f"method_kwargs.ood.scorer.exemplars={path}"]
+    status, out, err = program(tmp_path, data, "max_epochs=1", *exemplar, train="flat")
+    assert status == 0, err
+    path.write_text("")
+    status, out, err = program(tmp_path, data, "max_epochs=1", *exemplar, train="flat")
+    (said,) = [line for line in err if line.startswith("Error: ")]
+    assert status == 1 and "exemplars: expected a list, or a file with the path" in said
+
+
 def test_a_program_that_trained_nothing_fails_with_one_line(data, tmp_path):
     status, out, err = program(tmp_path, data, "+max_time=00:00:00:00")
     assert status == 1 and not any("Traceback" in line for line in err)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from matrix.hiding import hide
 from repository import ROOT, TESTS
 from short_runs import AT_ONCE
 
@@ -147,11 +148,7 @@ def test_the_method_passes_its_tests_on_the_checkout(tmp_path):
 def test_upstream_suite_is_the_same_with_this_package_as_without(tmp_path):
     """Compare the outcome of every upstream test with and without our Hydra plugin on the path."""
     outcomes = []
-    blocker = tmp_path / "blocked"  # shadows the plugin's namespace and the package
-    (blocker / "hydra_plugins").mkdir(parents=True)
-    (blocker / "hydra_plugins" / "__init__.py").touch()
-    (blocker / "solo_ood.py").write_text("raise ImportError('not installed')\n")
-    for path in (script("."), f"{blocker}{os.pathsep}{script('.')}"):
+    for path in (script("."), f"{hide(tmp_path / 'hidden')}{os.pathsep}{script('.')}"):
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(path)}
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-rA", "-W", "ignore", "-p",

@@ -15,14 +15,14 @@ import pytest
 import torch
 from PIL import Image
 
-from solo_ood.benchmark.detectors import DETECTORS, Detector
-from solo_ood.benchmark.feats import Feats
 from solo_ood.benchmark.lookup import named_detectors
 from solo_ood.benchmark.scoring import task_of
 from solo_ood.cli import main
 from solo_ood.data.digits import digits_lt
 from solo_ood.data.images import read_splits
 from solo_ood.data.rare import define
+from solo_ood.detection.detectors import DETECTORS, Detector
+from solo_ood.detection.feats import Feats
 from solo_ood.embedding.extract import ExtractConfig, embed
 from solo_ood.embedding.networks import make_embedder
 from solo_ood.embedding.store import EmbeddingStore

@@ -30,7 +30,7 @@ def added_files(patch: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def generated():
-    path = ROOT / "tools/upstream/contribution.py"
+    path = ROOT / "tools/contribution.py"
     spec = importlib.util.spec_from_file_location("contribution", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -15,8 +15,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from solo_ood.benchmark.detectors import DETECTORS, Detector, detector
-from solo_ood.benchmark.feats import Feats, PatchView
+from solo_ood.detection.detectors import DETECTORS, Detector, detector
+from solo_ood.detection.feats import Feats, PatchView
 
 D, GRID = 8, (2, 3)  # features; rows and columns of patches
 UNSUPERVISED = [one for one in DETECTORS.values() if one.learns and not one.exemplars]

@@ -14,9 +14,10 @@ LAYERS = """
 __main__
 cli
 study
-benchmark training
+benchmark mining training
 runs
 evaluation
+detection
 embedding
 host
 pages

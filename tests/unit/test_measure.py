@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from solo_ood.benchmark.detectors import Detector, detector
-from solo_ood.benchmark.feats import Feats
 from solo_ood.benchmark.measure import Scores, measure, score
 from solo_ood.benchmark.plan import Plan, Task, check
 from solo_ood.data.rare import RareDefinition
+from solo_ood.detection.detectors import Detector, detector
+from solo_ood.detection.feats import Feats
 from solo_ood.evaluation.ranking import ranking_metrics, threshold_metrics, top_lift
 
 RARE, OTHER = (RareDefinition(name, (n,), 0.5, 0.5) for n, name in enumerate(("rare", "other")))

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from solo_ood.benchmark.regions import Regions, read_boxes
+from solo_ood.benchmark.lookup import boxes_in
 from solo_ood.data.bdd import VOID
 from solo_ood.data.images import read_splits
 from solo_ood.data.rare import RareDefinition
+from solo_ood.detection.regions import Regions
 
 PERSON = RareDefinition("person", (11,), 0.1, 0.1)
 BOTH = RareDefinition("person+bicycle", (11, 18), 0.1, 0.1)
@@ -99,7 +100,7 @@ def test_boxes_are_the_same_as_masks_of_their_pixels(streets):
         "1.jpg,0,0,8,12,c\n1.jpg,48,42,64,48,d\n"
     )
     split = read_splits(streets)[0]
-    boxes = read_boxes(streets / "boxes.csv", split)
+    boxes = boxes_in(split, streets / "boxes.csv")
     assert {path.name: len(found) for path, found in boxes.items()} == {"2.jpg": 2, "1.jpg": 2}
     for size, grid in (((HEIGHT, WIDTH), (4, 4)), ((96, 96), (4, 6)), ((30, 40), (3, 5))):
         by_mask, by_box = Regions(split, size, grid), Regions(split, size, grid, boxes)
@@ -112,9 +113,7 @@ def test_a_box_holds_every_pixel_that_it_touches(streets):
     split = read_splits(streets)[0]
     (streets / "boxes.csv").write_text("path,left,top,right,bottom\n1.jpg,2.2,7.9,2.9,8.1\n")
     regions = Regions(split, (HEIGHT, WIDTH), (HEIGHT, WIDTH))
-    boxed = replace(regions, boxes=read_boxes(streets / "boxes.csv", split)).patch_shares(
-        PERSON, [1]
-    )
+    boxed = replace(regions, boxes=boxes_in(split, streets / "boxes.csv")).patch_shares(PERSON, [1])
     marked = np.argwhere(boxed[0, :, 0].reshape(HEIGHT, WIDTH)).tolist()
     assert marked == [[7, 2], [8, 2]]
 
@@ -136,12 +135,12 @@ def test_a_box_holds_every_pixel_that_it_touches(streets):
 def test_boxes_that_cannot_be_used_are_an_error_that_names_the_line(streets, lines, error):
     (streets / "boxes.csv").write_text(lines)
     with pytest.raises(ValueError, match=error):
-        read_boxes(streets / "boxes.csv", read_splits(streets)[0])
+        boxes_in(read_splits(streets)[0], streets / "boxes.csv")
 
 
 def test_a_list_of_boxes_that_is_not_there_is_an_error(streets):
     with pytest.raises(ValueError, match="none.csv: expected a CSV, got .*No such file"):
-        read_boxes(streets / "none.csv", read_splits(streets)[0])
+        boxes_in(read_splits(streets)[0], streets / "none.csv")
 
 
 @pytest.mark.parametrize("drawn_on", ["shown", "stored"])
@@ -160,7 +159,7 @@ def test_boxes_and_masks_of_an_image_that_is_stored_turned_lie_where_it_shows_th
     (shown if drawn_on == "shown" else shown.rotate(90, expand=True)).save(mask)
     size = (WIDTH, HEIGHT)
     by_mask = Regions(split, size, size).patch_shares(PERSON, [1])
-    boxes = read_boxes(streets / "boxes.csv", split)
+    boxes = boxes_in(split, streets / "boxes.csv")
     np.testing.assert_array_equal(
         Regions(split, size, size, boxes).patch_shares(PERSON, [1]), by_mask
     )
@@ -172,7 +171,7 @@ def test_a_box_on_an_image_that_cannot_be_read_is_an_error(streets):
     (streets / "boxes.csv").write_text("path,left,top,right,bottom\n1.jpg,0,0,8,8\n")
     split.paths[1].write_bytes(b"no image")
     with pytest.raises(ValueError, match="line 2: expected an image, got UnidentifiedImageError"):
-        read_boxes(streets / "boxes.csv", split)
+        boxes_in(split, streets / "boxes.csv")
 
 
 def test_outlines_are_those_of_what_is_connected_the_largest_first(streets):

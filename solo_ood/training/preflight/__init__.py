@@ -13,7 +13,12 @@ from solo_ood.errors import UserError
 from solo_ood.settings.schema import parse
 from solo_ood.training.loggers import check_logger
 from solo_ood.training.plugin import NAME
-from solo_ood.training.preflight.data import accept_flat_folder, check_data, expand_home
+from solo_ood.training.preflight.data import (
+    accept_flat_folder,
+    check_data,
+    expand_home,
+    read_exemplars,
+)
 from solo_ood.training.preflight.settings import check_settings
 from solo_ood.training.preflight.steps import check_steps
 
@@ -38,8 +43,9 @@ def check(cfg: DictConfig) -> None:
 
 
 def fill_in_paths(cfg: DictConfig) -> None:
-    """Fill in what the config leaves open: home folders, folders without classes."""
+    """Fill in what the config leaves open: home folders, lists in files, unlabelled data."""
     expand_home(cfg)
+    read_exemplars(cfg)
     accept_flat_folder(cfg)
 
 

@@ -13,7 +13,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from solo_ood.data.folders import check_training_folder, classes_note
 from solo_ood.data.names import look_like_splits
-from solo_ood.errors import UserError
+from solo_ood.errors import UserError, short_repr
 
 KEYS = ("data.train_path", "data.val_path")
 DOWNLOADED = {"cifar10": 50_000, "cifar100": 50_000, "stl10": 105_000}  # training samples
@@ -31,6 +31,33 @@ def expand_home(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, key)
         if isinstance(value, str) and value.startswith("~"):
             OmegaConf.update(cfg, key, os.path.expanduser(value))
+
+
+def read_exemplars(cfg: DictConfig) -> None:
+    """Put the lines of a file, as ``solo-ood rank --for-training`` writes it, for its name.
+
+    Raises:
+        UserError: if ``ood.scorer.exemplars`` names a file that cannot be read, or is empty.
+    """
+    key = "method_kwargs.ood.scorer.exemplars"
+    given = OmegaConf.select(cfg, key)
+    if not isinstance(given, str):
+        return
+    try:
+        text = os.fsdecode(Path(os.path.expanduser(given)).read_bytes())
+        got = f"{given}, which is empty"
+    except (OSError, ValueError) as error:
+        text, got = "", f"{short_repr(given)}: {error}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise UserError(
+            "ood.scorer.exemplars",
+            expected="a list, or a file with the path or index of an image in each line",
+            got=got,
+            remedy="Let solo-ood rank write one (--for-training), or give "
+            f'"{key}=[12,57,rider/a.jpg]".',
+        )
+    OmegaConf.update(cfg, key, [int(line) if line.isdigit() else line for line in lines])
 
 
 def check_data(cfg: DictConfig) -> None:

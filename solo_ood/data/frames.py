@@ -1,0 +1,275 @@
+"""Unlabelled images: a folder of any depth, a list, or BDD100K's layout; and their clips."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from solo_ood.data import bdd, lists
+from solo_ood.data.images import Split
+from solo_ood.data.labels import file_key
+from solo_ood.data.order import natural_key
+from solo_ood.data.pixels import Levels
+from solo_ood.data.tree import is_image, walk
+from solo_ood.errors import UserError
+from solo_ood.files.text import printable, user_path
+
+LISTS = (".txt", *lists.SUFFIXES, ".parquet")
+NUMBERED = r"^(.*?)[-_. ]*\d+$"  # a name that ends in a number: what is before it may be a clip's
+_FEW = 3
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Images without labels, neighbours beside each other.
+
+    Attributes:
+        root: below which they lie; they are shown by their paths from there.
+        paths: N files, each once.
+        clips: of each the clip (a drive, a folder, a video) that it is from; "" = not known.
+        layout: ``folder``, ``list`` or ``bdd``.
+        notes: what a reader should know of how they were read.
+        missing: files of a list that are not there.
+        levels: black and white of images with more than 8 bits; ``None`` = not looked at.
+    """
+
+    root: Path
+    paths: tuple[Path, ...]
+    clips: tuple[str, ...]
+    layout: str
+    notes: tuple[str, ...] = ()
+    missing: tuple[Path, ...] = ()
+    levels: Levels | None = field(default=None, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def name(self, path: Path) -> str:
+        """Return a path as it is shown and written: from ``root``, in characters of UTF-8."""
+        inside = path.is_relative_to(self.root)
+        return printable(str(path.relative_to(self.root) if inside else path))
+
+    @property
+    def split(self) -> Split:
+        """The images, for what embeds: without classes."""
+        empty = np.zeros((len(self.paths), 0), dtype=np.float32)
+        return Split(self.paths, empty, (), levels=self.levels)
+
+
+def layout_of(root: Path) -> str:
+    """Return how images at ``root`` are given: ``folder``, ``list`` or ``bdd``.
+
+    Raises:
+        UserError: if there is nothing that could be.
+    """
+    if root.is_file() and root.suffix.lower() in LISTS:
+        return "list"
+    if root.is_dir():
+        return "bdd" if bdd.locate(root) is not None else "folder"
+    got = f"{root}, a file of another kind" if root.exists() else f"no file or folder {root}"
+    raise UserError(
+        "frames",
+        expected=f"a folder of images, or a list of them ({', '.join(LISTS)})",
+        got=got,
+        remedy=f"Check its spelling; relative paths count from {Path.cwd()}.",
+    )
+
+
+def read_frames(root: Path, clip_pattern: str | None = None) -> Frames:
+    """Return the images at ``root``, see ``layout_of``; the order of a list is kept.
+
+    Clips are told by ``clip_pattern``, else by the column ``clip`` of a list, else by folders where
+    there are several. In BDD100K's layout every image is from a video of its own.
+
+    Args:
+        root: a folder; a ``.txt`` with a path in each line; a ``.csv``, ``.tsv`` or ``.parquet``
+            with a column ``path``. Relative paths count from the folder of the list.
+        clip_pattern: a regular expression that is looked for in each file's name without its
+            suffix; its first group, or all that it matches, is the clip.
+
+    Raises:
+        UserError: if there are no images, or the pattern is none or fits no name.
+    """
+    layout = layout_of(root)
+    clips: Sequence[str] = ()
+    notes: list[str] = []
+    if layout == "list":
+        found, clips = _of_list(root)
+        base = root.parent
+    else:
+        base = root
+        inside = root
+        if layout == "bdd":
+            located = bdd.locate(root) or root
+            inside = (bdd.find_layout(located) or (root,))[0]
+        tree = walk(inside)
+        notes = tree.notes()
+        found = sorted((inside.joinpath(*parts) for parts in tree.images), key=natural_key)
+    clips = clips or [""] * len(found)
+    there, missing = [], []
+    for path, clip in zip(found, clips):
+        if os.path.isfile(path):  # `Path.is_file` raises where a folder may not be entered
+            there.append((path, clip))
+        else:
+            missing.append(path)
+    once = _once(there)
+    if len(once) < len(there):
+        notes.append(f"{len(there) - len(once)} paths name files that are there already")
+    paths = tuple(path for path, _ in once)
+    if not paths:
+        raise _no_images(root, layout, missing)
+    frames = Frames(base, paths, tuple(clip for _, clip in once), layout, (), tuple(missing))
+    told, clip_notes = _clips(frames, clip_pattern)
+    return Frames(
+        base, paths, tuple(told), layout, (*notes, *clip_notes, *_gone(missing)), tuple(missing)
+    )
+
+
+def _of_list(path: Path) -> tuple[list[Path], list[str]]:
+    """Return the files that a list names, and their clips where it has that column."""
+    suffix = path.suffix.lower()
+    clips: list[str] = []
+    if suffix == ".txt":
+        try:
+            lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
+        except OSError as error:
+            remedy = "Check that you may read it."
+            raise UserError(str(path), expected="a list", got=str(error), remedy=remedy) from error
+        names = [os.fsdecode(line.strip()) for line in lines if line.strip()]
+    elif suffix == ".parquet":
+        names, clips = _of_parquet(path)
+    else:
+        rows = [row for _, row in lists.read_csv(path, ("path",))]
+        names = [row["path"] for row in rows]
+        clips = [row["clip"] for row in rows] if "clip" in rows[0] else []
+    return [path.parent / user_path(name) for name in names], clips
+
+
+def _of_parquet(path: Path) -> tuple[list[str], list[str]]:
+    pyarrow = parquet_library(str(path))
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        remedy = "Write it again, or give a CSV."
+        raise UserError(str(path), expected="Parquet", got=str(error), remedy=remedy) from error
+    columns = {name.lower(): name for name in table.column_names}
+    names = [] if "path" not in columns else table.column(columns["path"]).to_pylist()
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UserError(
+            path.name,
+            expected="a column path with a text in every row",
+            got=f"{table.num_rows} rows with the columns {sorted(table.column_names)}",
+            remedy="Name the column of the files path.",
+        )
+    if "clip" not in columns:
+        return names, []
+    clips = table.column(columns["clip"]).to_pylist()
+    return names, ["" if clip is None else str(clip) for clip in clips]
+
+
+def parquet_library(what: str) -> Any:
+    """Return pyarrow with its module ``parquet``.
+
+    Raises:
+        UserError: if it is not installed.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UserError(
+            what,
+            expected="the package pyarrow, which reads Parquet",
+            got="none",
+            remedy="Install solo-ood[parquet], or give a CSV.",
+        ) from error
+    return pyarrow
+
+
+def _once(rows: Iterable[tuple[Path, str]]) -> list[tuple[Path, str]]:
+    kept: dict[object, tuple[Path, str]] = {}
+    for path, clip in rows:
+        kept.setdefault(file_key(path), (path, clip))
+    return list(kept.values())
+
+
+def _gone(missing: Sequence[Path]) -> list[str]:
+    if not missing:
+        return []
+    names = ", ".join(path.name for path in missing[:_FEW]) + ", …" * (len(missing) > _FEW)
+    return [f"{len(missing)} left out, no such file ({names})"]
+
+
+def _no_images(root: Path, layout: str, missing: Sequence[Path]) -> UserError:
+    if layout == "list":
+        got = f"none of {len(missing)} files, the first {missing[0]}" if missing else "no path"
+        return UserError(
+            str(root),
+            expected="a list of images that are there",
+            got=got,
+            remedy="Relative paths count from the folder of the list.",
+        )
+    names = [name for _, _, files in os.walk(root) for name in files]
+    kinds = sorted({os.path.splitext(name)[1].lower() for name in names if not is_image(name)})
+    return UserError(
+        f"frames {root}",
+        expected="images, such as .jpg and .png, in it or below it",
+        got=f"none among {len(names)} files" + f" ({', '.join(kinds[:5])})" * bool(kinds),
+        remedy="Give the folder that holds them; convert what is of another format.",
+    )
+
+
+def _clips(frames: Frames, pattern: str | None) -> tuple[list[str], list[str]]:
+    """Return the clip of each image, and notes."""
+    if pattern is not None:
+        return _by_pattern(frames, pattern)
+    if any(frames.clips) or frames.layout == "bdd":
+        return list(frames.clips), []
+    folders = [printable(frames.name(path.parent)) for path in frames.paths]
+    if len(set(folders)) > 1:
+        return folders, [f"{len(set(folders))} folders are taken for as many clips"]
+    starts = [match and match[1] for path in frames.paths if (match := _numbered(path))]
+    notes = []
+    if len(starts) > len(frames) / 2:
+        notes.append(
+            "no clips are known: each image counts by itself. If these are frames of videos, "
+            f"--clip-pattern '{NUMBERED}' tells {len(set(starts))} apart by what stands before the "
+            "number of the frame, or --block N takes N neighbours for a scene"
+        )
+    return [""] * len(frames), notes
+
+
+def _numbered(path: Path) -> re.Match[str] | None:
+    return re.match(NUMBERED, path.stem)
+
+
+def _by_pattern(frames: Frames, pattern: str) -> tuple[list[str], list[str]]:
+    what = f"--clip-pattern {pattern!r}"
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UserError(
+            what,
+            expected="a regular expression",
+            got=str(error),
+            remedy=f"For instance '{NUMBERED}', for names that end in the number of the frame.",
+        ) from error
+    found = [compiled.search(path.stem) for path in frames.paths]
+    if not any(found):
+        raise UserError(
+            what,
+            expected="a pattern that fits names of images, without their suffix",
+            got=f"none of {len(frames)}, such as {frames.paths[0].stem}",
+            remedy="Try it on one name, for instance by Python's re.search.",
+        )
+    clips = ["" if m is None else printable(m[1] if m.re.groups else m[0]) for m in found]
+    notes = [f"{len({clip for clip in clips if clip})} clips by the pattern"]
+    if not all(found):
+        notes.append(f"{found.count(None)} images fit no clip: each counts by itself")
+    return clips, notes

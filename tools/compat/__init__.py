@@ -1,1 +1,0 @@
-"""Parts of ``tools/compatibility.py``, one a module."""

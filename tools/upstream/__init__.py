@@ -1,1 +1,0 @@
-"""Stages of ``tools/test_upstream.py``, one a module."""
