@@ -40,10 +40,10 @@ bench-scorers: install
 gpu-kit: install
 	$(BIN)/python -W ignore tools/gpu/build.py $(if $(DATA),--data '$(DATA)')
 
-# Several files at a time: each process holds about 3 GB.
+# Several files at a time: each process holds about 3 GB. The order is that of tests/conftest.py.
 test: install
 	$(BIN)/python -m pip install -q '.[test]'
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --durations=15
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations=15
 	if [ -d .host/$(RELEASE) ] && [ '$(SOLO_LEARN)' = '$(subst learn-,learn==,$(RELEASE))' ]; then \
 		cd .host/$(RELEASE) && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -W ignore \
 			-p no:cacheprovider $(addprefix tests/,$(SHIPPED)); fi

@@ -19,8 +19,8 @@ import nox
 ROOT = Path(__file__).resolve().parent
 RUNS = ("-v", "--durations=0", "--durations-min=1", "tools/matrix/test_runs.py")
 HERE = Path(sys.executable).parent  # the environment that nox runs in
-# Lightning 2.1.2 imports pkg_resources, which setuptools no longer has.
-BESIDE_PINS = "setuptools<81"
+# Lightning 2.1 imports pkg_resources, which setuptools no longer has.
+BESIDE_LIGHTNING_2_1 = "setuptools>=70.1,<81"
 
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["today", "pins", "lowest", "table"]
@@ -52,7 +52,9 @@ def today(session: nox.Session) -> None:
 def pins(session: nox.Session) -> None:
     """Run the row with the versions that solo-learn's main branch pins."""
     pinned = checkout(session) / "requirements.txt"
-    session.install("-r", str(pinned), BESIDE_PINS, "pytest>=8", f"{without_leftovers()}[umap]")
+    session.install(
+        "-r", str(pinned), BESIDE_LIGHTNING_2_1, "pytest>=8", f"{without_leftovers()}[umap]"
+    )
     session.run("pytest", *RUNS, "--environment=pins", *session.posargs)
 
 
@@ -62,7 +64,7 @@ def lowest(session: nox.Session) -> None:
     session.install("uv>=0.4", "pip>=23.1")
     session.run_install(
         "uv", "pip", "install", "--resolution=lowest-direct", "--reinstall-package=solo-ood",
-        f"{without_leftovers()}[test,umap]",
+        f"{without_leftovers()}[test,umap]", BESIDE_LIGHTNING_2_1,
     )  # fmt: skip
     session.run_install("python", "tools/install_host.py", "--dir", session.create_tmp())
     if session.posargs:  # those choose among the runs

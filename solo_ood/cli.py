@@ -16,6 +16,8 @@ from typing import Any
 from solo_ood.benchmark import options as measure_options
 from solo_ood.benchmark.options import MeasureOptions
 from solo_ood.console import show, user_errors
+from solo_ood.data import options as data_options
+from solo_ood.data.options import LongtailOptions
 from solo_ood.errors import unknown_name
 from solo_ood.evaluation import options as evaluation_options
 from solo_ood.evaluation.options import WEIGHTS, EvaluateOptions
@@ -85,6 +87,12 @@ def _rank(options: RankOptions) -> None:
     rank_frames(replace(options, command=_written()), show)
 
 
+def _longtail(options: LongtailOptions) -> None:
+    from solo_ood.data.longtail import make_longtail
+
+    make_longtail(options, show)
+
+
 def _written() -> str:
     return shlex.join(["solo-ood", *sys.argv[1:]])
 
@@ -114,13 +122,13 @@ COMMANDS = {
     ),
     "report": Command("summary and pictures of a dino_ood run", ReportOptions, _report),
     "evaluate": Command(
-        "accuracy of k-NN and a linear probe for Many, Medium, Few classes",
+        "accuracy of k-NN and a linear probe: Many, Medium, Few classes",
         EvaluateOptions,
         _evaluate,
         evaluation_options.EPILOG,
     ),
     "measure": Command(
-        "measure how well detectors find the rare images of labelled data",
+        "measure how well detectors find rare images of labelled data",
         MeasureOptions,
         _measure,
         measure_options.EPILOG,
@@ -136,6 +144,12 @@ COMMANDS = {
         RankOptions,
         _rank,
         rank_options.EPILOG,
+    ),
+    "data longtail": Command(
+        "link a long-tailed subset of an image folder",
+        LongtailOptions,
+        _longtail,
+        data_options.EPILOG,
     ),
 }
 ALIASES = {"detect": "measure"}
@@ -155,6 +169,8 @@ def parse(argv: Sequence[str]) -> tuple[Command, Any]:
     if name in ALIASES:
         print(f"solo-ood {name} is now called solo-ood {ALIASES[name]}.", file=sys.stderr)
         name = ALIASES[name]
+    if words and f"{name} {words[0]}" in COMMANDS:
+        name, words = f"{name} {words[0]}", words[1:]
     if name not in COMMANDS:
         raise unknown_name("command", name, COMMANDS)
     command = COMMANDS[name]
@@ -164,7 +180,7 @@ def parse(argv: Sequence[str]) -> tuple[Command, Any]:
 
 
 def _help() -> str:
-    commands = "\n".join(f"  {name:<10}{command.help}" for name, command in COMMANDS.items())
+    commands = "\n".join(f"  {name:<14}{command.help}" for name, command in COMMANDS.items())
     return f"usage: solo-ood COMMAND ...\n\n{commands}\n\nsolo-ood COMMAND --help says more."
 
 

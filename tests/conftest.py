@@ -33,10 +33,17 @@ TINY = [
 ]
 
 
+FIRST = {"processes": 0, "host": 1, "unit": 2}  # folders, those of the longest files first
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a CUDA device where there is none."""
+    """Start the long files first; skip what needs a CUDA device where there is none.
+
+    A long file that is started last keeps one worker busy while the others wait.
+    """
     import torch
 
+    items.sort(key=lambda item: FIRST.get(item.path.parent.name, 0))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from solo_ood.console import counting_bar
-from solo_ood.data.labels import file_key
 from solo_ood.embedding.devices import check_devices, is_first_process
 from solo_ood.embedding.embedder import Embedder
 from solo_ood.embedding.extract import embed
 from solo_ood.embedding.networks import make_embedder
 from solo_ood.errors import UserError
-from solo_ood.evaluation import data, figures
+from solo_ood.evaluation import data, tables
+from solo_ood.evaluation.accuracy import Accuracies, accuracies
+from solo_ood.evaluation.classify import classified, methods_of, steps_of
 from solo_ood.evaluation.data import Labelled
-from solo_ood.evaluation.figures import Figure
-from solo_ood.evaluation.groups import grouped_accuracy
-from solo_ood.evaluation.options import WEIGHTS, EvaluateOptions
-from solo_ood.evaluation.probes import CS, knn_predictions, linear_probe
+from solo_ood.evaluation.figures import DATA, Figure
+from solo_ood.evaluation.options import REFERENCES, WEIGHTS, EvaluateOptions
+from solo_ood.evaluation.references import Reference
+from solo_ood.evaluation.task import Task, read_task, references_of
 from solo_ood.files.checkpoint import load, state_dict_of
 from solo_ood.files.output import check_writable
 from solo_ood.host.run_folder import RunFiles, find_run
 from solo_ood.options.field import check
 
-
-@dataclass(frozen=True)
-class _Task:
-    """What the networks are evaluated on; ``notes`` say what the user should know."""
-
-    train: Labelled
-    val: Labelled
-    tail: Labelled | None
-    groups: dict[str, list[int]]
-    notes: list[str]
+Embeddings = dict[str, tuple[np.ndarray, Labelled]]  # features (N, D), by ``Task.embedded``
 
 
 def evaluate(options: EvaluateOptions, show: Callable[[str], None] = print) -> list[Figure]:
-    """Evaluate a run and write ``evaluation.json``, ``.csv`` and ``.md``.
+    """Evaluate a run and write ``evaluation.json``, ``.csv``, ``.md`` and ``.png``.
 
     Figures that are there of other settings, data or checkpoints stay.
 
@@ -55,94 +45,53 @@ def evaluate(options: EvaluateOptions, show: Callable[[str], None] = print) -> l
     """
     check(options)
     run = find_run(options.run)
-    check_writable(options.out or run.folder, "--out", *figures.FILES)
+    out = options.out or run.folder
+    check_writable(out, "--out", *tables.FILES)
     check_devices(options.embedding)
-    task = _task(run, options)
-    roles = _roles(run, options)
-    checkpoint = run.checkpoint_facts()
-    embedders = {}
+    task = read_task(run, options)
     size = options.embedding.image_size or run.crop_size
-    for role in roles:
-        spec = f"{run.checkpoint}:{role}" if role else str(run.checkpoint)
-        embedders[role or "student"] = make_embedder(
-            spec, "pooled", image_size=(size, size), to_choose="--weights {}"
+    about = {**run.checkpoint_facts(), "image_size": size}
+    embedders = _embedders(run, options, size)
+    references, notes = references_of(task, task.embedded, options)
+    task.notes.extend(notes)
+    if not references:
+        raise UserError(
+            "--references",
+            expected="one that the data have",
+            got="; ".join(notes),
+            remedy="Name other data, or other references.",
         )
-    for name, labelled in (("train", task.train), ("val", task.val), ("tail", task.tail)):
-        show(f"{name:<6}{data.describe_data(labelled.facts()) if labelled else 'none: no groups'}")
-    for note in task.notes:
-        show(f"note: {note}")
-    about = {**checkpoint, "image_size": size}
-    if task.notes:
-        about["notes"] = "; ".join(task.notes)
+    _show_data(task, show)
     found: list[Figure] = []
     for role, embedder in embedders.items():
-        train, val = (
-            _embedded(labelled, embedder, options, size) for labelled in (task.train, task.val)
-        )
+        embeddings = {
+            name: _embedded(given, embedder, options, size) for name, given in task.embedded.items()
+        }
         if is_first_process():
-            found += _figures(role, train, val, task, options, about, show)
+            found += _figures(role, embeddings, task, options, about, show)
     if not found:
         return []
+    found.sort(key=lambda figure: REFERENCES.index(figure.reference))  # stable: teacher first
     facts = {
         "command": options.command,
         "run": str(run.folder.resolve()),
         "notes": task.notes,
         "weights": {role: embedder.note for role, embedder in embedders.items()},
     }
-    written = figures.write(found, options.out or run.folder, facts)
-    show("\n".join(["", figures.terminal(found), f"written: {written[0]}, .csv, .md"]))
+    written = tables.write(found, out, facts)
+    show("\n".join(["", tables.terminal(found), "", *(f"written: {path}" for path in written)]))
     return found
 
 
-def _task(run: RunFiles, options: EvaluateOptions) -> _Task:
-    """Read and check the data: the run's own where none are named."""
-    own_train = run.image_folder("train_path")
-    train = data.read(_named(options.train, run.reference_folder, "--train", run), "train")
-    val_path = _named(options.val, run.image_folder("val_path"), "--val", run)
-    val = data.read(val_path, "val", train.split.classes)
-    if len(np.unique(train.targets)) < 2:
-        raise UserError(
-            f"--train {train.path}",
-            expected="images of at least 2 classes",
-            got="one class",
-            remedy="Give the folder that holds the class folders.",
+def _embedders(run: RunFiles, options: EvaluateOptions, size: int) -> dict[str, Embedder]:
+    """Return the networks of the checkpoint by what they are called."""
+    found = {}
+    for role in _roles(run, options):
+        spec = f"{run.checkpoint}:{role}" if role else str(run.checkpoint)
+        found[role or "student"] = make_embedder(
+            spec, "pooled", image_size=(size, size), to_choose="--weights {}"
         )
-    notes, tail, groups = [], None, {}
-    if set(map(file_key, train.split.paths)) & set(map(file_key, val.split.paths)):
-        notes.append("--train and --val share images: the figures are too good")
-    if options.tail is not None:
-        tail = data.read(options.tail, "tail", train.split.classes)
-        groups = data.groups_by(tail, train)
-    elif own_train is not None and not run.setting("data.no_labels"):
-        try:
-            tail = data.read(own_train, "tail", train.split.classes)
-            groups = data.groups_by(tail, train)
-        except UserError as error:  # another data set, which is fine, or one that is gone
-            tail, groups = None, {}
-            notes.append(f"no Many, Medium and Few by the run's training folder ({error.got})")
-    return _Task(train, val, tail, groups, notes)
-
-
-def _named(given: Path | None, own: Path | None, option: str, run: RunFiles) -> Path:
-    """Return the folder that the user or else the run names, if it is there.
-
-    Raises:
-        UserError: otherwise.
-    """
-    path = given or own
-    if path is not None and path.exists():
-        return path
-    what = "the run has none" if path is None else f"no folder {path}"
-    if path is None and run.setting("data.no_labels"):
-        what = "a run without labels"
-    elif path is None and run.setting("data.dataset", "custom") != "custom":
-        what = f"a run on {run.setting('data.dataset')}, which is no image folder"
-    raise UserError(
-        f"{option}",
-        expected="a folder of class folders with labelled images",
-        got=what,
-        remedy=f"Name one: {option} DIR.",
-    )
+    return found
 
 
 def _roles(run: RunFiles, options: EvaluateOptions) -> list[str]:
@@ -155,6 +104,19 @@ def _roles(run: RunFiles, options: EvaluateOptions) -> list[str]:
     return list(WEIGHTS) if has_teacher else [""]
 
 
+def _show_data(task: Task, show: Callable[[str], None]) -> None:
+    for name in DATA:
+        given: Labelled | None = getattr(task, name)
+        text = data.describe_data(given.facts()) if given else "none"
+        if name == "held_out" and given is None:
+            text = "val, by folds"
+        elif name == "tail" and not task.groups:
+            text = "none: no groups"
+        show(f"{name.replace('_', '-'):<9} {text}")
+    for note in task.notes:
+        show(f"note: {note}")
+
+
 def _embedded(
     given: Labelled, embedder: Embedder, options: EvaluateOptions, size: int
 ) -> tuple[np.ndarray, Labelled]:
@@ -165,47 +127,87 @@ def _embedded(
     return found.pooled, given.keep(found.split)
 
 
-def _facts(given: Labelled, used: Labelled) -> dict[str, Any]:
+def _facts(given: Labelled | None, used: Labelled | None) -> dict[str, Any] | None:
     """Return what the data are, and how many of the images could not be used, if any."""
-    left_out = len(given.targets) - len(used.targets)
+    if given is None:
+        return None
+    left_out = 0 if used is None else len(given.targets) - len(used.targets)
     return given.facts() | ({"left_out": left_out} if left_out else {})
 
 
 def _figures(
     weights: str,
-    train: tuple[np.ndarray, Labelled],
-    val: tuple[np.ndarray, Labelled],
-    task: _Task,
+    embeddings: Embeddings,
+    task: Task,
     options: EvaluateOptions,
     about: dict[str, Any],
     show: Callable[[str], None],
 ) -> Iterator[Figure]:
     """Yield the figures of one network."""
-    (known, reference), (unknown, asked) = train, val
-    about = {
-        **about,
-        "train": _facts(task.train, reference),
-        "val": _facts(task.val, asked),
-        "tail": task.tail.facts() if task.tail else None,
+    used = {name: labelled for name, (_, labelled) in embeddings.items()}
+    about = about | {name: _facts(getattr(task, name), used.get(name)) for name in DATA}
+    if task.notes:
+        about["notes"] = "; ".join(task.notes)
+    asked, targets = embeddings["val"][0], used["val"].targets
+    references, _ = references_of(task, used, options)
+    methods = methods_of(options.methods, options.k, options.temperature, options.seed)
+    rare = task.groups.get("Few", [])
+    steps = steps_of(methods, references)
+    with counting_bar(steps, f"classifiers on the {weights}", "fit") as bar:
+        for reference in references:
+            feats, labelled = embeddings[reference.source]
+            known = feats, labelled.targets
+            for one in classified(reference, known, asked, methods, rare, bar.update):
+                if one.settings.get("converged") is False:
+                    show(f"note: a linear probe did not converge ({weights}, {reference.name})")
+                found = accuracies(
+                    one.predictions, one.rare_scores, targets, task.groups, options.seed
+                )
+                facts = {**about, **_reference_facts(reference), **one.settings}
+                yield _figure(one.method, weights, reference, found, task, used["val"], facts)
+
+
+def _reference_facts(reference: Reference) -> dict[str, Any]:
+    return {
+        "reference": reference.text,
+        "reference_images": reference.images,
+        "draws": len(reference.draws),
+        "folds": len(reference.draws[0]),
     }
 
-    def figure(method: str, predictions: np.ndarray, settings: dict[str, Any]) -> Figure:
-        accuracy = grouped_accuracy(
-            torch.from_numpy(predictions), torch.from_numpy(asked.targets), task.groups
-        )
-        return Figure(method, weights, accuracy, {**about, **settings})
 
-    if "knn" in options.methods:
-        for k in options.k:
-            for temperature in options.temperature:
-                found = knn_predictions(known, reference.targets, unknown, k, temperature)
-                yield figure("knn", found, {"k": k, "temperature": temperature})
-    if "linear" in options.methods:
-        with counting_bar(len(CS) + 1, f"linear probe, {weights}", "fit") as bar:
-            probe = linear_probe(
-                known, reference.targets, unknown, options.seed, tell=lambda: bar.update()
-            )
-        if not probe.converged:
-            show(f"note: the linear probe of the {weights} did not converge")
-        settings = {"C": probe.c, "converged": probe.converged}
-        yield figure("linear", probe.predictions, settings)
+def _figure(
+    method: str,
+    weights: str,
+    reference: Reference,
+    found: Accuracies,
+    task: Task,
+    val: Labelled,
+    about: dict[str, Any],
+) -> Figure:
+    counts, images = task.images_of, np.bincount(val.targets, minlength=len(task.classes))
+    rows: Sequence[dict[str, Any]] = [
+        {
+            "class": task.classes[label],
+            "train_images": None if counts is None else int(counts[label]),
+            "val_images": int(images[label]),
+            "accuracy": accuracy.value,
+            "low": accuracy.low,
+            "high": accuracy.high,
+        }
+        for label, accuracy in found.classes.items()
+    ]
+    intervals = {name: (one.low, one.high) for name, one in found.groups.items()}
+    auroc = found.auroc
+    if auroc is not None:
+        intervals[tables.AUROC] = (auroc.low, auroc.high)
+    return Figure(
+        method,
+        weights,
+        {name: one.value for name, one in found.groups.items()},
+        about,
+        reference.name,
+        None if auroc is None else auroc.value,
+        intervals,
+        rows,
+    )

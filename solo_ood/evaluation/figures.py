@@ -1,38 +1,47 @@
-"""Figures of an evaluation as text, JSON, CSV and Markdown: each with what it was measured on."""
+"""Figures of an evaluation and their file: each with what it was measured on."""
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from solo_ood.evaluation.data import describe_data
-from solo_ood.pages.markdown import table
+from solo_ood.evaluation.options import HELD_OUT, REFERENCES
 
 GROUPS = ("All", "Many", "Medium", "Few")
-DATA = ("train", "val", "tail")
+COLUMNS = (*GROUPS, "Std")  # in percent, and points
+DATA = ("train", "val", "held_out", "tail")
 LABELS = {"knn": "k-NN", "linear": "linear"}
+FILE = "evaluation.json"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """The accuracies of one method with one network.
+    """The accuracies of one method with one network and one reference.
 
     Attributes:
         method: ``knn`` or ``linear``.
         weights: ``teacher`` or ``student``.
-        accuracy: percent by group (All, Many, Medium, Few; those that there are).
-        about: checkpoint, epoch, the method's own settings, and the data: ``train``, ``val`` and
-            ``tail`` as ``evaluation.data.facts`` gives them.
+        accuracy: percent by group (All, Many, Medium, Few; those that there are), and Std (points).
+        about: checkpoint, epoch, the method's own settings, what the reference is, and the data,
+            ``DATA``, as ``evaluation.data.facts`` gives them.
+        reference: a name of ``options.REFERENCES``.
+        auroc: of the Few classes against the others, in [0, 1]; ``None`` = not known.
+        intervals: the 95 % interval by group, of Std, and of AUROC.
+        classes: of each class its name, training images, validation images, accuracy in percent
+            and the ends of its interval.
     """
 
     method: str
     weights: str
     accuracy: dict[str, float]
     about: dict[str, Any] = field(default_factory=dict)
+    reference: str = "train"
+    auroc: float | None = None
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    classes: Sequence[dict[str, Any]] = ()
 
     @property
     def settings(self) -> str:
@@ -45,6 +54,8 @@ class Figure:
     def has_data(self) -> bool:
         """Whether it names its images."""
         data = [self.about.get(name) for name in ("train", "val")]
+        if self.reference == HELD_OUT:  # for which no training images are needed
+            data = data[1:]
         whole = {"path", "images", "classes"}
         return all(isinstance(facts, dict) and whole <= set(facts) for facts in data)
 
@@ -58,49 +69,19 @@ class Figure:
     def key(self) -> str:
         """Return what identifies the measurement; a probe's C, which is chosen, does not."""
         given = [self.about.get(key) for key in ("k", "temperature", "distance")]
-        return json.dumps([self.method, self.weights, given, self.measured_on])
+        return json.dumps([self.method, self.weights, self.reference, given, self.measured_on])
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return f"{_short(value[0])}–{_short(value[-1])}"
     return f"{value:g}" if isinstance(value, (int, float)) else str(value)
 
 
-def terminal(figures: Sequence[Figure]) -> str:
-    """Return the table, one line for each figure; at most 80 columns."""
-    names = _groups(figures)
-    lines = [f"{'accuracy, %':<18}" + "".join(f"{name:>8}" for name in names)]
-    for figure in figures:
-        numbers = "".join(
-            f"{figure.accuracy[name]:8.1f}" if name in figure.accuracy else f"{'–':>8}"
-            for name in names
-        )
-        head = f"{LABELS[figure.method]}, {figure.weights}"
-        lines.append(f"{head:<18}{numbers}   {figure.settings}")
-    return "\n".join(lines)
-
-
-def markdown(figures: Sequence[Figure]) -> str:
-    """Return a table for each checkpoint and data, and below it what these are."""
-    tables: dict[str, list[Figure]] = {}
-    for figure in figures:
-        tables.setdefault(json.dumps(figure.measured_on), []).append(figure)
-    return "\n".join(["Accuracy in %.\n", *map(_table, tables.values())])
-
-
-def _table(figures: Sequence[Figure]) -> str:
-    names = _groups(figures)
-    head = ["", "Weights", *names, "Settings"]
-    rows = []
-    for figure in figures:
-        numbers = [f"{figure.accuracy[n]:.1f}" if n in figure.accuracy else "–" for n in names]
-        rows.append([LABELS[figure.method], figure.weights, *numbers, figure.settings])
-    lines = [table(head, rows)]
-    about = figures[0].about
-    lines += ["", f"- checkpoint: {about.get('checkpoint')}, epoch {about.get('epoch')}"]
-    lines += [f"- {name}: {describe_data(about[name])}" for name in DATA if about.get(name)]
-    if about.get("notes"):
-        lines.append(f"- note: {about['notes']}")
-    return "\n".join(lines) + "\n"
+def main_reference(figures: Sequence[Figure]) -> str:
+    """Return the reference whose figures are to be looked at first."""
+    there = {figure.reference for figure in figures}
+    return next((name for name in REFERENCES if name in there), "train")
 
 
 def saved(path: Path, method: str | None = None) -> list[Figure]:
@@ -119,65 +100,34 @@ def saved(path: Path, method: str | None = None) -> list[Figure]:
         return []
 
 
-FILES = ("evaluation.json", "evaluation.csv", "evaluation.md")
-
-
-def write(figures: Sequence[Figure], folder: Path, facts: dict[str, Any]) -> list[Path]:
-    """Write ``evaluation.json``, ``.csv`` and ``.md``; return their paths.
-
-    What they hold of another method, setting, network, checkpoint or data stays, after the new.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    new = {figure.key for figure in figures}
-    old = [
-        figure
-        for figure in saved(folder / "evaluation.json")
-        if figure.has_data and figure.key not in new
-    ]
-    figures = [*figures, *old]
-    records = [record(figure) for figure in figures]
-    paths = [folder / name for name in FILES]
-    text = json.dumps({"about": facts, "figures": records}, indent=1)
-    paths[0].write_text(text + "\n", encoding="utf-8")
-    with paths[1].open("w", newline="", encoding="utf-8") as file:
-        flat = [_flat(row) for row in records]
-        writer = csv.DictWriter(
-            file, fieldnames=list(dict.fromkeys(k for row in flat for k in row))
-        )
-        writer.writeheader()
-        writer.writerows(flat)
-    paths[2].write_text(markdown(figures), encoding="utf-8")
-    return paths
-
-
 def record(figure: Figure) -> dict[str, Any]:
     """Return the figure as JSON holds it."""
     return {
         "method": figure.method,
         "weights": figure.weights,
+        "reference": figure.reference,
         **figure.accuracy,
+        **({} if figure.auroc is None else {"AUROC": figure.auroc}),
+        "intervals": {name: list(ends) for name, ends in figure.intervals.items()},
         "about": figure.about,
+        "classes": list(figure.classes),
     }
 
 
 def figure_of(given: dict[str, Any], method: str | None = None) -> Figure:
     """Return what ``record`` wrote; ``method`` where the file is of one method alone."""
-    accuracy = {name: float(given[name]) for name in GROUPS if name in given}
     about = dict(given.get("about") or {})
-    weights = given.get("weights") or about.get("weights") or "student"
-    return Figure(method or given["method"], weights, accuracy, about)
-
-
-def _flat(given: dict[str, Any]) -> dict[str, Any]:
-    """Return a record whose data are columns of their own: ``val_path``, ``val_images``, ..."""
-    flat = {key: value for key, value in given.items() if key != "about"}
-    for key, value in given["about"].items():
-        if isinstance(value, dict):
-            flat.update({f"{key}_{name}": part for name, part in value.items()})
-        else:
-            flat[key] = value
-    return flat
-
-
-def _groups(figures: Sequence[Figure]) -> list[str]:
-    return [name for name in GROUPS if any(name in figure.accuracy for figure in figures)]
+    intervals = {
+        name: (float(low), float(high))
+        for name, (low, high) in (given.get("intervals") or {}).items()
+    }
+    return Figure(
+        method or given["method"],
+        given.get("weights") or about.get("weights") or "student",
+        {name: float(given[name]) for name in COLUMNS if name in given},
+        about,
+        given.get("reference") or "train",
+        float(given["AUROC"]) if "AUROC" in given else None,
+        intervals,
+        [dict(row) for row in given.get("classes") or ()],
+    )

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from solo_ood.data.image_folder import image_folder
 from solo_ood.errors import UserError
 from solo_ood.evaluation.data import describe_data, read
-from solo_ood.evaluation.figures import LABELS, Figure, saved
+from solo_ood.evaluation.figures import FILE, LABELS, Figure, main_reference, saved
 from solo_ood.evaluation.groups import format_groups
+from solo_ood.evaluation.tables import AUROC, columns_of, interval_text
 from solo_ood.host.run_folder import RunFiles, same_folder
+from solo_ood.pages.parts import Cell, Column, Table, number_cell
 
 
 def evaluation_lines(run: RunFiles) -> list[str]:
-    """Return what ``report`` says: ``evaluation.json`` goes before the release's two files."""
+    """Return what ``report`` says: ``evaluation.json`` goes before the release's two files.
+
+    Of each method the figures of its main reference; the others are on the page.
+    """
     lines: list[str] = []
     newest, known = run.checkpoint_facts(), _figures(run.folder)
     judged = [(figure, why_not_shown(figure, run)) for figure in known]
@@ -26,15 +32,20 @@ def evaluation_lines(run: RunFiles) -> list[str]:
     for method, name in LABELS.items():
         head = f"{name}, %"
         figures, wrong = [figure for figure in known if figure.method == method], ""
+        main = main_reference([one for one, reason in judged if one in figures and not reason])
         for figure, reason in judged:
-            if figure.method != method:
+            if figure.method != method or (figure.reference != main and not reason):
                 continue
             if reason:
                 wrong = reason
                 continue
             for part in ("val", "train"):
-                data[f"{part}: {describe_data(figure.about[part])}"] = None
-            alone = [one.weights for one in figures].count(figure.weights) == 1
+                if figure.about.get(part):
+                    data[f"{part}: {describe_data(figure.about[part])}"] = None
+            if "reference" in figure.about:
+                data[f"reference {figure.about['reference']}"] = None
+            same = [one.weights for one in figures if one.reference == main]
+            alone = same.count(figure.weights) == 1
             details = _details(figure, newest, alone)
             details += "".join(f", {key} {figure.measured_on[key]}" for key in differ)
             text = f"{format_groups(figure.accuracy)}  ({details})"
@@ -46,6 +57,33 @@ def evaluation_lines(run: RunFiles) -> list[str]:
             lines.append(f"{head:<14}not shown: {wrong}")
     lines += [f"{'':<14}{text}" for text in sorted(data, reverse=True)]
     return lines
+
+
+def shown_figures(run: RunFiles) -> list[Figure]:
+    """Return the figures of a run that may be shown."""
+    return [figure for figure in _figures(run.folder) if not why_not_shown(figure, run)]
+
+
+def figures_table(figures: Sequence[Figure]) -> Table:
+    """Return a table of the figures, each with its 95 % interval."""
+    names = columns_of(figures)
+    chosen = ("Reference", "Method", "Network", "Checkpoint")
+    heads = [Column(name, filter=True) for name in chosen]
+    rows = []
+    for figure in figures:
+        cells = [
+            Cell(figure.reference),
+            Cell(LABELS[figure.method], figure.settings),
+            Cell(figure.weights),
+            Cell(str(figure.about.get("checkpoint"))),
+        ]
+        for name in names:
+            value = figure.auroc if name == AUROC else figure.accuracy.get(name)
+            text = "–" if value is None else f"{value:.3f}" if name == AUROC else f"{value:.1f}"
+            cells.append(number_cell(text, value, interval_text(figure, name)))
+        rows.append(cells)
+    caption = "Accuracy in %, Std in points, AUROC of the Few classes; below each its 95 % interval"
+    return Table(caption, [*heads, *(Column(name, number=True) for name in names)], rows)
 
 
 def why_not_shown(figure: Figure, run: RunFiles) -> str:
@@ -77,7 +115,7 @@ def _details(figure: Figure, newest: dict[str, Any], alone: bool) -> str:
 
 def _figures(folder: Path) -> list[Figure]:
     """Return the figures of the files in ``folder``; a damaged file has none."""
-    found = saved(folder / "evaluation.json")
+    found = saved(folder / FILE)
     there = {figure.method for figure in found}
     for method in LABELS:
         if method not in there:

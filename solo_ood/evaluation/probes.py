@@ -14,15 +14,31 @@ CS = tuple(10.0**power for power in range(-4, 3))  # inverse strengths of the L2
 _HELD_OUT = 0.2  # share of each class's samples on which the strength is chosen
 
 
-def knn_predictions(
+class Votes(NamedTuple):
+    """What a classifier says of M images.
+
+    Attributes:
+        predictions: (M,) int64 class ids.
+        shares: (M, C) of each class id, in [0, 1]: of the neighbours' vote, or the probability.
+        c: the inverse penalty that a linear probe chose.
+        converged: whether its solver did.
+    """
+
+    predictions: np.ndarray
+    shares: np.ndarray
+    c: float = float("nan")
+    converged: bool = True
+
+
+def knn(
     reference: np.ndarray,
     targets: np.ndarray,
     feats: np.ndarray,
     k: int = 20,
     temperature: float = 0.07,
     chunk: int = 5_000_000,
-) -> np.ndarray:
-    """Return the class (M,) int64 of each of ``feats`` by a vote of its k nearest neighbours.
+) -> Votes:
+    """Classify each of ``feats`` by a vote of its k nearest neighbours.
 
     The vote of solo-learn's ``WeightedKNNClassifier`` (Wu et al., 2018, arXiv:1805.01978): weight
     exp(s / T), s the cosine similarity.
@@ -37,23 +53,16 @@ def knn_predictions(
     """
     known, unknown = (F.normalize(torch.from_numpy(x).float()) for x in (reference, feats))
     labels = torch.from_numpy(targets)
-    found = []
+    found: list[torch.Tensor] = []
     for rows in unknown.split(max(1, chunk // len(known))):
         similarities, nearest = (rows @ known.T).topk(min(k, len(known)))
         # Relative to the nearest one: the same vote, and exp does not overflow at a small T.
         weights = ((similarities - similarities[:, :1]) / temperature).exp()
         votes = torch.zeros(len(rows), int(labels.max()) + 1)
         votes.scatter_add_(1, labels[nearest], weights)
-        found.append(votes.argmax(dim=1))
-    return torch.cat(found).numpy()
-
-
-class Probe(NamedTuple):
-    """What a linear probe says: classes (M,) int64, the C that was chosen, whether it converged."""
-
-    predictions: np.ndarray
-    c: float
-    converged: bool
+        found.append(votes)
+    votes = torch.cat(found)
+    return Votes(votes.argmax(dim=1).numpy(), F.normalize(votes, p=1, dim=1).numpy())
 
 
 def linear_probe(
@@ -63,7 +72,7 @@ def linear_probe(
     seed: int = 0,
     cs: Sequence[float] = CS,
     tell: Callable[[], object] = lambda: None,
-) -> Probe:
+) -> Votes:
     """Fit logistic regression on standardised features and classify ``feats``.
 
     The strength of the L2 penalty is the one that is right most often on a held-out fifth of the
@@ -80,26 +89,35 @@ def linear_probe(
     mean, std = reference.mean(axis=0), reference.std(axis=0)
     known, unknown = ((x - mean) / np.where(std > 0, std, 1) for x in (reference, feats))
     held = _holdout_mask(targets, seed)
-    rights = []
-    for c in cs if held.any() else ():
-        model, _ = _fit(known[~held], targets[~held], c)
-        rights.append(float((model.predict(known[held]) == targets[held]).mean()))
+    model, rights = _model(), []
+    for c in cs:
+        if held.any():
+            _fit(model, known[~held], targets[~held], c)  # from the solution of the C before
+            rights.append(float((model.predict(known[held]) == targets[held]).mean()))
         tell()
-    best = cs[int(np.argmax(rights))] if rights else 1.0
-    model, converged = _fit(known, targets, best)
+    best, model = cs[int(np.argmax(rights))] if rights else 1.0, _model()
+    converged = _fit(model, known, targets, best)
     tell()
-    return Probe(model.predict(unknown).astype(np.int64), best, converged)
+    shares = np.zeros((len(unknown), int(targets.max()) + 1), dtype=np.float32)
+    shares[:, model.classes_] = model.predict_proba(unknown)
+    return Votes(model.predict(unknown).astype(np.int64), shares, best, converged)
 
 
-def _fit(feats: np.ndarray, targets: np.ndarray, c: float) -> tuple[Any, bool]:
-    from sklearn.exceptions import ConvergenceWarning
+def _model() -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    model = LogisticRegression(C=c, max_iter=2000)  # L-BFGS, multinomial
+    return LogisticRegression(max_iter=2000, warm_start=True)  # L-BFGS, multinomial
+
+
+def _fit(model: Any, feats: np.ndarray, targets: np.ndarray, c: float) -> bool:
+    """Fit; return whether it converged."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    model.set_params(C=c)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(feats, targets)
-    return model, bool(model.n_iter_.max() < model.max_iter)
+    return bool(model.n_iter_.max() < model.max_iter)
 
 
 def _holdout_mask(targets: np.ndarray, seed: int) -> np.ndarray:

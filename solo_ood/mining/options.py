@@ -127,6 +127,20 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Audit:
+    """How good the list is."""
+
+    audit: int | None = option(
+        None,
+        "draw N images, half of them of the list, and write a sheet of path,rare to fill in",
+        at_least=4,
+    )
+    audited: Path | None = option(
+        None, "the sheet, filled in with yes and no: print what it says of the list", metavar="CSV"
+    )
+
+
+@dataclass(frozen=True)
 class RankOptions:
     """What ``solo-ood rank`` is asked to do.
 
@@ -139,6 +153,7 @@ class RankOptions:
     wanted: Wanted = group("what is looked for", Wanted)
     scenes: Scenes = group("scenes", Scenes)
     fair: Fair = group("fairness", Fair)
+    checked: Audit = group("how good the list is", Audit)
     embedding: ExtractConfig = group("embedding", ExtractConfig)
     output: Output = group("output", Output)
     command: str = ""

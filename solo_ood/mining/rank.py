@@ -15,7 +15,7 @@ from solo_ood.embedding.devices import is_first_process
 from solo_ood.embedding.extract import Embedded, embed
 from solo_ood.files import atomic
 from solo_ood.files.text import printable
-from solo_ood.mining import output, page
+from solo_ood.mining import audit, output, page
 from solo_ood.mining.cross_fit import cross_fitted, groups_of
 from solo_ood.mining.evidence import box_in_image, score_regions
 from solo_ood.mining.exemplars import embed_exemplars
@@ -146,19 +146,42 @@ def write(request: Request, ranking: Ranking, show: Callable[[str], None]) -> No
         "scenes": asdict(options.scenes),
         "fairness": asdict(options.fair),
     }
+    said = _audited(request, ranking)
     with atomic.staged_files(out) as folder:  # all of it, or nothing
         lacking = output.write_lists(output.records(ranking, frames), facts, folder)
         notes += lacking
-        failed = page.write_page(ranking, frames, by, options.command, notes, folder)
+        failed = page.write_page(ranking, frames, by, options.command, notes, folder, said)
+        if options.checked.audit is not None:
+            drawn = audit.draw(ranking, options.checked.audit, options.fair.seed)
+            audit.write_sheet(drawn, ranking, frames, folder)
+            said.append(
+                f"{out / audit.SHEET}: {len(drawn.entries)} images to look at; write yes or no "
+                f"into the column rare, then call this with --audited {out / audit.SHEET}"
+            )
     if lacking:  # what is there of an earlier ranking would not fit
         (out / "ranking.parquet").unlink(missing_ok=True)
-    said = [*page.conclusion(ranking, by), *lacking, *failed]
-    if options.output.link is not None:
-        count = output.link(ranking, options.output.link, options.output.copies)
-        said.append(f"{options.output.link}: {count} images by rank")
-    if options.output.for_training is not None:
-        known = request.exemplars
-        inside = [] if known is None else known.in_data
-        said.append(output.write_for_training(ranking, inside, options.output.for_training))
+    said = [*page.conclusion(ranking, by), *said, *lacking, *failed, *_acted_on(request, ranking)]
     said.append(f"report: {out / 'report.html'}")
     show("\n".join(map(printable, said)))
+
+
+def _audited(request: Request, ranking: Ranking) -> list[str]:
+    """Return what a filled sheet says of the list."""
+    sheet = request.options.checked.audited
+    if sheet is None:
+        return []
+    out, row_of = request.options.output.folder, request.lookup.row_named
+    return audit.read_audit(sheet, out, ranking, request.frames, row_of)
+
+
+def _acted_on(request: Request, ranking: Ranking) -> list[str]:
+    """Write what was asked for beside the lists; return what that is."""
+    asked, said = request.options.output, []
+    if asked.link is not None:
+        count = output.link(ranking, asked.link, asked.copies)
+        said.append(f"{asked.link}: {count} images by rank")
+    if asked.for_training is not None:
+        known = request.exemplars
+        inside = [] if known is None else known.in_data
+        said.append(output.write_for_training(ranking, inside, asked.for_training))
+    return said

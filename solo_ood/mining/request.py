@@ -16,9 +16,11 @@ from solo_ood.embedding.options import SIDE
 from solo_ood.errors import UserError
 from solo_ood.files.output import check_writable
 from solo_ood.files.text import printable
+from solo_ood.mining.audit import check_sheet
 from solo_ood.mining.exemplars import Exemplars, Lookup, read_exemplars
 from solo_ood.mining.options import RankOptions, Wanted
 from solo_ood.mining.output import FILES, check_link
+from solo_ood.mining.sheets import read_answers
 from solo_ood.options.field import check as check_options
 
 DRIVING_SIDE = 512  # pixels: on driving frames what matters is small
@@ -70,6 +72,8 @@ def read_request(options: RankOptions, show: Callable[[str], None]) -> Request:
     check_options(options)
     check_writable(options.output.folder, "--out", *FILES)
     check_link(options.output.link, options.data.path)
+    if options.checked.audit is not None:
+        check_sheet(options.output.folder)
     layout = layout_of(options.data.path)
     side = options.embedding.image_size or (DRIVING_SIDE if layout == "bdd" else SIDE)
     options = replace(options, embedding=replace(options.embedding, image_size=side))
@@ -81,6 +85,8 @@ def read_request(options: RankOptions, show: Callable[[str], None]) -> Request:
     kinds = survey(frames.paths)
     frames = replace(frames, levels=kinds.levels)
     lookup = Lookup(frames)
+    if options.checked.audited is not None:
+        read_answers(options.checked.audited, lookup.row_named)  # slips, before any work
     exemplars = read_exemplars(options.wanted, frames, lookup)
     chosen = named or default_detector(exemplars)
     check_fit(chosen, exemplars, options.wanted)

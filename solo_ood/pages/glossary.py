@@ -34,11 +34,13 @@ TERMS = {
     "replay": "A queued sample takes the place of another one in a training batch.",
     "flag rate": "Share of the judged samples that the threshold flagged.",
     "teacher": "The slowly moving average of the trained network (the student).",
-    "k-NN": "Accuracy of a vote among the nearest training images in the embedding, in percent.",
+    "k-NN": "Accuracy of a vote among the nearest labelled images in the embedding, in percent.",
     "linear": "Accuracy of a logistic regression on the frozen embedding, in percent.",
     "Many": "The classes with the most training images (of three groups).",
     "Medium": "The classes with a middling number of training images.",
     "Few": "The classes with the fewest training images.",
+    "Std": "Standard deviation of Many, Medium and Few, in points; 0 = all are equally good.",
+    "held-out": "Fitted on labelled images that were not trained on, as many of each class.",
 }
 
 

@@ -14,7 +14,7 @@ from solo_ood.replay.mixing import drawn_order, mix
 from solo_ood.replay.rare_loader import with_fresh_rows
 from solo_ood.replay.setup import ReplaySetup
 from solo_ood.replay.teacher_feats import broadcast_from_rank0
-from solo_ood.selection.selector import RareSelector, replay_warning
+from solo_ood.selection.selector import RareSelector
 
 
 class RareReplay(ReplaySetup):
@@ -138,6 +138,5 @@ class RareReplay(ReplaySetup):
         self.end_replay()
         if self.selector is not None:
             self.selector.judge_pending()
-            starved = replay_warning(self.selector.counts)
-            if starved is not None and self.trainer.is_global_zero:
-                warnings.warn(starved, RuntimeWarning, stacklevel=2)
+            for text in self.selector.warnings() if self.trainer.is_global_zero else ():
+                warnings.warn(text, RuntimeWarning, stacklevel=2)

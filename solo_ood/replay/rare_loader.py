@@ -41,11 +41,17 @@ class _QueueSampler(Sampler):
 
     def draw(self) -> bool:
         """Draw one batch more, unless the queue ran dry."""
-        drawn = [] if self.ended else self.queue.draw(self.rows * self.world_size)
+        wanted, shares = self.rows * self.world_size, self.world_size
+        drawn = [] if self.ended else self.queue.draw(wanted, shares)
         self.ended = not drawn
         if drawn:
-            self.unread.append(drawn[self.rank * self.rows : (self.rank + 1) * self.rows])
+            rows = len(drawn) // shares  # fewer than wanted where a cap leaves fewer
+            self.unread.append(drawn[self.rank * rows : (self.rank + 1) * rows])
         return bool(drawn)
+
+    def can_draw(self) -> bool:
+        """Whether the queue can give a batch."""
+        return self.queue.can_draw(self.rows * self.world_size, self.world_size)
 
 
 class RareLoader:
@@ -102,12 +108,20 @@ class RareLoader:
         self._loader = DataLoader(self._reader, **self._arguments)
         self._iterator: Iterator[Any] | None = None
         self._workers: Sequence[Any] = ()
-        self._queue, self._wanted = queue, rows * world_size
         self._reported: set[int] = set()
+
+    @property
+    def rows(self) -> int:
+        """Rows per process and step, of the batches that are drawn from now on."""
+        return self._sampler.rows
+
+    @rows.setter
+    def rows(self, rows: int) -> None:
+        self._sampler.rows = rows
 
     def next(self) -> Sequence[Any] | None:
         """Return ``[indexes (m,), [crops], targets (m,)]``, or ``None`` with too few queued."""
-        waiting = self._sampler.unread or self._queue.can_draw(self._wanted)
+        waiting = self._sampler.unread or self._sampler.can_draw()
         if self._iterator is None and not waiting:
             return None  # starting the workers for nothing is not free
         fetched = self._fetch()

@@ -11,6 +11,7 @@ from solo_ood.replay.state import ReplayState
 from solo_ood.replay.teacher_feats import TeacherFeats
 from solo_ood.replay.tolerant_dataset import name_files_in_errors
 from solo_ood.selection.selector import RareSelector
+from solo_ood.settings.ratio import check_steps_are_known
 from solo_ood.settings.schema import OODConfig, first_step
 
 
@@ -65,7 +66,9 @@ class ReplaySetup(TeacherFeats, HideReplaysFromMetrics, ReplayState, ReplaySourc
         if not trainer.is_last_batch or not hasattr(trainer.fit_loop, "is_resuming"):
             self._restore_rng()
         self._rng = None
-        self._first_step = first_step(self.ood, self._total_steps())
+        self._n_steps = self._total_steps()
+        check_steps_are_known(self.ood.mix, self._n_steps)
+        self._first_step = first_step(self.ood, self._n_steps)
         self._set_source(trainer.train_dataloader, self.selector)
         self.selector.to(self.device)
         self._check_eval_mode()

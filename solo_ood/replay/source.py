@@ -17,6 +17,7 @@ from solo_ood.replay.rare_loader import RareLoader, drop_changed
 from solo_ood.selection.classes import rare_classes, targets_of
 from solo_ood.selection.selector import RareSelector
 from solo_ood.settings.choices import SCORERS
+from solo_ood.settings.ratio import ratio_at
 from solo_ood.settings.schema import OODConfig, replay_rows
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class ReplaySource(Base):
     selector: RareSelector | None
     replay: RareLoader | CropStore | None
     exemplars: Exemplars | None
+    _first_step: int  # optimizer step at which scoring starts
+    _n_steps: float  # of the whole run
     _look_now: bool  # at exemplars of other data, whatever the step
     _loader: Any  # whose samples are replayed
     _dataset: Any  # its dataset
@@ -52,7 +55,7 @@ class ReplaySource(Base):
 
     def _total_steps(self) -> float:
         """Return the optimizer steps of the run; NaN if Lightning cannot tell."""
-        if self.ood.start == 0:
+        if self.ood.start == 0 and self.ood.mix.ratio_end is None:
             return 0
         try:
             return float(self.trainer.estimated_stepping_batches)
@@ -74,6 +77,7 @@ class ReplaySource(Base):
             self._exemplars_from(loader, ood.scorer.exemplars, selector)
             self._look_now = others
         self._loader, self._dataset = loader, dataset
+        self._set_epoch(selector)
         self._rows = rows = replay_rows(ood, self.batch_size, trainer.world_size)
         if rows == 0:
             self.replay = None
@@ -108,6 +112,18 @@ class ReplaySource(Base):
             )
         if ood.rare_classes is None:
             selector.rare_classes = [] if labels is None else rare_classes(labels)
+
+    def _set_epoch(self, selector: RareSelector) -> None:
+        """Tell the queue how long an epoch is, in which its replays are counted and capped."""
+        exposures, batches = selector.queue.exposures, self.trainer.num_training_batches
+        exposures.epoch = float(batches)
+        if exposures.max_per_epoch is not None and exposures.epoch == float("inf"):
+            raise UserError(
+                "ood.queue.max_replays_per_epoch",
+                expected="training data with a length, so that an epoch has a number of batches",
+                got="data without one",
+                remedy="Use ood.queue.max_replays_per_run, or set limit_train_batches.",
+            )
 
     def _exemplars_from(self, loader: Any, given: list[Any], selector: RareSelector) -> None:
         """Find the exemplars in the data of ``loader``, or keep those of the previous data."""
@@ -157,13 +173,25 @@ class ReplaySource(Base):
                 and self.trainer.is_last_batch
             ):
                 return None
+        self.replay.rows = self._rows_now()
+        if self.replay.rows == 0:
+            return None
         rare, counts = self.replay.next(), self.selector.counts
-        if counts["judged"]:
+        # With a cap fewer replays are what was asked for.
+        if counts["judged"] and not self.selector.queue.exposures.capped:
             if rare is not None and not counts["replay_done"]:
                 counts["replay_due"] = 0  # until now the queue was filling
             counts["replay_due"] += 1
             counts["replay_done"] += rare is not None
         return rare
+
+    def _rows_now(self) -> int:
+        """Return the rows to replay in this step: ``mix.ratio_end`` makes them a line."""
+        if self.ood.mix.ratio_end is None:
+            return self._rows
+        steps = max(1.0, self._n_steps - self._first_step)
+        ratio = ratio_at(self.ood.mix, (self.trainer.global_step - self._first_step) / steps)
+        return round(ratio * self.batch_size)
 
     def end_replay(self) -> None:
         """End the replay's workers; also called when ``fit`` raises."""

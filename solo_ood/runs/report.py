@@ -12,12 +12,15 @@ from typing import Any
 
 from solo_ood.data.image_folder import image_folder
 from solo_ood.errors import UserError
-from solo_ood.evaluation.of_run import evaluation_lines
+from solo_ood.evaluation import chart
+from solo_ood.evaluation.figures import Figure
+from solo_ood.evaluation.of_run import evaluation_lines, figures_table, shown_figures
 from solo_ood.files.checkpoint import load
 from solo_ood.files.output import check_writable, is_writable
 from solo_ood.host.run_folder import RunFiles, find_run
 from solo_ood.runs.summary import Stream, detector_lines, wrapped
 from solo_ood.selection.selector import STATE_KEY, STATE_VERSION, RareSelector
+from solo_ood.settings.block import flag_rate
 from solo_ood.settings.schema import OODConfig, parse
 
 Curves = dict[str, tuple[list[float], list[float]]]
@@ -64,9 +67,12 @@ def report(run: Path, out: Path | None = None, metrics: Path | None = None) -> s
         out.mkdir(parents=True, exist_ok=True)
         pictures = [] if selector is None else _detector_pictures(selector, ood, stream, out)
         pictures += _curve_pictures(curves, None if selector is None else ood, out)
+        evaluated = shown_figures(files)
+        pictures += _evaluation_pictures(evaluated, out)
         from solo_ood.runs import run_page
 
-        page = run_page.write(f"Run {run.name}", lines, selector, stream, pictures, out)
+        figures = figures_table(evaluated) if evaluated else None
+        page = run_page.write(f"Run {run.name}", lines, selector, stream, pictures, out, figures)
         pictures.append(str(page))
     else:  # a run of another user, or a read-only file system
         pictures = [f"none: {out} cannot be written; name another folder: --out DIR"]
@@ -198,6 +204,14 @@ def _flag_rate_note(selector: RareSelector) -> str:
     return f"over the run {rate:.2%} of {judged:,} were flagged, each by the threshold of its time"
 
 
+def _evaluation_pictures(figures: list[Figure], out: Path) -> list[str]:
+    """Draw accuracy over class count, of the newest checkpoint and data that were evaluated."""
+    newest = [figure for figure in figures if figure.measured_on == figures[0].measured_on]
+    if not newest or chart.why_not(newest):
+        return []
+    return [_saved(chart.draw, newest, path=out / "evaluation.png")]
+
+
 def _curve_pictures(curves: Curves, ood: OODConfig | None, out: Path) -> list[str]:
     """Draw how training went; ``ood`` is that of an enabled detector."""
     from solo_ood.pages import plots
@@ -220,6 +234,9 @@ def _curve_pictures(curves: Curves, ood: OODConfig | None, out: Path) -> list[st
         return []
     references = {"ood/lift": ("random picks", 1.0)}
     if ood is not None:
-        references["ood/flag_rate"] = ("target", 1 - ood.threshold.percentile)
+        references["ood/flag_rate"] = (
+            "target",
+            float(flag_rate(ood.threshold.percentile, ood.threshold.upper_percentile)),
+        )
     drawn = {name: curves[name] for name in shown}
     return [_saved(plots.training_curves, drawn, references, path=out / "curves.png")]

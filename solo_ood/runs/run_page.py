@@ -14,13 +14,15 @@ from solo_ood.selection.selector import RareSelector
 
 TERMS = (
     *("ood_score", "rare", "detector", "threshold", "flag rate", "Lift", "queue", "replay"),
-    *("teacher", "k-NN", "linear", "Many", "Medium", "Few"),
+    *("teacher", "k-NN", "linear", "Many", "Medium", "Few", "Std", "held-out", "AUROC"),
+    "95 % interval",
 )
 # What each picture shows, in the order of the page.
 CAPTIONS = {
     "curves.png": "How training went, over its steps; dashed: what a curve is to be compared with.",
     "scores.png": "Scores of the newest samples that were judged together; dashed: the threshold.",
 }
+EVALUATION = "evaluation.png"
 SHOTS = 48
 
 
@@ -31,6 +33,7 @@ def write(
     stream: Stream,
     pictures: Sequence[str],
     out: Path,
+    figures: Table | None = None,
 ) -> Path:
     """Write ``report.html`` to the folder ``out``.
 
@@ -41,6 +44,7 @@ def write(
         stream: the images it saw.
         pictures: paths of those that were drawn, and why others were not.
         out: the folder in which the pictures are.
+        figures: of its evaluation; ``None`` = none.
     """
     facts = [(line[:LABEL_WIDTH].strip(), line[LABEL_WIDTH:]) for line in lines[1:]]
     page = Page(title, _conclusion(lines[0], facts), TERMS)
@@ -53,6 +57,13 @@ def write(
     missing = [text for text in pictures if Path(text).parent != out]
     if missing:
         page.listing(missing)
+    if figures is not None:
+        page.heading("Evaluation")
+        page.table(figures)
+        if str(out / EVALUATION) in pictures:
+            page.picture(
+                out / EVALUATION, "Accuracy by class, with 95 % intervals up to 12 classes."
+            )
     if selector is not None and stream.paths:
         page.heading("Queue")
         page.table(_by_class(selector, stream))

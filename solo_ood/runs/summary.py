@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from solo_ood.files.text import few, printable
-from solo_ood.selection.selector import RareSelector, replay_warning
+from solo_ood.selection.selector import RareSelector
+from solo_ood.selection.self_check import wilson_interval
 from solo_ood.selection.threshold import WINDOW, QuotaThreshold
 from solo_ood.settings.schema import OODConfig
 
@@ -67,7 +68,7 @@ def _detector_lines(selector: RareSelector, ood: OODConfig, stream: Stream) -> l
         if count["not_finite"]:
             lines.append(f"{'':<14}{_unscored(count['not_finite'], ood)}")
         return lines
-    target = 1 - ood.threshold.percentile
+    target = float(selector.threshold.rate)
     rate = metrics["flag_rate"]
     line = f"{rate:.2%} of {count['judged']:,} judged; target {target:.2%}"
     threshold = selector.threshold
@@ -88,6 +89,12 @@ def _detector_lines(selector: RareSelector, ood: OODConfig, stream: Stream) -> l
             f"{'':<14}precision {metrics['precision']:.3f}, base rate "
             f"{count['rare'] / count['judged']:.3f}, lift {metrics['lift']:.2f} "
             f"(rare classes {few([stream.name(label) for label in selector.rare_classes])})"
+        )
+        lines.append(
+            f"{'':<14}95 %: precision {metrics['precision_low']:.3f} to "
+            f"{metrics['precision_high']:.3f}, lift {metrics['lift_low']:.2f} to "
+            f"{metrics['lift_high']:.2f} ({selector.self_check.distinct_flagged:,} distinct "
+            "samples flagged)"
         )
     if count["not_finite"]:
         lines.append(f"{'':<14}{_unscored(count['not_finite'], ood)}")
@@ -114,13 +121,18 @@ def _queue_lines(selector: RareSelector, stream: Stream) -> list[str]:
             f"{'':<14}{int(used['distinct_replayed']):,} distinct samples, drawn "
             f"{used['replays_per_sample']:.1f} times each"
         )
+    distinct, rare = used["distinct_replayed"], selector.metrics().get("distinct_rare_replayed")
+    if rare is not None and distinct:
+        share = min(1.0, rare / distinct)
+        low, high = wilson_interval(share, int(distinct))
+        lines.append(
+            f"{'':<14}{int(rare):,} of them rare, {share:.0%} (95 %: {low:.0%} to {high:.0%})"
+        )
     if left:
         shares = {how.replace("_", " "): n / left for how, n in queue.departures.items() if n}
         gone = ", ".join(f"{share:.0%} {how}" for how, share in shares.items())
         lines.append(f"{'':<14}{left:,} left it: {gone}")
-    starved = replay_warning(selector.counts)
-    if starved is not None:
-        lines.append(f"{'':<14}{starved}")
+    lines += [f"{'':<14}{text}" for text in selector.warnings()]
     known = [index for index in queue if index < len(stream.labels)]
     held = Counter(stream.labels[index] for index in known)
     if known and set(held) != {-1}:

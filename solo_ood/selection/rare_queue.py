@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Iterator
 from itertools import islice, takewhile
 from typing import Any
 
 import torch
+
+from solo_ood.selection.exposures import Exposures
 
 DEPARTURES = ("released", "worn_out", "pushed_out", "unreadable")  # how an index leaves
 
@@ -17,19 +20,20 @@ class RareQueue:
 
     It holds indexes, not pixels: a few KB, the same on every process, cheap to checkpoint. The
     oldest entry leaves when a new one finds the queue full; an index that is already inside keeps
-    its place. It also notes which indexes were ever drawn, 8 bytes each in a checkpoint: two runs
-    that replay as many rows may replay few samples often, or many rarely.
+    its place. It also counts how often each index was drawn: two runs that replay as many rows may
+    replay few samples often, or many rarely.
 
     Attributes:
         n_drawn: draws so far, of all processes.
         left: how many entries left, by how: ``released`` for their score, ``worn_out`` by
-            ``max_replays``, ``pushed_out`` by newer ones, ``unreadable``.
+            ``max_replays`` or its cap of the run, ``pushed_out`` by newer ones, ``unreadable``.
 
     Args:
         capacity: indexes held.
         max_replays: draws after which an index leaves; ``None`` = no limit.
         min_age: steps that an index waits before it can be drawn.
         seed: of the draws; the global RNG is not used.
+        exposures: counts the draws of each index, and caps them; ``None`` = without a cap.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class RareQueue:
         max_replays: int | None = None,
         min_age: int = 0,
         seed: int = 0,
+        exposures: Exposures | None = None,
     ) -> None:
         self.capacity = capacity
         self.max_replays = max_replays
@@ -47,7 +52,7 @@ class RareQueue:
         self._entries: dict[int, list[int]] = {}  # index -> [step of entry, replays], oldest first
         self.n_drawn = 0
         self.departures = dict.fromkeys(DEPARTURES, 0)
-        self._ever_drawn: set[int] = set()
+        self.exposures = exposures or Exposures()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -58,10 +63,14 @@ class RareQueue:
     def __contains__(self, index: object) -> bool:
         return index in self._entries
 
+    def takes(self, index: int) -> bool:
+        """Whether the index is not inside yet, and has not had all the replays of a run."""
+        return index not in self._entries and not self.exposures.used_up(index)
+
     def push(self, indexes: Iterable[int]) -> None:
-        """Append the indexes that are not inside yet; evict the oldest beyond the capacity."""
+        """Append the indexes that it takes; evict the oldest beyond the capacity."""
         for index in indexes:
-            if index in self._entries:
+            if not self.takes(index):
                 continue
             self._entries[index] = [self.step, 0]
             if len(self._entries) > self.capacity:
@@ -81,26 +90,43 @@ class RareQueue:
         if self._entries.pop(index, None) is not None:
             self.departures[how] += 1
 
-    def draw(self, n: int) -> list[int]:
-        """Draw ``n`` different indexes uniformly among those old enough; [] if there are fewer."""
-        old_enough = self._old_enough()
-        if n == 0 or len(old_enough) < n:
+    def draw(self, n: int, multiple_of: int = 1) -> list[int]:
+        """Draw ``n`` different indexes uniformly among those old enough; [] if there are fewer.
+
+        With a cap on the exposures fewer may be drawn: what it leaves of ``n``, rounded to a
+        ``multiple_of`` the processes that share them.
+        """
+        ready = self._ready()
+        n = self._n_to_draw(n, len(ready), multiple_of)
+        if n == 0:
             return []
-        drawn = self._rng.sample(old_enough, n)
+        drawn = self._rng.sample(ready, n)
         self.n_drawn += n
-        self._ever_drawn.update(drawn)
+        self.exposures.note(drawn, self.step)
         for index in drawn:
-            self._entries[index][1] += 1
-            if self.max_replays is not None and self._entries[index][1] >= self.max_replays:
+            entry = self._entries[index]
+            entry[1] += 1
+            replayed_out = self.max_replays is not None and entry[1] >= self.max_replays
+            if replayed_out or self.exposures.used_up(index):
                 self._remove(index, "worn_out")
         return drawn
 
-    def can_draw(self, n: int) -> bool:
-        """Whether ``draw(n)`` would give something."""
-        return 0 < n <= self._n_old_enough()
+    def can_draw(self, n: int, multiple_of: int = 1) -> bool:
+        """Whether ``draw(n, multiple_of)`` would give something."""
+        # Only a rest asks for a look through the whole queue.
+        n_ready = len(self._ready()) if self.exposures.rest else self._n_old_enough()
+        return self._n_to_draw(n, n_ready, multiple_of) > 0
 
-    def _old_enough(self) -> list[int]:
-        return list(islice(self._entries, self._n_old_enough()))
+    def _n_to_draw(self, n: int, n_ready: int, multiple_of: int) -> int:
+        if not self.exposures.capped:
+            return n if n <= n_ready else 0
+        wanted = math.ceil(self.exposures.rows(n, len(self)) / multiple_of) * multiple_of
+        return min(n, wanted, n_ready) // multiple_of * multiple_of
+
+    def _ready(self) -> list[int]:
+        """Return the indexes that can be drawn, the oldest first."""
+        old_enough = list(islice(self._entries, self._n_old_enough()))
+        return self.exposures.rested(old_enough, self.step) if self.exposures.rest else old_enough
 
     def _n_old_enough(self) -> int:
         # The young ones stand at the end: no step has to look through the whole queue.
@@ -118,12 +144,15 @@ class RareQueue:
 
         Returns:
             ``distinct_replayed``, samples; ``replays_per_sample``, mean draws of these;
+            ``replays_per_epoch``, mean draws, in the last whole epoch, of those drawn in it;
             ``share_released``, of the entries that left, those that left for their score.
         """
-        distinct, left = len(self._ever_drawn), sum(self.departures.values())
+        distinct, left = self.exposures.distinct, sum(self.departures.values())
         known = {"distinct_replayed": float(distinct)}
         if distinct:
             known["replays_per_sample"] = self.n_drawn / distinct
+        if self.exposures.last_epoch is not None:
+            known["replays_per_epoch"] = self.exposures.last_epoch
         if left:
             known["share_released"] = self.departures["released"] / left
         return known
@@ -136,7 +165,7 @@ class RareQueue:
             "entries": torch.tensor(list(self._entries.values()), dtype=torch.int64).reshape(-1, 2),
             "step": self.step,
             "rng": [version, list(internal), gauss],
-            "ever_drawn": torch.tensor(sorted(self._ever_drawn), dtype=torch.int64),
+            "exposures": self.exposures.state_dict(),
             "n_drawn": self.n_drawn,
             "left": dict(self.departures),
         }
@@ -144,10 +173,15 @@ class RareQueue:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore ``state_dict``; beyond a smaller capacity the oldest entries are pushed out."""
         self._entries = dict(zip(state["indexes"].tolist(), state["entries"].tolist()))
-        self._ever_drawn = set(state["ever_drawn"].tolist())
+        if "exposures" in state:
+            self.exposures.load_state_dict(state["exposures"])
+        else:  # a checkpoint of before: it says which were drawn, not how often
+            self.exposures.note(state["ever_drawn"].tolist(), state["step"])
         self.n_drawn, self.departures = state["n_drawn"], dict(state["left"])
         for index in list(self._entries)[: max(0, len(self) - self.capacity)]:
             self._remove(index, "pushed_out")
+        for index in filter(self.exposures.used_up, list(self._entries)):  # with a lower cap now
+            self._remove(index, "worn_out")
         self.step = state["step"]
         version, internal, gauss = state["rng"]
         self._rng.setstate((version, tuple(internal), gauss))

@@ -18,6 +18,7 @@ _DEFINES_STATE = {
     "scorer.feats",
     "threshold.name",
     "threshold.percentile",
+    "threshold.upper_percentile",
     "threshold.n",
     "seed",
 }

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from solo_ood.errors import UserError, message
+from solo_ood.errors import UserError
+from solo_ood.selection.diverse import DiverseAdmission
+from solo_ood.selection.exposures import Exposures
 from solo_ood.selection.hashing import run_seed
 from solo_ood.selection.rare_queue import RareQueue
 from solo_ood.selection.saved_settings import check_resumed_settings, settings_of
 from solo_ood.selection.scorers import make_scorer
 from solo_ood.selection.scorers.base import normalised_or_nan
+from solo_ood.selection.self_check import SelfCheck, help_warnings, replay_warning
 from solo_ood.selection.threshold import make_threshold
 from solo_ood.settings.schema import OODConfig, release_level
 
 STATE_KEY = "dino_ood"  # of a checkpoint
 STATE_VERSION = 2  # of the layout of what is under that key
-MIN_REPLAY_SHARE = 0.9  # share of the steps with a replay, below which the queue starves
-MIN_STEPS = 50  # steps from which on that share says something
 
 
 class RareSelector:
@@ -46,9 +47,13 @@ class RareSelector:
         self.seed = run_seed() if cfg.seed is None else cfg.seed
         self.scorer = make_scorer(cfg.scorer, dim, num_classes, self.seed)
         self.threshold = make_threshold(cfg.threshold)
+        caps = Exposures(cfg.queue.max_replays_per_run, cfg.queue.max_replays_per_epoch)
         self.queue = RareQueue(
-            cfg.queue.capacity, cfg.queue.max_replays, cfg.queue.min_age, self.seed
+            cfg.queue.capacity, cfg.queue.max_replays, cfg.queue.min_age, self.seed, caps
         )
+        self.self_check = SelfCheck()
+        distance = cfg.queue.min_distance
+        self.diverse = None if distance is None else DiverseAdmission(distance)
         self.rare_classes: list[int] = cfg.rare_classes or []
         # Samples so far: judged, flagged, judged and rare, flagged and rare, not finite, replayed;
         # and steps: those that could have had a replay, those that had one.
@@ -119,6 +124,7 @@ class RareSelector:
                 scores=rows(scores, fresh),
                 replayed=rows(indexes, rare),
                 replayed_scores=rows(scores, rare),
+                **({} if self.diverse is None else {"looked_at": indexes, "feats": feats}),
             )
         self.scorer.partial_fit(rows(feats, fresh), rows(targets, fresh), rows(indexes, fresh))
 
@@ -149,13 +155,22 @@ class RareSelector:
             ("flagged_rare", is_rare & flagged),
         ):
             self.counts[name] += int(mask.sum())
-        self.queue.push(i for i in judged[flagged, 0].tolist() if i >= 0)
+        self.self_check.note_flagged(judged[flagged, 0].tolist(), is_rare[flagged].tolist())
+        new = [i for i in judged[flagged, 0].tolist() if i >= 0]
+        if self.diverse is not None:
+            if "feats" in scored:  # not in a checkpoint without them
+                self.diverse.look(scored["looked_at"], scored["feats"])
+            new = self.diverse.admitted(new, self.queue)
+        self.queue.push(new)
+        if self.diverse is not None:
+            self.diverse.keep({*self.queue, *self.undecided})
 
     def _update_replayed(self, indexes: Tensor, scores: Tensor) -> None:
         """Count replays; remove from the queue what is no longer rare or cannot be read."""
         # Every process has gathered these indexes, and sees the same marks of `RareLoader` in them.
         unreadable = indexes < 0
         self.counts["replayed"] += int((~unreadable).sum())
+        self.self_check.note_replayed(indexes[~unreadable].tolist())
         self.queue.discard((-1 - indexes[unreadable]).tolist())
         released = scores <= self.threshold.quantile(release_level(self.cfg))
         self.queue.release(indexes[released].tolist())
@@ -191,14 +206,21 @@ class RareSelector:
             "not_finite": float(count["not_finite"]),
             **self.queue.replay_counts(),
         }
+        if self.diverse is not None:
+            metrics["turned_away"] = float(self.diverse.n_turned_away)
         if count["judged"]:
             metrics["flag_rate"] = count["flagged"] / count["judged"]
             metrics["threshold"] = self.threshold.threshold
             metrics["worst_window"] = self.threshold.worst_window
-        if self.rare_classes and count["flagged"] and count["rare"]:
-            metrics["precision"] = count["flagged_rare"] / count["flagged"]
-            metrics["lift"] = metrics["precision"] * count["judged"] / count["rare"]
+        if self.rare_classes:
+            metrics.update(self.self_check.metrics(count))
         return metrics
+
+    def warnings(self) -> list[str]:
+        """Return what speaks against the replay of this run so far; [] if nothing does."""
+        starved = replay_warning(self.counts)
+        against = help_warnings(self.metrics(), self.cfg.scorer.name, self.queue.step)
+        return [*([] if starved is None else [starved]), *against]
 
     def _settings(self) -> dict[str, Any]:
         return settings_of(self.cfg, self.dim, self.threshold.n, self.seed)
@@ -215,6 +237,8 @@ class RareSelector:
             "scorer": dict(self.scorer.state_dict()),
             "threshold": self.threshold.state_dict(),
             "queue": self.queue.state_dict(),
+            "self_check": self.self_check.state_dict(),
+            "diverse": None if self.diverse is None else self.diverse.state_dict(),
             "counts": dict(self.counts),
             "rare_classes": list(self.rare_classes),
             "pending": None if self._pending is None else dict(self._pending),
@@ -233,23 +257,14 @@ class RareSelector:
         self.scorer.load_state_dict(state["scorer"])
         self.threshold.load_state_dict(state["threshold"])
         self.queue.load_state_dict(state["queue"])
+        if "self_check" in state:  # not in checkpoints of before
+            self.self_check.load_state_dict(state["self_check"])
+        if self.diverse is not None and state.get("diverse") is not None:
+            self.diverse.load_state_dict(state["diverse"])
         self.counts.update(state["counts"])
         if self.cfg.rare_classes is None:
             self.rare_classes = list(state["rare_classes"])
         self._pending, self._copied = state["pending"], None
-
-
-def replay_warning(counts: Mapping[str, int]) -> str | None:
-    """Return what to say of a run that replayed in too few of the steps in which it could have."""
-    due, done = counts["replay_due"], counts["replay_done"]
-    if due < MIN_STEPS or done >= MIN_REPLAY_SHARE * due:
-        return None
-    return message(
-        "replay",
-        expected=f"rows in at least {MIN_REPLAY_SHARE:.0%} of the steps",
-        got=f"{done / due:.0%} of {due} steps; the queue held too few samples in the others",
-        remedy="Lower ood.mix.ratio or ood.threshold.percentile, or raise ood.queue.max_replays.",
-    )
 
 
 def pad_rows(

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from solo_ood.errors import unknown_name
+from solo_ood.settings.block import block_size, flag_rate
 from solo_ood.settings.choices import THRESHOLDS, build
-from solo_ood.settings.schema import ThresholdConfig, block_size
+from solo_ood.settings.schema import ThresholdConfig
 
 WINDOW = 1024  # judged samples of the windows whose flag rate is watched
 _GOLDEN_RATIO = (5**0.5 - 1) / 2  # its multiples are spread evenly over [0, 1)
@@ -31,18 +32,27 @@ class Threshold(ABC):
 
     Args:
         percentile: p in (0, 1); the share 1 - p of the stream is flagged.
-        n: samples of a block; ``None`` = 100 / (1 - p).
+        n: samples of a block; ``None`` = as many as hold 100 flags.
+        upper_percentile: u in (p, 1); flagged are the scores between p and u, the share u - p, and
+            the highest are left out as junk; ``None`` = 1, none is.
 
     Attributes:
+        rate: the share of the stream that is flagged, u - p.
         n_judged, n_flagged: samples so far.
-        worst_window: |flag rate - (1 - p)| of the worst ``WINDOW`` judged samples in a row so far.
+        worst_window: |flag rate - rate| of the worst ``WINDOW`` judged samples in a row so far.
         n_waiting: samples that wait for their verdict.
         block: (n,) float32, scores of the last complete block in ascending order; none at first.
     """
 
-    def __init__(self, percentile: float = 0.95, n: int | None = None) -> None:
-        self.percentile = percentile
-        self.n = block_size(percentile) if n is None else n
+    def __init__(
+        self,
+        percentile: float = 0.95,
+        n: int | None = None,
+        upper_percentile: float | None = None,
+    ) -> None:
+        self.percentile, self.upper_percentile = percentile, upper_percentile
+        self.rate = flag_rate(percentile, upper_percentile)
+        self.n = block_size(percentile, upper_percentile) if n is None else n
         self.n_judged = 0
         self.n_flagged = 0
         self.worst_window = 0.0
@@ -136,7 +146,7 @@ class Threshold(ABC):
     @property
     @abstractmethod
     def rate_bound(self) -> float:
-        """How far the flag rate of all samples judged can be from 1 - p; NaN if not bounded."""
+        """How far the flag rate of all samples judged can be from its target; NaN if unbounded."""
 
     def _update_worst_window(self, flagged: Tensor) -> None:
         """Look at every window that ends with one of the new verdicts."""
@@ -147,7 +157,7 @@ class Threshold(ABC):
         if len(verdicts) >= WINDOW:
             upto = torch.nn.functional.pad(verdicts.cumsum(0), (1, 0))
             rates = (upto[WINDOW:] - upto[:-WINDOW]) / WINDOW
-            error = float((rates - (1 - self.percentile)).abs().max())
+            error = float((rates - float(self.rate)).abs().max())
             self.worst_window = max(self.worst_window, error)
 
     def state_dict(self) -> dict[str, Any]:
@@ -171,11 +181,11 @@ class Threshold(ABC):
 
 
 class QuotaThreshold(Threshold):
-    """Flags exactly the top share 1 - p of every block of ``n`` samples.
+    """Flags exactly the top share 1 - p of every block of ``n`` samples, or the band from p to u.
 
     After T judged samples round((1 - p) T) are flagged: the fraction by which a block's share
-    exceeds a whole number is carried to the next block. So, whatever the scores do (drift, jumps,
-    ties, any batch size):
+    exceeds a whole number is carried to the next block, and so is that of a band, u - p. So,
+    whatever the scores do (drift, jumps, ties, any batch size):
 
     - the flag rate of all judged samples is 1 - p to within 1 / (2 T);
     - that of any w samples in a row is at most ``window_bound(w)`` from it.
@@ -192,7 +202,8 @@ class QuotaThreshold(Threshold):
         order = self._ascending(scores[: self.n])
         self.block = scores[order]
         flagged = torch.zeros(self.n, dtype=torch.bool)
-        flagged[order[self.n - self._quota() :]] = True
+        first = self.n - self._quota(1 - Fraction(str(self.percentile)))
+        flagged[order[first : first + self._quota(self.rate)]] = True
         return flagged
 
     def _ascending(self, scores: Tensor) -> Tensor:
@@ -201,24 +212,28 @@ class QuotaThreshold(Threshold):
         order = ((places * _GOLDEN_RATIO) % 1).argsort()
         return order[scores[order].argsort(stable=True)]
 
-    def _quota(self) -> int:
-        """Return how many of the next block are flagged, so that the rate of all is exact."""
-        rate = 1 - Fraction(str(self.percentile))
-        return math.floor(rate * (self.n_judged + self.n) + Fraction(1, 2)) - self.n_flagged
+    def _quota(self, rate: Fraction) -> int:
+        """Return how many of the next block make the share ``rate`` of all samples exact."""
+        before, after = (
+            math.floor(rate * judged + Fraction(1, 2))
+            for judged in (self.n_judged, self.n_judged + self.n)
+        )
+        return after - before
 
     @property
     def undecided(self) -> Tensor:
         """Items (M, ...) of the top of the open block; what dropped out of it stays out."""
         order = self._ascending(self._waiting_scores_and_items()[0])
-        return super().undecided[order[max(0, len(order) - self._quota()) :]]
+        top = self._quota(1 - Fraction(str(self.percentile)))  # what is above a band may sink in
+        return super().undecided[order[max(0, len(order) - top) :]]
 
     @property
     def rate_bound(self) -> float:
         return 0.5 / self.n_judged if self.n_judged else float("nan")
 
     def window_bound(self, w: int = WINDOW) -> float:
-        """Return how far the flag rate of ``w`` samples in a row can be from 1 - p at most."""
-        rate = 1 - Fraction(str(self.percentile))
+        """Return how far the flag rate of ``w`` samples in a row can be from its target at most."""
+        rate = self.rate
         touched = math.ceil((w - 1) / self.n) + 1
         whole = max(0, (w - self.n + 1) // self.n)
         highest = Fraction(min(w, touched * math.ceil(rate * self.n)), w)
@@ -230,7 +245,8 @@ class FixedThreshold(Threshold):
     """The ``percentile`` of the first ``n`` scores, never moved again (the poster's).
 
     The first n are judged by it once they are all there, later ones at once: flagged is what is
-    above it, ties are not. The flag rate drifts with the scores.
+    above it, ties are not; and, in a band, not above its upper end. The flag rate drifts with the
+    scores.
     """
 
     @property
@@ -242,7 +258,10 @@ class FixedThreshold(Threshold):
             if len(scores) < self.n:
                 return torch.zeros(0, dtype=torch.bool)
             self.block = scores[: self.n].sort().values
-        return scores > self.threshold
+        above = scores > self.threshold
+        if self.upper_percentile is None:
+            return above
+        return above & (scores <= self.quantile(self.upper_percentile))
 
     @property
     def rate_bound(self) -> float:

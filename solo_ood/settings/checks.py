@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from fractions import Fraction
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from solo_ood.errors import UserError, short_repr, unknown_name
+from solo_ood.settings.block import flag_rate
 from solo_ood.settings.choices import SCORERS
 from solo_ood.settings.field import bound_of, choices_of, is_in_range, range_of
 
@@ -165,12 +165,14 @@ def _settings(section: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
 
 
 def _check_block(cfg: Any) -> None:
-    rate = 1 - Fraction(str(cfg.percentile))
+    band = cfg.upper_percentile is not None
+    rate = flag_rate(cfg.percentile, cfg.upper_percentile)
     most = bound_of(type(cfg), "n", "le")
+    share = "upper_percentile - percentile" if band else "1 - percentile"
     if cfg.n is None and 100 / rate > most:
         raise UserError(
             "ood.threshold.percentile",
-            expected=f"a block of 100 / (1 - percentile) of at most {most} samples",
+            expected=f"a block of 100 / ({share}) of at most {most} samples",
             got=f"{cfg.percentile} ({float(100 / rate):.3g} samples)",
             remedy="Lower it, or set method_kwargs.ood.threshold.n.",
         )
@@ -182,6 +184,14 @@ def _check_block(cfg: Any) -> None:
             got=cfg.n,
             remedy="Raise it (100 flags a block are a good number, and what null gives), or lower "
             "ood.threshold.percentile.",
+        )
+    n = math.ceil(100 / rate) if cfg.n is None else cfg.n
+    if band and flag_rate(cfg.upper_percentile) * n < 1:
+        raise UserError(
+            "ood.threshold.upper_percentile",
+            expected=f"an end above which a block of {n} samples has at least 1",
+            got=cfg.upper_percentile,
+            remedy="Lower it, raise ood.threshold.n, or leave it out.",
         )
 
 

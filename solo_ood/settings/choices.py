@@ -93,12 +93,12 @@ SCORERS: dict[str, ScorerChoice] = {
 THRESHOLDS: dict[str, ThresholdChoice] = {
     "quota": ThresholdChoice(
         "solo_ood.selection.threshold.QuotaThreshold",
-        ("percentile", "n"),
+        ("percentile", "n", "upper_percentile"),
         "exactly the top 1 - percentile of every n samples",
     ),
     "fixed": ThresholdChoice(
         "solo_ood.selection.threshold.FixedThreshold",
-        ("percentile", "n"),
+        ("percentile", "n", "upper_percentile"),
         "percentile of the first n",
     ),
 }

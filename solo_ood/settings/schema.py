@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from solo_ood.errors import UserError
+from solo_ood.settings.block import block_size
 from solo_ood.settings.checks import as_plain_dict, check_keys, check_values, conversion_error
 from solo_ood.settings.choices import SCORERS, THRESHOLDS
 from solo_ood.settings.field import setting
+from solo_ood.settings.ratio import highest_ratio
 
 PATH = "method_kwargs.ood"
 # Limits far above what is of use: a typo must end in an error, not in swap or a fork bomb.
@@ -73,6 +73,13 @@ class ThresholdConfig:
 
     name: str = setting("quota", choices=THRESHOLDS)
     percentile: float = setting(0.95, "share of the stream that is *not* flagged", gt=0, lt=1)
+    upper_percentile: float | None = setting(
+        None,
+        "share of the stream above which nothing is flagged, either: a band, without the highest "
+        "scores; null = 1, no upper end",
+        gt="percentile",
+        lt=1,
+    )
     n: int | None = setting(
         None,
         "fresh samples of a block; they are judged, and may be replayed, once it is full; null = "
@@ -90,7 +97,26 @@ class QueueConfig:
     max_replays: int | None = setting(
         16, "replays after which an index leaves; null = no limit", ge=1
     )
+    max_replays_per_run: int | None = setting(
+        None,
+        "replays of an index in the whole run, however often it enters; null = no limit",
+        ge=1,
+    )
+    max_replays_per_epoch: float | None = setting(
+        None,
+        "replays of an index in any window of one epoch, whose batches / this it rests after each; "
+        "null = no limit. With either cap fewer rows than mix.ratio are replayed while few indexes "
+        "may be",
+        gt=0,
+    )
     min_age: int = setting(0, "batches an index waits before its first replay", ge=0)
+    min_distance: float | None = setting(
+        None,
+        "cosine distance to every queued sample, below which a flagged one does not enter; null = "
+        "it always does",
+        gt=0,
+        le=2,
+    )
     release: float | None = setting(
         None,
         "a re-scored replay leaves the queue when its score is not above this quantile of the "
@@ -121,6 +147,13 @@ class MixConfig:
         },
     )
     ratio: float = setting(0.25, "replayed rows / batch size", ge=0, lt=1)
+    ratio_end: float | None = setting(
+        None,
+        "the ratio at the run's end, to which it goes in a line from the step `start` on; null = "
+        "mix.ratio",
+        ge=0,
+        lt=1,
+    )
     num_workers: int | None = setting(
         None,
         "workers of the replay loader; null = ratio x the train loader's",
@@ -181,7 +214,7 @@ def parse(user: Mapping[str, Any] | DictConfig | None, batch_size: int | None = 
 
 
 def replay_rows(cfg: OODConfig, batch_size: int, world_size: int = 1) -> int:
-    """Return the replayed rows per process and step, m = round(ratio * batch_size).
+    """Return the replayed rows per process and step, m = round(ratio * batch_size), at most.
 
     Raises:
         UserError: for a batch of no rows, if m rounds to 0 though the ratio is not 0, if no fresh
@@ -194,12 +227,13 @@ def replay_rows(cfg: OODConfig, batch_size: int, world_size: int = 1) -> int:
             got=batch_size,
             remedy="Set optimizer.batch_size.",
         )
-    rows = round(cfg.mix.ratio * batch_size)
-    if cfg.mix.ratio > 0 and rows == 0:
+    ratio = highest_ratio(cfg.mix)
+    rows = round(ratio * batch_size)
+    if ratio > 0 and rows == 0:
         raise UserError(
             "ood.mix.ratio",
             expected=f"a ratio that gives at least 1 row of a batch of {batch_size}",
-            got=f"{cfg.mix.ratio} (0 rows)",
+            got=f"{ratio} (0 rows)",
             remedy=f"Use at least {1 / batch_size:.3f}, a larger batch, or 0 for no replay.",
         )
     if cfg.mix.mode == "replace" and rows >= batch_size:
@@ -217,11 +251,6 @@ def replay_rows(cfg: OODConfig, batch_size: int, world_size: int = 1) -> int:
             remedy="Raise ood.queue.capacity or lower ood.mix.ratio.",
         )
     return rows
-
-
-def block_size(percentile: float) -> int:
-    """Return the samples of a block of the default size, of which 100 are flagged."""
-    return math.ceil(100 / (1 - Fraction(str(percentile))))
 
 
 def first_step(cfg: OODConfig, total: float) -> int:
@@ -249,20 +278,22 @@ def first_step(cfg: OODConfig, total: float) -> int:
 
 def samples_before_first_flag(cfg: OODConfig) -> int:
     """Return how many fresh samples, after ``start``, come before one can be flagged."""
-    block = cfg.threshold.n or block_size(cfg.threshold.percentile)
+    threshold = cfg.threshold
+    block = threshold.n or block_size(threshold.percentile, threshold.upper_percentile)
     return cfg.scorer.min_samples + block
 
 
 def release_level(cfg: OODConfig) -> float:
     """Return the quantile of the stream at or below which a re-scored replay leaves the queue.
 
-    Per fresh sample 1 - p are queued and ratio / (1 - ratio) replayed (ratio with ``append``), so
-    each queued one must be replayed as often as their quotient on average. If every score were
-    noise, a sample would survive 1 / level replays: the default level is where the two agree, and
-    never above the threshold itself.
+    Per fresh sample 1 - p (of a band u - p) are queued and ratio / (1 - ratio) replayed (ratio with
+    ``append``), so each queued one must be replayed as often as their quotient on average. If every
+    score were noise, a sample would survive 1 / level replays: the default level is where the two
+    agree, and never above the threshold itself.
     """
     if cfg.queue.release is not None:
         return cfg.queue.release
-    p, ratio = cfg.threshold.percentile, cfg.mix.ratio
+    p, ratio = cfg.threshold.percentile, highest_ratio(cfg.mix)
     fresh = 1 - ratio if cfg.mix.mode == "replace" else 1.0
-    return min(p, (1 - p) * fresh / ratio) if ratio > 0 else p
+    rate = 1 - p if cfg.threshold.upper_percentile is None else cfg.threshold.upper_percentile - p
+    return min(p, rate * fresh / ratio) if ratio > 0 else p

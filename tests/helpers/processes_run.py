@@ -1,4 +1,4 @@
-"""Used by test_many_processes.py: train in the processes of torchrun, record every step.
+"""Used by test_many_processes.py: train in processes like torchrun's, record every step.
 
     torchrun --nproc-per-node=2 processes_run.py FOLDER RUNS
 

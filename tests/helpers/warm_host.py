@@ -1,4 +1,4 @@
-"""Runs of the host's own ``main_pretrain.py`` from a process that has imported everything already.
+"""Runs of the host's ``main_pretrain.py`` and others, from a process that has imported everything.
 
 Importing torch, Lightning and the host takes several times as long as the few steps that these
 tests train. ``WarmHost`` starts one such process; it forks a child for every run, which then is
@@ -130,7 +130,7 @@ class Run:
 
 
 class WarmHost:
-    """Starts runs, one at a time."""
+    """Starts runs; several may go on at a time."""
 
     def __init__(self) -> None:
         env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
@@ -174,8 +174,15 @@ class WarmHost:
             max_file: bytes that no file may exceed (``RLIMIT_FSIZE``), as on a disk that is full.
             env: further environment variables.
         """
+        arguments = ["--config-name", config, *overrides]
+        return self.program(folder, script(), *arguments, max_file=max_file, **env)
+
+    def program(
+        self, folder: Path, path: Path, *arguments: object, max_file: int | None = None, **env: str
+    ) -> Run:
+        """Start the Python script at ``path``, as ``start`` does ``main_pretrain.py``."""
         folder.mkdir(parents=True, exist_ok=True)
-        argv = [str(script()), "--config-name", config, *overrides]
+        argv = [str(part) for part in (path, *arguments)]
         pid = self.ask(start=argv, folder=str(folder), max_file=max_file, env=env)
         return Run(self, pid, folder)
 

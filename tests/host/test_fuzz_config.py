@@ -49,14 +49,19 @@ VALID: dict[str, list[Any]] = {
     "scorer.feats": ["train", "eval"],
     "threshold.name": [*THRESHOLDS],
     "threshold.percentile": [0.01, 0.5, 0.8, 0.95, 0.999, 1e-300],
+    "threshold.upper_percentile": [None, 0.97, 0.99],
     "threshold.n": [20, 40, 64, 1000, "32", None],
     "queue.capacity": [1, 2, 8, 64, MOST_KEPT],
     "queue.max_replays": [None, 1, 2, 16, 10**30],
+    "queue.max_replays_per_run": [None, 1, 3, 10**30],
+    "queue.max_replays_per_epoch": [None, 1, 2.5, 1e-310, 1e300],
     "queue.min_age": [0, 1, 3, 10**30],
+    "queue.min_distance": [None, None, 1e-300, 0.3, 2],
     "queue.release": [None, 0.0, 0.3, 0.99, 1e-300],
     "queue.store": ["indexes", "crops"],
     "mix.mode": ["replace", "append"],
     "mix.ratio": [0.0, 0.13, 0.25, 0.5, 0.9, 0],
+    "mix.ratio_end": [None, None, 0.0, 0.25, 0.9],
     "mix.num_workers": [None, 0, 1, 256],
 }
 
@@ -107,6 +112,8 @@ def valid(rng: random.Random, *keys: str) -> dict[Any, Any]:
         needed = chosen["scorer.min_samples"] = 8
     if int(chosen.get("scorer.n_reference", 64)) < int(needed):
         chosen["scorer.n_reference"] = 64
+    if chosen.get("threshold.upper_percentile"):
+        chosen.update({"threshold.percentile": 0.5, "threshold.n": 1000})
     if chosen.get("threshold.n") and "threshold.percentile" in chosen:
         chosen["threshold.n"] = 1000  # of which any percentile flags one
     if chosen.get("scorer.name") == "exemplar" or "scorer.exemplars" in chosen:
@@ -268,6 +275,7 @@ HOST = {  # no long warm-up, no workers to be started, exemplars that are in the
     "scorer.min_samples": 8,
     "threshold.n": 16,
     "threshold.percentile": 0.8,
+    "threshold.upper_percentile": None,
     "mix.num_workers": 0,
 }
 

@@ -20,12 +20,13 @@ ALLOWED = ("_send",)
 needs_gpu = pytest.mark.gpu  # torch's own check is of CUDA
 
 
-def selector_of(scorer: str, threshold: str = "quota") -> RareSelector:
+def selector_of(scorer: str, threshold: str = "quota", **queue) -> RareSelector:
     block = {"name": scorer, "n_reference": 64, "min_samples": 32}
     if scorer == "exemplar":
         block.update(exemplars=[0, 1, 2], feats="eval")
     limits = {"name": threshold, "n": 64, "percentile": 0.8}
-    selector = RareSelector(parse({"scorer": block, "threshold": limits}), DIM, num_classes=3)
+    cfg = parse({"scorer": block, "threshold": limits, "queue": queue})
+    selector = RareSelector(cfg, DIM, num_classes=3)
     if isinstance(selector.scorer, ExemplarScorer):
         selector.scorer.set_exemplars(torch.randn(3, DIM))  # may wait, once in many steps
     return selector
@@ -47,14 +48,15 @@ def select(selector: RareSelector, place) -> None:
         selector.metrics()
 
 
+@pytest.mark.parametrize("min_distance", [None, 0.5])
 @pytest.mark.parametrize("threshold", THRESHOLDS)
 @pytest.mark.parametrize("scorer", SCORERS)
-def test_selection_reads_nothing_from_the_device(scorer, threshold):
+def test_selection_reads_nothing_from_the_device(scorer, threshold, min_distance):
     torch.manual_seed(0)
-    here = selector_of(scorer, threshold)
+    here = selector_of(scorer, threshold, min_distance=min_distance)
     select(here, lambda x: x)
     torch.manual_seed(0)
-    far = selector_of(scorer, threshold)
+    far = selector_of(scorer, threshold, min_distance=min_distance)
     move(far.scorer)
     with FarDevice(ALLOWED) as device:
         select(far, Far)

@@ -94,6 +94,30 @@ def test_figures_of_other_data_are_refused(name, run, data):
         assert re.search(reason, line(unwrapped(text), label)), text
 
 
+def test_the_main_reference_is_in_the_summary_and_all_are_on_the_page(run, data, tmp_path):
+    classes = [
+        {"class": name, "train_images": n, "val_images": 2, "accuracy": 50, "low": 0, "high": 100}
+        for name, n in COUNTS.items()
+    ]
+    given = []
+    for reference, all_ in (("train", 41.5), ("held-out", 71.5), ("1%", 31.5)):
+        one = figures(run, data / "val", All=all_, classes=classes, reference=reference)
+        one |= {"method": "knn", "weights": "teacher", "AUROC": 0.625}
+        one["intervals"] = {"All": [all_ - 3, all_ + 3]}
+        one["about"] |= {"reference": f"{reference}: 9 images", "k": 20}
+        given.append(one)
+    (run / "evaluation.json").write_text(json.dumps({"figures": given}))
+    text = report(run, tmp_path / "out")
+    assert line(text, "k-NN, %") == "k-NN, %       All 71.5  Many 70.0  (teacher)"
+    assert "41.5" not in text and "reference held-out: 9 images" in text
+    assert str(tmp_path / "out/evaluation.png") in unwrapped(text)
+    page = (tmp_path / "out/report.html").read_text()
+    for expected in ("41.5", "31.5", "[28.5, 34.5]", "0.625"):
+        assert expected in page
+    (run / "evaluation.json").unlink()
+    assert "evaluation.png" not in report(run, tmp_path / "none")
+
+
 def test_evaluation_json_goes_before_the_older_files(run, data):
     (run / "knn.json").write_text(json.dumps(figures(run, data / "val")))
     both = [{**figures(run, data / "val", All=all_), "method": "knn", "weights": weights}

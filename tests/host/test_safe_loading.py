@@ -298,7 +298,7 @@ def test_another_class_is_named_with_what_to_do(tmp_path):
 def test_a_checkpoint_that_is_cut_off_is_one_clear_line(length, run, tmp_path):
     content = checkpoint_of(run).read_bytes()
     (tmp_path / "cut.ckpt").write_bytes(content[:length])
-    expected = r"cut.ckpt: expected tensors, .*, got a damaged file, or none of .* \(.*\)\."
+    expected = r"cut.ckpt: expected tensors, .*, got a damaged file, or one .* \(.*\)\."
     with pytest.raises(ValueError, match=expected) as error:
         load(tmp_path / "cut.ckpt")
     assert "\n" not in str(error.value)

@@ -9,20 +9,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import Callback, seed_everything
-from short_runs import SOON, SaveAfterFirstEpoch
-from torch.utils.data import DataLoader, IterableDataset, Subset
+from short_runs import SMALL, SaveAfterFirstEpoch, loading, loading_of
+from torch.utils.data import DataLoader, IterableDataset
 
 from solo_ood.errors import UserError
 
-SMALL = [  # a transformer takes a tenth of the time of a ResNet
-    *SOON,
-    "backbone.name=vit_tiny",
-    "+backbone.kwargs.patch_size=16",
-    "+backbone.kwargs.img_size=32",
-    "augmentations.1.num_crops=0",
-    "augmentations.1.crop_size=32",
-    "max_epochs=4",
-]
 CROPS = "++method_kwargs.ood.queue.store=crops"
 
 
@@ -36,18 +27,6 @@ def prepared(compose, build, loader):
         return build(cfg), loading(loader(cfg), rows, **kwargs)
 
     return made
-
-
-def loading(whole: DataLoader, rows, **kwargs) -> DataLoader:
-    """Return a loader of these rows of the whole one's data, where the classes are mixed."""
-    mixed = torch.randperm(len(whole.dataset), generator=torch.Generator().manual_seed(0)).tolist()
-    return loading_of(whole, [mixed[row] for row in rows], **kwargs)
-
-
-def loading_of(whole: DataLoader, rows, **kwargs) -> DataLoader:
-    dataset = Subset(whole.dataset, rows)
-    kwargs = {"batch_size": 8, "drop_last": True, **kwargs}
-    return DataLoader(dataset, collate_fn=whole.collate_fn, **kwargs)
 
 
 class Batches(Callback):

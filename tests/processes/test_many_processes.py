@@ -13,6 +13,7 @@ import processes_run
 import pytest
 import torch
 from processes_run import GLOBAL_BATCH, digest
+from warm_host import warm_host
 
 from solo_ood.selection.rare_queue import RareQueue
 
@@ -40,17 +41,18 @@ REPLAYED = GLOBAL_BATCH // 4  # on all processes, by mix.ratio
 PROCESSES = (2, 4)
 
 
-def torchrun(processes: int, nodes: int, folder: Path, tiny: list[str], *runs: list[str]) -> None:
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def torchrun(nodes: int, folder: Path, tiny: list[str], *runs: list[str]) -> None:
     """Start the runs by torchrun, with a launcher for each node on this machine; none may hang."""
-    port = 0  # torchrun's own choice, which launchers on several nodes cannot know
-    if nodes > 1:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
     command = [
         *(sys.executable, "-W", "ignore", "-m", "torch.distributed.run"),
-        *(f"--nnodes={nodes}", f"--nproc-per-node={processes // nodes}"),
-        *("--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}", "--local-addr=127.0.0.1"),
+        *(f"--nnodes={nodes}", "--nproc-per-node=1", "--rdzv-backend=c10d"),
+        *(f"--rdzv-endpoint=localhost:{free_port()}", "--local-addr=127.0.0.1"),
         *(processes_run.__file__, str(folder), json.dumps([tiny, *runs])),
     ]
     files = [folder / f"launcher-{node}.txt" for node in range(nodes)]
@@ -67,6 +69,32 @@ def torchrun(processes: int, nodes: int, folder: Path, tiny: list[str], *runs: l
             launcher.wait()
 
 
+def forked(processes: int, folder: Path, tiny: list[str], *runs: list[str]) -> None:
+    """Start the runs in the environment of torchrun, forked from one process for its imports."""
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "GROUP_RANK": "0",
+        "TORCHELASTIC_RUN_ID": "none",  # by which Lightning knows it
+    }
+    started = [
+        warm_host().program(
+            folder / f"process-{processes}-{rank}", processes_run.__file__, folder,
+            json.dumps([tiny, *runs]), RANK=str(rank), LOCAL_RANK=str(rank), **shared,
+        )
+        for rank in range(processes)
+    ]  # fmt: skip
+    try:
+        for process in started:
+            assert process.wait(timeout=400) == 0, process.stderr[-5000:]
+    finally:
+        for process in started:
+            if process.poll() is None:
+                process.kill()
+
+
 @pytest.fixture(scope="module")
 def records(tmp_path_factory, registered, tiny):
     """Return what each process of a run recorded: ``records(name, processes)``."""
@@ -76,9 +104,9 @@ def records(tmp_path_factory, registered, tiny):
         return str(folder / f"whole-{processes}.ckpt")
 
     processes_run.run(WHOLE[0], folder, tiny, WHOLE[1:])
-    torchrun(2, 1, folder, tiny, WHOLE, DRY, UNEQUAL, ["from1", *RESUMED, saved(1)])
-    torchrun(4, 1, folder, tiny, WHOLE, DRY, UNEQUAL, ["from2", *RESUMED, saved(2)])
-    torchrun(2, 2, folder, tiny, ["from4", *RESUMED, saved(4)])
+    forked(2, folder, tiny, WHOLE, DRY, UNEQUAL, ["from1", *RESUMED, saved(1)])
+    forked(4, folder, tiny, WHOLE, DRY, UNEQUAL, ["from2", *RESUMED, saved(2)])
+    torchrun(2, folder, tiny, ["from4", *RESUMED, saved(4)])
     processes_run.run("from2", folder, tiny, [*RESUMED, saved(2)])
 
     def read(name, processes):

@@ -198,6 +198,30 @@ def test_a_second_call_embeds_nothing_and_originals_are_never_touched(tmp_path, 
     assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in data.iterdir()}
 
 
+def test_an_audit_is_drawn_filled_in_and_read(frames, tmp_path, capsys):
+    given = [*boxes(tmp_path, ["000.png", "005.png"]), "--top", "6", "--min-distance", "0"]
+    rank(frames, *given, "--audit", "24")
+    sheet = frames.parent / "out" / "audit.csv"
+    _, *lines = sheet.read_text().splitlines()
+    assert len(lines) == 24 and all(line.endswith(",") for line in lines)
+    sheet.write_text(
+        "\n".join(["path,rare", *(f"{n}{'yes' if is_rare(n[:-1]) else 'no'}" for n in lines)])
+    )
+    with pytest.raises(SystemExit, match="--audit: expected no filled sheet"):
+        rank(frames, *given, "--audit", "24")
+    capsys.readouterr()
+    rank(frames, *given, "--audited", str(sheet))
+    said = capsys.readouterr().out
+    assert "audit of 24 of 38 images, 6 of them listed" in said
+    assert "precision of the 6 listed: 1.000 [1.000, 1.000]; of random picks: " in said
+    assert "recall: 1.000" in said and len(sheet.read_text().split("yes")) == 7
+    assert "precision of the 6 listed" in (frames.parent / "out" / "report.html").read_text()
+    sheet.write_text(sheet.read_text().replace(",yes", ",perhaps"))
+    with pytest.raises(SystemExit, match="expected yes or no in the column rare, got 'perhaps'"):
+        rank(frames, *given, "--audited", str(sheet))
+    sheet.unlink()
+
+
 # --- bad input ---
 
 

@@ -1,4 +1,8 @@
-"""The user's commands on the release host, each in a process of its own."""
+"""The user's commands on the release host, each in a process of its own.
+
+Every command starts as a user starts it once; what else is asked of it is asked of forks of a
+process that has imported everything.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from repository import ROOT
+from warm_host import warm_host
 
 SOLO_OOD = Path(sys.executable).parent / "solo-ood"
 
@@ -23,9 +28,9 @@ def call(*command, cwd):
     return done.returncode, done.stdout, done.stderr
 
 
-def pretrain(*overrides, cwd):
-    script = ROOT / "scripts/main_pretrain.py"
-    return call(sys.executable, script, "--config-name", "dino_ood", *overrides, cwd=cwd)
+def forked(path, *arguments, cwd):
+    done = warm_host().program(cwd, path, *arguments)
+    return done.wait(timeout=400), done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +41,8 @@ def run(tmp_path_factory, registered, tiny):
     if installed.generation() != "release":
         pytest.skip("scripts/ is for solo-learn 1.0.2; a checkout has its own scripts")
     folder = tmp_path_factory.mktemp("run")
-    code, out, err = pretrain(*tiny, "+limit_train_batches=40", cwd=folder)
+    script = [sys.executable, ROOT / "scripts/main_pretrain.py", "--config-name", "dino_ood"]
+    code, out, err = call(*script, *tiny, "+limit_train_batches=40", cwd=folder)
     assert code == 0, err[-3000:]
     assert "run: trained_models/dino_ood/0" in out
     return folder / "trained_models/dino_ood/0"
@@ -56,24 +62,20 @@ def test_pretraining_logs_the_detector(run):
 
 
 def knn(run, *arguments):
-    return call(
-        sys.executable, ROOT / "scripts/main_knn.py", "--pretrained_checkpoint_dir", run,
-        *arguments, cwd=run,
-    )  # fmt: skip
+    return [ROOT / "scripts/main_knn.py", "--pretrained_checkpoint_dir", run, *arguments]
 
 
 def linear(run, *overrides):
-    return call(
-        sys.executable, ROOT / "scripts/main_linear.py", "--config-name", "dino_ood_linear",
-        f"pretrained_feature_extractor='{checkpoint_of(run)}'", *overrides, cwd=run,
-    )  # fmt: skip
+    extractor = f"pretrained_feature_extractor='{checkpoint_of(run)}'"
+    script = ROOT / "scripts/main_linear.py"
+    return [script, "--config-name", "dino_ood_linear", extractor, *overrides]
 
 
 def test_knn_and_linear_report_many_medium_few(run, digits_cache):
-    code, out, err = knn(run)
+    code, out, err = call(sys.executable, *knn(run), cwd=run)
     assert code == 0, err[-3000:]
     assert "k-NN accuracy, % (k=20, cosine): All" in out
-    code, out, err = linear(run, "max_epochs=2")
+    code, out, err = call(sys.executable, *linear(run, "max_epochs=2"), cwd=run)
     assert code == 0, err[-3000:]
     for name in ("knn", "linear"):
         result = json.loads((run / f"{name}.json").read_text())
@@ -90,11 +92,12 @@ def test_knn_and_linear_report_many_medium_few(run, digits_cache):
     assert about["val_loss"] < 3  # finite and moderate: chance is log(10) = 2.3
 
 
-def test_evaluate_agrees_with_the_hosts_program(run, tmp_path):
+def test_evaluate_agrees_with_the_hosts_program(run, digits_cache, tmp_path):
     """The same images, cut in the same way, and the same classifier."""
-    code, out, err = call(
+    code, out, err = forked(
         SOLO_OOD, "evaluate", run, "--weights", "student", "--methods", "knn", "--out", tmp_path,
-        "--num-workers", 0, cwd=run,
+        "--num-workers", 0, "--train", next(digits_cache.glob("digits-lt*/reference")),
+        "--references", "train", cwd=tmp_path,
     )  # fmt: skip
     assert code == 0, err[-3000:]
     (ours,) = json.loads((tmp_path / "evaluation.json").read_text())["figures"]
@@ -121,9 +124,10 @@ def test_a_run_on_own_data_is_evaluated_on_these(run, tmp_path):
         checkpoint["state_dict"][key] = checkpoint["state_dict"][key][: len(COUNTS)]
     torch.save(checkpoint, mine / "mine.ckpt")
 
-    code, out, err = knn(mine, "--num_workers", "0")
+    code, out, err = forked(*knn(mine, "--num_workers", "0"), cwd=mine)
     assert code == 0, err[-3000:]
-    code, out, err = linear(mine, "optimizer.batch_size=16", "data.num_workers=0")
+    small = ("data.num_workers=0", "optimizer.batch_size=16")
+    code, out, err = forked(*linear(mine, *small), cwd=mine)
     assert code == 0, err[-3000:]
     for name in ("knn", "linear"):
         about = json.loads((mine / f"{name}.json").read_text())["about"]
@@ -131,7 +135,7 @@ def test_a_run_on_own_data_is_evaluated_on_these(run, tmp_path):
         assert about["val"] == {"path": paths["val_path"], "images": 20, "classes": 4}
         assert about["tail"] == about["train"]
     assert about["val_loss"] < 5
-    code, out, err = linear(mine, "optimizer.batch_size=64", "data.num_workers=0")
+    code, out, err = forked(*linear(mine, "optimizer.batch_size=64"), cwd=mine)
     assert code == 1 and "Error: optimizer.batch_size: expected a batch that the 50" in err
 
 
@@ -151,8 +155,8 @@ def test_report_writes_a_summary_and_pictures(run):
 def test_exported_checkpoint_is_plain_dino(weights, run, tmp_path, registered):
     from solo_ood.training.release_programs import load_network
 
-    code, out, err = call(
-        SOLO_OOD, "export", checkpoint_of(run), tmp_path, "--weights", weights, cwd=run
+    code, out, err = forked(
+        SOLO_OOD, "export", checkpoint_of(run), tmp_path, "--weights", weights, cwd=tmp_path
     )
     assert code == 0, err
     args = json.loads((tmp_path / "args.json").read_text())
@@ -197,7 +201,8 @@ def test_the_lines_of_the_readme_load_the_exported_teacher_into_timm(run, tmp_pa
     ],
 )
 def test_bad_input_is_one_clear_line_before_any_work(override, error, run, tmp_path):
-    code, out, err = pretrain(override, cwd=tmp_path)
+    script = ROOT / "scripts/main_pretrain.py"
+    code, out, err = forked(script, "--config-name", "dino_ood", override, cwd=tmp_path)
     assert code == 1
     assert "Traceback" not in err
     assert re.search(f"Error: {error}", err), err

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from solo_ood.settings.choices import THRESHOLDS
-from solo_ood.settings.schema import OODConfig, parse, release_level, replay_rows
+from solo_ood.settings.ratio import check_steps_are_known, highest_ratio, ratio_at
+from solo_ood.settings.schema import MixConfig, OODConfig, parse, release_level, replay_rows
 
 NAN, INF = float("nan"), float("inf")
 
@@ -85,12 +89,17 @@ def test_an_unknown_name_gives_the_nearest_valid_one(key, value, near):
         ("scorer.ridge", [0.0, -0.1, NAN, INF, 1e7], [1e-6, 10.0, 1e6]),
         ("scorer.exemplar_every", [0], [1]),
         ("threshold.percentile", [0.0, 1.0, 95.0, NAN], [0.01, 0.99]),
+        ("threshold.upper_percentile", [0.95, 1.0, NAN], [0.96, 0.99, None]),
         ("threshold.n", [1, 2**20 + 1], [256, 2**20, None]),
         ("queue.capacity", [0, 2**20 + 1], [1, 2**20]),
         ("queue.max_replays", [0], [1, None]),
+        ("queue.max_replays_per_run", [0], [1, None]),
+        ("queue.max_replays_per_epoch", [0.0, -1.0, NAN], [0.01, 9.0, None]),
         ("queue.min_age", [-1], [0]),
+        ("queue.min_distance", [0.0, 2.1, NAN], [0.01, 2.0, None]),
         ("queue.release", [-0.1, 1.0], [0.0, 0.99, None]),
         ("mix.ratio", [-0.1, 1.0], [0.0, 0.99]),
+        ("mix.ratio_end", [-0.1, 1.0, NAN], [0.0, 0.99, None]),
         ("mix.num_workers", [-1, 257], [0, 256, None]),
     ],
 )
@@ -186,6 +195,33 @@ def test_a_ratio_of_less_than_one_row_is_an_error_that_gives_the_smallest_one():
         parse({"mix": {"ratio": 0.1}}, batch_size=4)
 
 
+@settings(max_examples=60, deadline=None)
+@given(first=st.floats(0, 0.99), last=st.floats(0, 0.99), n=st.integers(1, 50))
+def test_the_ratio_goes_in_a_line_from_its_first_to_its_last_value(first, last, n):
+    mix = MixConfig(ratio=first, ratio_end=last)
+    ratios = [ratio_at(mix, step / n) for step in range(-1, n + 2)]
+    expected = np.interp(np.arange(-1, n + 2) / n, [0, 1], [first, last])
+    assert np.allclose(ratios, expected, rtol=0, atol=1e-12)
+    assert highest_ratio(mix) == max(first, last) >= max(ratios) - 1e-12
+    assert ratio_at(MixConfig(ratio=first), 0.5) == first == highest_ratio(MixConfig(ratio=first))
+
+
+@pytest.mark.parametrize("total", [NAN, INF, -1])
+def test_a_way_of_unknown_length_is_an_error(total):
+    with pytest.raises(ValueError, match="ratio_end: expected null for a run .*, got 0.1"):
+        check_steps_are_known(MixConfig(ratio_end=0.1), total)
+    check_steps_are_known(MixConfig(), total)
+    check_steps_are_known(MixConfig(ratio_end=0.1), 9)
+
+
+def test_rows_and_release_level_are_those_of_the_larger_end():
+    rising = parse({"mix": {"ratio": 0.1, "ratio_end": 0.5}})
+    assert replay_rows(rising, 32) == 16
+    assert release_level(rising) == release_level(parse({"mix": {"ratio": 0.5}}))
+    with pytest.raises(ValueError, match="at least 1 fresh row"):
+        parse({"mix": {"ratio": 0, "ratio_end": 0.9}}, batch_size=2)
+
+
 def test_ratio_0_replays_nothing_and_is_no_error():
     assert replay_rows(parse({"mix": {"ratio": 0}}), 4) == 0
 
@@ -217,6 +253,26 @@ def test_the_default_release_level_never_exceeds_the_percentile():
     assert release_level(parse({"mix": {"ratio": 0.01}})) == 0.95
     assert release_level(parse({"mix": {"ratio": 0.0}})) == 0.95
     assert release_level(parse({"queue": {"release": 0.3}})) == 0.3
+
+
+def test_of_a_band_the_release_level_sustains_the_smaller_flag_rate():
+    band = {"percentile": 0.75, "upper_percentile": 0.85}
+    cfg = parse({"mix": {"ratio": 0.5}, "threshold": band})
+    assert release_level(cfg) == pytest.approx((0.85 - 0.75) * 0.5 / 0.5)
+
+
+@pytest.mark.parametrize(
+    ("block", "match"),
+    [
+        ({"n": 90}, "upper_percentile: expected an end above which a block of 90 samples has"),
+        ({"percentile": 0.98991}, r"100 / \(upper_percentile - percentile\) of at most"),
+        ({"percentile": 0.98, "n": 99}, "at least 100 samples"),
+    ],
+)
+def test_a_band_without_a_sample_in_it_or_above_it_is_refused(block, match):
+    with pytest.raises(ValueError, match=match):
+        parse({"threshold": {"percentile": 0.75, "upper_percentile": 0.99, **block}})
+    parse({"threshold": {"percentile": 0.75, "upper_percentile": 0.99, "n": 100}})
 
 
 @pytest.mark.parametrize("name", THRESHOLDS)

@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import nn
 
-from solo_ood.embedding.weights import fill, load_file
+from solo_ood.embedding.weights import load_file, load_into
 from solo_ood.errors import UserError
 
 VIT = {"embed_dim": 48, "depth": 2, "num_heads": 2, "img_size": 32, "num_classes": 0}
@@ -33,7 +33,7 @@ def feats(network, size=32):
 
 def load(network, content, which="auto", name="vit"):
     """Fill the network with what a file would hold; return the note."""
-    return fill(network, content, which, "w.pth", name)[1]
+    return load_into(network, content, which, "w.pth", name)[1]
 
 
 def saved(content, path):
@@ -111,7 +111,7 @@ def test_what_is_not_in_the_file_cannot_be_chosen():
 
 def test_a_single_network_is_neither_teacher_nor_student():
     network = vit(0)
-    assert fill(network, vit(3).state_dict(), "student", "w.pth", "vit")[0] == ""
+    assert load_into(network, vit(3).state_dict(), "student", "w.pth", "vit")[0] == ""
     assert torch.equal(feats(network), feats(vit(3)))
 
 

@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from solo_ood.selection.diverse import DiverseAdmission
+from solo_ood.selection.exposures import Exposures
 from solo_ood.selection.rare_queue import RareQueue
 from solo_ood.selection.scorers import ExemplarScorer, Scorer, make_scorer
 from solo_ood.selection.selector import RareSelector
@@ -120,8 +122,14 @@ blocks = st.fixed_dictionaries(
         "capacity": st.sampled_from([2, 6]),
         "max_replays": st.sampled_from([None, 1, 3]),
         "min_age": st.integers(0, 2),
+        "max_replays_per_run": st.sampled_from([None, None, 2]),
+        "max_replays_per_epoch": st.sampled_from([None, None, 2.0]),
+        "min_distance": st.sampled_from([None, None, 0.05, 1.0]),
     }
 )
+QUEUE = ("capacity", "max_replays", "min_age", "max_replays_per_run", "max_replays_per_epoch")
+QUEUE += ("min_distance",)
+EPOCH = 5  # batches
 
 
 def selector_of(block: dict[str, Any], exemplars: bool = True) -> RareSelector:
@@ -141,11 +149,12 @@ def selector_of(block: dict[str, Any], exemplars: bool = True) -> RareSelector:
                 "n": 10,
                 "percentile": block["percentile"],
             },
-            "queue": {key: block[key] for key in ("release", "capacity", "max_replays", "min_age")},
+            "queue": {key: block[key] for key in ("release", *QUEUE)},
             "rare_classes": [1],
         }
     )
     selector = RareSelector(cfg, D, CLASSES)
+    selector.queue.exposures.epoch = EPOCH
     if isinstance(selector.scorer, ExemplarScorer) and exemplars:
         selector.scorer.set_exemplars(rows(["odd"] * 3, seed=9))
     return selector
@@ -239,7 +248,11 @@ def test_a_step_is_to_score_to_judge_to_queue_and_only_then_to_learn(block, stre
     selector, parts = selector_of(block), selector_of(block)
     cfg, scorer = parts.cfg, parts.scorer
     threshold = make_threshold(cfg.threshold)
-    queue = RareQueue(block["capacity"], block["max_replays"], block["min_age"], parts.seed)
+    caps = Exposures(block["max_replays_per_run"], block["max_replays_per_epoch"])
+    caps.epoch = EPOCH
+    diverse = DiverseAdmission(block["min_distance"])
+    limits = (block[key] for key in ("capacity", "max_replays", "min_age"))
+    queue = RareQueue(*limits, parts.seed, caps)
     pending = None
     level = release_level(cfg)
     for number, names in enumerate(stream):
@@ -247,17 +260,21 @@ def test_a_step_is_to_score_to_judge_to_queue_and_only_then_to_learn(block, stre
         assert selector.queue.draw(1) == replay
         step(selector, number, names, replay)
         if pending is not None:  # what was scored is judged one step later
-            replayed, replayed_scores, fresh_indexes, fresh_scores = pending
+            replayed, replayed_scores, fresh_indexes, fresh_scores, looked_at = pending
             low = threshold.quantile(level)
             queue.release([i for i, s in zip(replayed, replayed_scores) if s <= low])
             judged, flagged = threshold.judge(fresh_scores, fresh_indexes)
-            queue.push(judged[flagged].tolist())
+            new = judged[flagged].tolist()
+            if block["min_distance"] is not None:
+                diverse.look(*looked_at)
+                new = diverse.admitted(new, queue)
+            queue.push(new)
         queue.step += 1
         pending = None
         indexes, feats, targets = batch_of(parts, number, names, replay)
         fresh = len(names)
         if scorer.ready:
             scores = scorer.ood_score(feats, targets, indexes)
-            pending = (replay, scores[fresh:], indexes[:fresh], scores[:fresh])
+            pending = (replay, scores[fresh:], indexes[:fresh], scores[:fresh], (indexes, feats))
         scorer.partial_fit(feats[:fresh], targets[:fresh], indexes[:fresh])
         assert list(selector.queue) == list(queue)

@@ -20,8 +20,9 @@ from solo_ood.selection.threshold import (
     Threshold,
     make_threshold,
 )
+from solo_ood.settings.block import block_size
 from solo_ood.settings.choices import THRESHOLDS
-from solo_ood.settings.schema import ThresholdConfig, block_size
+from solo_ood.settings.schema import ThresholdConfig
 
 NAN, INF = float("nan"), float("inf")
 BATCHES = (8, 24, 96, 384, 768, 1536, 8192)
@@ -159,6 +160,53 @@ def test_the_candidates_are_all_that_can_still_be_flagged():
     places, flagged = run(threshold, scores[99:], 1, first=99)
     assert {*places[flagged].tolist()} <= seen | {99}
     assert len(threshold.undecided) == 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    batch=st.integers(1, 3000),
+    band=st.sampled_from([(0.75, 0.99), (0.5, 0.9), (0.01, 0.5), (0.9, 0.97)]),
+    n=st.integers(100, 1500),
+    name=st.sampled_from(sorted(STREAMS)),
+)
+def test_a_band_has_both_its_shares_exactly(batch, band, n, name):
+    scores = STREAMS[name](torch.arange(5000.0))
+    threshold = QuotaThreshold(band[0], n, band[1])
+    places, flagged = run(threshold, scores, batch)
+    low, high = (1 - Fraction(str(p)) for p in band)
+    inside = 0
+    for block in range(len(places) // n):
+        part, values = flagged[block * n : block * n + n], scores[places[block * n : block * n + n]]
+        order = values.argsort(stable=True)
+        inside += int(part.sum())
+        assert abs(inside - (low - high) * (block + 1) * n) <= Fraction(1, 2)
+        if len(values.unique()) == n:  # the very ranks
+            ranks = part[order].nonzero().squeeze(1)
+            assert abs(n - 1 - int(ranks[-1]) - high * n) < 1.5
+            assert abs(n - int(ranks[0]) - low * n) < 1.5
+            assert ranks.tolist() == list(range(int(ranks[0]), int(ranks[-1]) + 1))
+    assert threshold.n_flagged == inside
+    if threshold.n_judged:
+        assert abs(inside / threshold.n_judged - float(low - high)) <= threshold.rate_bound + 1e-12
+    if threshold.n_judged >= WINDOW:
+        assert threshold.worst_window <= threshold.window_bound() + 1e-6
+
+
+def test_the_fixed_band_is_between_numpys_quantiles_of_the_first_n():
+    threshold, scores = FixedThreshold(0.5, 101, 0.9), stream(300).round(decimals=1)
+    _, flagged = run(threshold, scores, 7)
+    low, high = np.quantile(scores[:101].numpy(), (0.5, 0.9), method="inverted_cdf")
+    assert torch.equal(flagged, (scores > float(low)) & (scores <= float(high)))
+
+
+def test_the_candidates_of_a_band_are_all_that_can_still_sink_into_it():
+    scores, held = stream(100), set()
+    threshold = QuotaThreshold(0.8, 100, 0.95)
+    for place in range(100):
+        held = {*threshold.undecided.tolist()}
+        places, flagged = run(threshold, scores[place : place + 1], 1, first=place)
+    assert len(places) == 100 and int(flagged.sum()) == 15
+    assert {*places[flagged].tolist()} <= held | {99} and len(held) == 20
 
 
 @settings(max_examples=40, deadline=None)

@@ -9,7 +9,7 @@ import timm
 import torch
 
 from solo_ood.embedding.networks import make_embedder
-from solo_ood.embedding.weights import fill
+from solo_ood.embedding.weights import load_into
 from solo_ood.errors import UserError
 
 VIT = {"embed_dim": 32, "depth": 3, "num_heads": 2, "img_size": 32, "num_classes": 0}
@@ -42,7 +42,7 @@ def state_of(name="resnet18", seed=1, **kwargs):
 def load(content, which="auto", name="resnet18", **kwargs):
     """Fill a fresh network with the content of a file; return it and the note."""
     network = timm.create_model(name, **{"num_classes": 0, **narrow(name, kwargs)})
-    return network, fill(network, content, which, "w.pth", name)[1]
+    return network, load_into(network, content, which, "w.pth", name)[1]
 
 
 def same(network, state):
@@ -193,7 +193,7 @@ def test_a_family_may_call_its_classifier_what_it_likes():
     network = timm.create_model("resnet18", num_classes=0, channels=(64, 8, 8, 8))
     network.default_cfg = {"classifier": "classif"}  # as Inception-ResNet's
     state = {**state_of(num_classes=0), "classif.weight": torch.ones(2, 8)}
-    assert fill(network, state, "auto", "w.pth", "x")[1].endswith("classif (1), a head")
+    assert load_into(network, state, "auto", "w.pth", "x")[1].endswith("classif (1), a head")
 
 
 @pytest.mark.parametrize(

@@ -206,8 +206,9 @@ class Study:
                 return f"{run.name}: no checkpoint"
             self.call(
                 log, self.left(), "-c", CONSOLE, "evaluate", newest, "--weights", "teacher",
-                "--train", folder / "reference", "--val", self.source / "test",
-                "--tail", folder / "train", "--cache", self.work / "cache" / run.name,
+                "--train", folder / "train", "--val", self.source / "test",
+                "--held-out", folder / "reference", "--references", "held-out",
+                "--cache", self.work / "cache" / run.name,
                 "--batch-size", 512, "--accelerator", "gpu" if self.cuda else "cpu",
                 "--num-workers", 2, "--out", out / "evaluation", threads=4,
             )  # fmt: skip

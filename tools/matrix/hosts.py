@@ -29,16 +29,22 @@ class Host:
     note: str | None = None
 
 
+OLD_LIGHTNING = "`setuptools<81` is needed beside them: Lightning 2.1 imports `pkg_resources`"
 HOSTS = (
     Host("release", "solo-learn 1.0.2 + patches"),
-    Host("lowest", "solo-learn 1.0.2 + patches, our lowest versions", environment="lowest"),
+    Host(
+        "lowest",
+        "solo-learn 1.0.2 + patches, our lowest versions",
+        environment="lowest",
+        note=OLD_LIGHTNING,
+    ),
     Host(
         "pins",
         "main, its own pins",
         environment="pins",
         tree="main",
         launcher=True,
-        note="`setuptools<81` is needed beside them: Lightning 2.1.2 imports `pkg_resources`",
+        note=OLD_LIGHTNING,
     ),
     Host("today", "main, today's versions", tree="main", launcher=True),
     Host("plugin", "main + our series, plugin", tree="repairs"),
