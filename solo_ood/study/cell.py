@@ -117,11 +117,11 @@ def _pretrain(
             got="nothing",
             remedy="Give it: --program PATH/main_pretrain.py.",
         )
-    from solo_ood.study.exposures import Exposures
+    from solo_ood.study.trained_rows import TrainedRows
     from solo_ood.training.release_programs import compose_config, pretrain
 
     targets = images.targets
-    counter = Exposures(len(targets))
+    counter = TrainedRows(len(targets))
     cfg = compose_config(config, overrides)
     run = pretrain(cfg, [counter] if cfg.method == "dino_ood" else [])
     return run, counter.by_class(targets, images.classes)
@@ -146,11 +146,11 @@ def _evaluated(run: Path, images: data.PairData, out: Path, weights: str) -> dic
     """Return the accuracies in % of k-NN and linear probe by group, and which checkpoint it is."""
     from solo_ood.embedding.options import ExtractConfig
     from solo_ood.evaluation.evaluate import evaluate
-    from solo_ood.evaluation.options import EvaluateOptions
+    from solo_ood.evaluation.options import HELD_OUT, EvaluateOptions
 
     options = EvaluateOptions(
-        run=run, train=images.reference, val=images.test, tail=images.train, out=out,
-        weights=(weights,),
+        run=run, train=images.train, val=images.test, held_out=images.reference,
+        tail=images.train, out=out, weights=(weights,), references=(HELD_OUT,),
         embedding=ExtractConfig(batch_size=256, num_workers=0, cache=out / "cache"),
     )  # fmt: skip
     figures = evaluate(options)

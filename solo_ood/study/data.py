@@ -1,4 +1,4 @@
-"""The images of a study: one long-tailed training set for each class order, what it is probed by."""
+"""The images of a study: a long-tailed training set for each class order, and held-out ones."""
 
 from __future__ import annotations
 

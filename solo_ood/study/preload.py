@@ -5,7 +5,7 @@ import sklearn.linear_model  # noqa: F401
 
 import solo_ood.evaluation.evaluate
 import solo_ood.runs.report
-import solo_ood.study.exposures
+import solo_ood.study.trained_rows
 from solo_ood.errors import UserError
 from solo_ood.host import installed
 from solo_ood.host.quiet import ignore_foreign_warnings

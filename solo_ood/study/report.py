@@ -72,7 +72,10 @@ def _sections(study: Study, results: Results, rows: Sequence[Row]) -> list[tuple
     for probe, name in PROBES.items():
         for against in study.against:
             found.append(
-                (f"{name}: difference to {against}", table.paired_table(study, rows, probe, against))
+                (
+                    f"{name}: difference to {against}",
+                    table.paired_table(study, rows, probe, against),
+                )
             )
     for probe, name in PROBES.items():
         title = f"{name}: accuracy, mean ± standard deviation over the pairs"
@@ -166,7 +169,7 @@ def _accuracy_cells(results: Results) -> list[list[PageCell]]:
 
 
 def _conclusion(study: Study, rows: Sequence[Row]) -> list[str]:
-    """Return a line of each comparison of the main probe whose interval excludes 0, or that none."""
+    """Return the comparisons of the main probe whose interval excludes 0, or that there is none."""
     probe, against = next(iter(PROBES)), study.against[0]
     own = [row for row in rows if (row.probe, row.against) == (probe, against)]
     n = max((row.difference.n for row in own), default=0)

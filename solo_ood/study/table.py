@@ -40,8 +40,7 @@ def accuracies(results: Results, budget: str, arm: str, probe: str, group: str) 
     return {
         cell.pair: result["accuracy"][probe][group]
         for cell, result in results.items()
-        if (cell.budget, cell.arm) == (budget, arm)
-        and group in result["accuracy"].get(probe, {})
+        if (cell.budget, cell.arm) == (budget, arm) and group in result["accuracy"].get(probe, {})
     }
 
 

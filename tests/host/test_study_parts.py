@@ -10,7 +10,7 @@ from lightning.pytorch import seed_everything
 
 from solo_ood.errors import UserError
 from solo_ood.host import installed, networks  # noqa: F401  (installed: in the mark)
-from solo_ood.study.exposures import Exposures
+from solo_ood.study.trained_rows import TrainedRows
 
 release_only = pytest.mark.skipif(
     "installed.generation() != 'release'", reason="a checkout builds its loader itself"
@@ -58,7 +58,7 @@ def test_exposures_are_the_rows_that_the_student_sees(compose, build, loader, tr
     cfg = compose("max_epochs=3")
     seed_everything(0)
     model, data = build(cfg), loader(cfg)
-    counter = Exposures(len(data.dataset))
+    counter = TrainedRows(len(data.dataset))
     run = trainer(max_epochs=3, callbacks=[counter])
     run.fit(model, data)
     fresh, replayed = counter.counts
@@ -68,6 +68,6 @@ def test_exposures_are_the_rows_that_the_student_sees(compose, build, loader, tr
     records = counter.by_class(targets, data.dataset.classes)
     assert [record["images"] for record in records] == sorted(Counter(targets).values())[::-1]
     assert sum(record["replayed"] for record in records) == int(replayed.sum())
-    again = Exposures(len(data.dataset))
+    again = TrainedRows(len(data.dataset))
     again.load_state_dict(counter.state_dict())
     assert again.by_class(targets, data.dataset.classes) == records

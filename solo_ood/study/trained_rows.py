@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback
 
 
-class Exposures(Callback):
+class TrainedRows(Callback):
     """Count the rows of every step by dataset index; goes on where a checkpoint stopped.
 
     Args:
