@@ -104,7 +104,11 @@ def figure(study: Study, rows: Sequence[Row]) -> Figure:
     drawn = Figure(figsize=(8, 1.4 + 0.55 * len(places)), layout="constrained")
     axis = drawn.subplots()
     for number, group in enumerate(GROUPS):
-        style = {"color": plots.COLORS[number], "marker": "osD^"[number], "linestyle": ""}
+        style: dict[str, Any] = {
+            "color": plots.COLORS[number],
+            "marker": "osD^"[number],
+            "linestyle": "",
+        }
         for row in (row for row in own if row.group == group):
             y = places.index((row.budget, row.arm)) + 0.17 * (number - 1.5)
             mean, low, high, *_ = row.difference

@@ -70,7 +70,7 @@ def run_all(
     context: Any = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["solo_ood.study.preload"])
     todo, failed = list(cells), []
-    running: dict[int, tuple[Any, Cell, float]] = {}
+    running: dict[Any, tuple[Any, Cell, float]] = {}
     started, n_done = time.monotonic(), 0
     # By default SIGTERM ends a process without `finally`.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))

@@ -52,7 +52,7 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
     register()
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
-        where = initialize_config_dir(str(path.resolve().parent), version_base="1.2")
+        where: Any = initialize_config_dir(str(path.resolve().parent), version_base="1.2")
         overrides = ["hydra.searchpath=[pkg://solo_ood.configs]", *overrides]
     else:
         where = initialize_config_module("solo_ood.configs", version_base="1.2")
