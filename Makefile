@@ -18,13 +18,14 @@ THREADS ?= 1
 
 SUDO = $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: demo controls bench bench-scorers gpu-kit test test-fast browser test-long test-upstream compatibility check docs install clean
+.PHONY: demo study bench bench-scorers gpu-kit test test-fast browser test-long test-upstream compatibility check docs install clean
 
 demo: install
 	OMP_NUM_THREADS=$(THREADS) PYTHONWARNINGS=ignore sh scripts/demo.sh $(BIN) $(RUNS)
 
-controls: install
-	$(BIN)/python -W ignore scripts/controls.py --out $(RUNS)/controls
+# Does replay help? All arms on long-tailed digits, 5 paired seeds and class orders.
+study: install
+	PYTHONWARNINGS=ignore $(BIN)/solo-ood study digits-lt --out $(RUNS)/study
 
 # Time training steps: dino_ood beside stock DINO.
 bench: install

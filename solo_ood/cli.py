@@ -1,4 +1,4 @@
-"""The console command ``solo-ood``: evaluate and export a run; measure and rank."""
+"""The console command ``solo-ood``: evaluate and export a run; measure, rank, study."""
 
 # What a command needs is imported when it runs: `--help` and errors of spelling take no time.
 
@@ -25,6 +25,8 @@ from solo_ood.mining import options as rank_options
 from solo_ood.mining.options import RankOptions
 from solo_ood.options import command_line
 from solo_ood.options.field import option
+from solo_ood.study import options as study_options
+from solo_ood.study.options import StudyOptions
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,14 @@ def _measure(options: MeasureOptions) -> None:
     from solo_ood.benchmark.run import measure_detectors
 
     measure_detectors(replace(options, command=_written()), show)
+
+
+def _study(options: StudyOptions) -> None:
+    from solo_ood.study.run import run_study
+
+    n_failed = run_study(replace(options, command=_written()), show)
+    if n_failed:
+        raise SystemExit(1)
 
 
 def _rank(options: RankOptions) -> None:
@@ -122,6 +132,12 @@ COMMANDS = {
         MeasureOptions,
         _measure,
         measure_options.EPILOG,
+    ),
+    "study": Command(
+        "pre-train and evaluate arms side by side, over paired seeds and class orders",
+        StudyOptions,
+        _study,
+        study_options.EPILOG,
     ),
     "rank": Command(
         "list the rare scenes of unlabelled images",

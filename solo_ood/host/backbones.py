@@ -14,6 +14,7 @@ from torch import nn
 
 from solo_ood.errors import UserError, unknown_name
 from solo_ood.host import installed
+from solo_ood.host.narrow import add_widths
 from solo_ood.host.run_args import has_args, read_args, settings_folder
 
 # What the hosts normalise each data set with; for others, augmentations.0.mean and .std, or this.
@@ -152,6 +153,7 @@ def _normalisation_in_args(
 
 
 def _backbones(method: str) -> dict[str, Callable[..., nn.Module]]:
+    add_widths()
     if installed.generation() == "checkout":
         from solo.methods.base import BaseMethod
 

@@ -7,6 +7,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from solo.args.utils import N_CLASSES_PER_DATASET
 from solo.methods import METHODS
@@ -18,7 +19,7 @@ from solo.utils.pretrain_dataloader import (
     prepare_n_crop_transform,
     prepare_transform,
 )
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, WeightedRandomSampler
 
 from solo_ood.data.image_folder import image_folder
 from solo_ood.data.training_images import show_all_bits
@@ -27,6 +28,7 @@ from solo_ood.host import networks
 from solo_ood.host.arguments import num_processes
 from solo_ood.host.run_args import NAME
 from solo_ood.host.run_folder import find_run
+from solo_ood.selection.classes import targets_of
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.228, 0.224, 0.225)
 
@@ -154,7 +156,14 @@ def train_transform(cfg: DictConfig) -> Any:
 
 
 def train_loader(cfg: DictConfig) -> DataLoader:
-    """Return the loader of ``[indexes, [crops], targets]``."""
+    """Return the loader of ``[indexes, [crops], targets]``.
+
+    With ``data.class_balanced`` each row's class is drawn uniformly, then one of its images: as
+    many steps, every class as often. It is a control, the most that rebalancing can do.
+
+    Raises:
+        UserError: for a setting that 1.0.2 does not have, or no labels to balance by.
+    """
     require_value(cfg, "data.format", "image_folder")
     require_value(cfg, "data.fraction", -1)
     path = Path(cfg.data.train_path)
@@ -165,7 +174,30 @@ def train_loader(cfg: DictConfig) -> DataLoader:
         train_dir=path.name,
         no_labels=cfg.data.get("no_labels", False),
     )
-    return prepare_dataloader(dataset, cfg.optimizer.batch_size, cfg.data.num_workers)
+    loader = prepare_dataloader(dataset, cfg.optimizer.batch_size, cfg.data.num_workers)
+    return _class_balanced(loader) if cfg.data.get("class_balanced") else loader
+
+
+def _class_balanced(loader: DataLoader) -> DataLoader:
+    """Return ``loader`` with draws that give every class the same share."""
+    targets = targets_of(loader.dataset)
+    if targets is None:
+        raise UserError(
+            "data.class_balanced",
+            expected="labelled training data",
+            got="none with labels",
+            remedy="It is a control for labelled data; leave it out.",
+        )
+    classes, counts = np.unique(targets, return_counts=True)
+    weights = 1 / counts[np.searchsorted(classes, targets)]
+    return DataLoader(
+        loader.dataset,
+        batch_size=loader.batch_size,
+        sampler=WeightedRandomSampler(weights.tolist(), len(targets)),
+        num_workers=loader.num_workers,
+        pin_memory=loader.pin_memory,
+        drop_last=True,
+    )
 
 
 def normalisation(cfg: DictConfig) -> tuple[Any, Any]:

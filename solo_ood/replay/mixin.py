@@ -29,7 +29,13 @@ class RareReplay(ReplaySetup):
 
     Batches are ``[indexes (B,), [crops (B, C, H, W), ...], targets (B,)]``, global crops first.
     An index ``-1 - i`` marks a fresh row that stands in for the sample i, which could not be read.
+
+    Attributes:
+        trained_rows: the dataset indexes (B,) of the newest step's rows, and how many of the last
+            ones are replays; for callbacks that count what is trained on.
     """
+
+    trained_rows: tuple[Tensor, int]
 
     def training_step(self, batch: Sequence[Any], batch_idx: int) -> Tensor:
         """Mix queued samples into the batch, take the method's own step, look for rare samples.
@@ -43,10 +49,12 @@ class RareReplay(ReplaySetup):
         """
         self._teacher_feats.clear()
         if self.selector is None or self.trainer.global_step < self._first_step:
+            self.trained_rows = (batch[0], 0)
             loss = super().training_step(batch, batch_idx)
             self._teacher_feats.clear()  # of a transformer they keep all its tokens alive
             return loss
         batch, n_replayed = self._mixed(batch, self.selector)
+        self.trained_rows = (batch[0], n_replayed)
         with self.replays_hidden(batch[2], n_replayed):
             loss = super().training_step(batch, batch_idx)
         self._select(batch, n_replayed)

@@ -29,6 +29,7 @@ def register() -> None:
     from solo.methods import METHODS
 
     from solo_ood.data.digits import register_resolver
+    from solo_ood.host.narrow import add_widths
     from solo_ood.training.linear_config import batch_size, run_setting
     from solo_ood.training.method import DINOOOD
 
@@ -41,6 +42,7 @@ def register() -> None:
             remedy="Uninstall the package of that class, or give its method another name.",
         )
     register_resolver()
+    add_widths()
     # ${solo_ood.run:CKPT,val_path} becomes what the run of this checkpoint was validated on.
     OmegaConf.register_new_resolver("solo_ood.run", run_setting, replace=True)
     OmegaConf.register_new_resolver("solo_ood.batch_size", batch_size, replace=True)

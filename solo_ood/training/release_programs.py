@@ -5,12 +5,14 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Trainer, seed_everything
+from hydra import compose, initialize_config_dir, initialize_config_module
+from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
@@ -36,11 +38,35 @@ from solo_ood.host.run_folder import RunFiles, find_run
 from solo_ood.training import preflight
 from solo_ood.training.callbacks import RequireSteps
 from solo_ood.training.loggers import with_loggers
+from solo_ood.training.plugin import register
 from solo_ood.training.preflight.data import check_labelled_folder
 
 
-def pretrain(cfg: DictConfig) -> Path:
-    """Train ``cfg.method`` and return the run's folder (checkpoint, args.json, metrics.csv)."""
+def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
+    """Return a training config as ``main_pretrain.py --config-name NAME OVERRIDES...`` does.
+
+    Args:
+        name: of a config of this package, or the path of a YAML.
+        overrides: Hydra's.
+    """
+    register()
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        where: Any = initialize_config_dir(str(path.resolve().parent), version_base="1.2")
+        overrides = ["hydra.searchpath=[pkg://solo_ood.configs]", *overrides]
+    else:
+        where = initialize_config_module("solo_ood.configs", version_base="1.2")
+    with where:
+        return compose(path.stem, list(overrides))
+
+
+def pretrain(cfg: DictConfig, callbacks: Sequence[Callback] = ()) -> Path:
+    """Train ``cfg.method`` and return the run's folder (checkpoint, args.json, metrics.csv).
+
+    Args:
+        cfg: the config.
+        callbacks: of Lightning, beside the run's own.
+    """
     OmegaConf.set_struct(cfg, False)
     preflight.fill_in_paths(cfg)
     preflight.check(cfg)
@@ -63,8 +89,8 @@ def pretrain(cfg: DictConfig) -> Path:
     logs = Path(cfg.checkpoint.dir) / cfg.method
     logger = _logger(cfg, logs)
     loggers = with_loggers([logger], logger_names(cfg), logs)
-    callbacks = [release.checkpointer(cfg)] if cfg.checkpoint.enabled else []
-    trainer = _trainer(cfg, loggers, callbacks)
+    checkpointers = [release.checkpointer(cfg)] if cfg.checkpoint.enabled else []
+    trainer = _trainer(cfg, loggers, [*callbacks, *checkpointers])
     resumed = release.checkpoint_to_resume(cfg, logs)
     if resumed is not None:
         # Lightning before 2.6 unpickles whatever a checkpoint holds: see first that it is harmless.

@@ -30,7 +30,7 @@ from solo_ood.settings.schema import OODConfig, parse
 HELP = """
 import sys
 from solo_ood.cli import main
-for command in ([], ["measure"], ["evaluate"], ["export"], ["report"]):
+for command in ([], ["measure"], ["evaluate"], ["export"], ["report"], ["study"]):
     try:
         main([*command, "--help"])
     except SystemExit as done:

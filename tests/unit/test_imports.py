@@ -13,6 +13,7 @@ ROOT = next(path for path in Path(__file__).resolve().parents if (path / "pyproj
 LAYERS = """
 __main__
 cli
+study
 benchmark mining training
 runs
 evaluation
@@ -34,7 +35,7 @@ OFFERED = ["replay", "selection", "settings", "errors"]  # to solo-learn, see pa
 MAY_IMPORT = {
     "solo": {"host", "training"},
     "hydra": {"training"},
-    "lightning": {"embedding", "training"},
+    "lightning": {"embedding", "study", "training"},
 }
 
 

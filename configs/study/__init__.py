@@ -1,0 +1,1 @@
+"""The matrices of ``solo-ood study`` that come with the package."""
