@@ -108,6 +108,7 @@ class QueueConfig:
         "null = no limit. With either cap fewer rows than mix.ratio are replayed while few indexes "
         "may be",
         gt=0,
+        le=MOST_KEPT,
     )
     min_age: int = setting(0, "batches an index waits before its first replay", ge=0)
     min_distance: float | None = setting(

@@ -54,7 +54,7 @@ VALID: dict[str, list[Any]] = {
     "queue.capacity": [1, 2, 8, 64, MOST_KEPT],
     "queue.max_replays": [None, 1, 2, 16, 10**30],
     "queue.max_replays_per_run": [None, 1, 3, 10**30],
-    "queue.max_replays_per_epoch": [None, 1, 2.5, 1e-310, 1e300],
+    "queue.max_replays_per_epoch": [None, 1, 2.5, 1e-310, 2**20],
     "queue.min_age": [0, 1, 3, 10**30],
     "queue.min_distance": [None, None, 1e-300, 0.3, 2],
     "queue.release": [None, 0.0, 0.3, 0.99, 1e-300],

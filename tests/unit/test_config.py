@@ -94,7 +94,7 @@ def test_an_unknown_name_gives_the_nearest_valid_one(key, value, near):
         ("queue.capacity", [0, 2**20 + 1], [1, 2**20]),
         ("queue.max_replays", [0], [1, None]),
         ("queue.max_replays_per_run", [0], [1, None]),
-        ("queue.max_replays_per_epoch", [0.0, -1.0, NAN], [0.01, 9.0, None]),
+        ("queue.max_replays_per_epoch", [0.0, -1.0, NAN, INF], [0.01, 2**20, None]),
         ("queue.min_age", [-1], [0]),
         ("queue.min_distance", [0.0, 2.1, NAN], [0.01, 2.0, None]),
         ("queue.release", [-0.1, 1.0], [0.0, 0.99, None]),
