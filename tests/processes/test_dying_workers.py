@@ -81,7 +81,7 @@ def test_rows_that_kill_their_reader_twice_are_left_out(whole, images):
     assert int(lost[0]) == -1 - 5 and lost[1][0].isnan().all()
     assert int(other[0]) == 6 and other[1][0].isfinite().all()
     assert len(said.texts) == 3
-    assert "sample 5" in said.texts[-1] and "got two workers that ended while" in said.texts[-1]
+    assert "sample 5" in said.texts[-1] and "got two workers that died while" in said.texts[-1]
 
 
 def two_ranks(whole, loaders, **kwargs):
