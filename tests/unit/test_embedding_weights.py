@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import nn
 
-from solo_ood.embedding.weights import load_into, load_file
+from solo_ood.embedding.weights import load_file, load_into
 from solo_ood.errors import UserError
 
 VIT = {"embed_dim": 48, "depth": 2, "num_heads": 2, "img_size": 32, "num_classes": 0}
