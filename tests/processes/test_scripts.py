@@ -94,7 +94,7 @@ def test_knn_and_linear_report_many_medium_few(run, digits_cache):
 
 def test_evaluate_agrees_with_the_hosts_program(run, digits_cache, tmp_path):
     """The same images, cut in the same way, and the same classifier."""
-    code, out, err = forked(
+    code, out, err = call(
         SOLO_OOD, "evaluate", run, "--weights", "student", "--methods", "knn", "--out", tmp_path,
         "--num-workers", 0, "--train", next(digits_cache.glob("digits-lt*/reference")),
         "--references", "train", cwd=tmp_path,
