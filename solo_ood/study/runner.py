@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,7 @@ def run_all(
     need, so that a start costs nothing, and compute in one thread each: networks this small are
     slower by two.
     """
-    os.environ["OMP_NUM_THREADS"] = "1"
-    context: Any = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["solo_ood.study.preload"])
+    context = _forking_context()
     todo, failed = list(cells), []
     running: dict[Any, tuple[Any, Cell, float]] = {}
     started, n_done = time.monotonic(), 0
@@ -98,6 +97,22 @@ def run_all(
             process.terminate()
             process.join()
     return failed
+
+
+def _forking_context() -> Any:
+    """Start the process that imports what cells need, and from which they are forked."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["solo_ood.study.preload"])
+    here = os.getcwd()
+    # It looks for modules where it is started, and in a checkout of this project there is a folder
+    # of the package's name without its configs. The cells are in the study's own folder again.
+    os.chdir(Path(__file__).resolve().parents[2])
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.chdir(here)
+    return context
 
 
 def label(cell: Cell) -> str:

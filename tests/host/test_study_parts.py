@@ -55,11 +55,11 @@ def test_class_balanced_draws_need_labels(compose, loader):
 
 def test_exposures_are_the_rows_that_the_student_sees(compose, build, loader, trainer):
     """Of a run with replays; all rows of all steps are counted, each where it belongs."""
-    cfg = compose("max_epochs=3")
+    cfg = compose("++backbone.kwargs.width=2")
     seed_everything(0)
     model, data = build(cfg), loader(cfg)
     counter = TrainedRows(len(data.dataset))
-    run = trainer(max_epochs=3, callbacks=[counter])
+    run = trainer(callbacks=[counter], limit_train_batches=20)
     run.fit(model, data)
     fresh, replayed = counter.counts
     assert int(fresh.sum() + replayed.sum()) == run.global_step * 8
