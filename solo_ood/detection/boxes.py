@@ -46,13 +46,11 @@ def read_boxes(path: Path, find: Find, classes: Sequence[str] = ()) -> dict[Path
     else:
         named = _of_csv(path)
     boxes: dict[Path, list[Box]] = {}
-    known: dict[str, tuple[Path, int, int]] = {}
+    known: dict[str, Path] = {}
     for what, name, sides in named:
         if name not in known:
-            image = find(name, what)
-            known[name] = (image, *_shown_size(image, what))
-        image, width, height = known[name]
-        boxes.setdefault(image, []).append(_inside(sides, width, height, image, what))
+            known[name] = find(name, what)
+        boxes.setdefault(known[name], []).append(checked_box(sides, known[name], what))
     if not boxes:
         raise UserError(
             path.name,
@@ -122,12 +120,23 @@ def _of_bdd(content: list[dict[str, Any]]) -> Iterator[_Named]:
                 yield normalise_name(label.get("category", "")), image["name"], sides
 
 
-def _inside(sides: tuple[Any, ...], width: int, height: int, image: Path, what: str) -> Box:
-    """Return the box as numbers.
+def checked_box(sides: Sequence[Any], image: Path, what: str) -> Box:
+    """Return a box as numbers.
+
+    Args:
+        sides: left, top, right, bottom, in pixels of the image as it is shown.
+        image: that it is in.
+        what: where it is written, for errors.
 
     Raises:
-        UserError: if it is not one inside the image.
+        UserError: if it is empty or not inside the image, or this cannot be read.
     """
+    try:
+        shown = header(image)
+    except Unreadable as error:
+        remedy = "Repair the file, or leave its boxes out."
+        raise UserError(what, expected="an image", got=error.reason, remedy=remedy) from error
+    width, height = shown.width, shown.height
     try:
         left, top, right, bottom = map(float, sides)
     except ValueError:
@@ -140,13 +149,3 @@ def _inside(sides: tuple[Any, ...], width: int, height: int, image: Path, what: 
             remedy=f"Give the box in pixels of {image.name}, as a viewer shows it.",
         )
     return left, top, right, bottom
-
-
-def _shown_size(path: Path, what: str) -> tuple[int, int]:
-    """Return width and height of an image as a viewer shows it."""
-    try:
-        image = header(path)
-    except Unreadable as error:
-        remedy = "Repair the file, or leave its boxes out."
-        raise UserError(what, expected="an image", got=error.reason, remedy=remedy) from error
-    return image.width, image.height

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -70,6 +70,18 @@ def feats_of(embedded: Embedded) -> Feats:
     """Return what detectors may look at of a split that was embedded."""
     patches = None if embedded.patches is None else PatchView(embedded.patches, embedded.rows)
     return Feats(embedded.pooled, patches)
+
+
+def joined(parts: Sequence[Feats]) -> Feats:
+    """Return the features of several lists of images one after the other, as copies: of a few."""
+    pooled = np.concatenate([part.pooled for part in parts])
+    views = [part.patches for part in parts if part.patches is not None]
+    regions = [part.regions for part in parts if part.regions is not None]
+    return Feats(
+        pooled,
+        PatchView(np.concatenate([view.array[view.rows] for view in views])) if views else None,
+        np.concatenate(regions) if regions else None,
+    )
 
 
 def required(value: Value | None) -> Value:

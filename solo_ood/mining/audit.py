@@ -102,7 +102,7 @@ def read_audit(
         UserError: for other paths than were drawn, other words than yes and no, or lines without.
     """
     design = _design(sheet, out)
-    answers = read_answers(sheet, row_of)
+    answers = read_answers([sheet], frames.paths, row_of).rare
     ranks = {row_of(path, DESIGN): int(rank) for path, rank in design["ranks"].items()}
     strange = [row for row in answers if row not in ranks]
     lacking = [row for row in ranks if row not in answers]

@@ -20,6 +20,9 @@ examples:
 """
 
 
+EXPORTS = ("coco", "fiftyone", "cvat", "label-studio", "yolo")
+
+
 def _by_help() -> str:
     return (
         f"{', '.join(DETECTORS)}; default: exemplar-regions with boxes or masks, exemplar with "
@@ -78,6 +81,18 @@ class Wanted:
 
 
 @dataclass(frozen=True)
+class Taught:
+    """What was said of earlier lists."""
+
+    feedback: tuple[Path, ...] = option(
+        (),
+        "sheets of path,rare (yes or no; for yes also left,top,right,bottom): the ranking is "
+        "refitted at once, and names what to look at next",
+        metavar="CSV",
+    )
+
+
+@dataclass(frozen=True)
 class Fair:
     """How no image vouches for itself, nor for its neighbours."""
 
@@ -118,6 +133,9 @@ class Output:
         None, "new folder of links to the chosen images, named by rank", metavar="DIR"
     )
     copies: bool = option(False, "with --link: copies instead of links")
+    export: tuple[str, ...] = option(
+        (), "the list as pre-annotations for labelling tools", choices=EXPORTS
+    )
     for_training: Path | None = option(
         None,
         "file of exemplars for dino_ood: those that are in the data; without any, the first 20 of "
@@ -151,6 +169,7 @@ class RankOptions:
     data: Data = group("data")
     network: Network = group("network")
     wanted: Wanted = group("what is looked for", Wanted)
+    taught: Taught = group("what is known by now", Taught)
     scenes: Scenes = group("scenes", Scenes)
     fair: Fair = group("fairness", Fair)
     checked: Audit = group("how good the list is", Audit)

@@ -2,47 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-
-from solo_ood.console import counting_bar
-from solo_ood.detection.boxes import Box
-from solo_ood.detection.feats import Feats, feats_of
 from solo_ood.embedding.devices import is_first_process
-from solo_ood.embedding.extract import Embedded, embed
+from solo_ood.embedding.extract import embed
 from solo_ood.files import atomic
 from solo_ood.files.text import printable
 from solo_ood.mining import audit, output, page
-from solo_ood.mining.cross_fit import cross_fitted, groups_of
-from solo_ood.mining.evidence import box_in_image, score_regions
 from solo_ood.mining.exemplars import embed_exemplars
+from solo_ood.mining.export import write_exports
+from solo_ood.mining.feedback import questions
 from solo_ood.mining.options import RankOptions
 from solo_ood.mining.ranking import Ranking, build
 from solo_ood.mining.request import Request, read_request
-from solo_ood.mining.scenes import Scenes, choose, usual_distance
+from solo_ood.mining.scenes import choose, usual_distance
+from solo_ood.mining.scoring import Scored, score
 
 
 @dataclass(frozen=True)
-class Scored:
-    """The images that could be embedded, and their scores.
+class Listed:
+    """A list and what to do next.
 
     Attributes:
-        embedded: M of them.
-        scores: (M,), higher = rarer.
-        cells: (M, 4) of the best regions; ``None`` = whole pictures were looked at.
+        ranking: the list.
+        notes: what a reader should know of it.
+        teaching: images whose answer would teach the ranking most.
     """
 
-    embedded: Embedded
-    scores: np.ndarray
-    cells: np.ndarray | None = None
-
-    @property
-    def paths(self) -> tuple[Path, ...]:
-        """The M files."""
-        return self.embedded.split.paths
+    ranking: Ranking
+    notes: list[str]
+    teaching: list[Path]
 
 
 def rank_frames(options: RankOptions, show: Callable[[str], None] = print) -> Ranking | None:
@@ -67,77 +58,53 @@ def rank_frames(options: RankOptions, show: Callable[[str], None] = print) -> Ra
     if not is_first_process():
         return None
     scored = score(request, embedded, known)
-    ranking, notes = list_of(request, scored)
-    show("\n".join(notes))
-    request.notes.extend(notes)
-    write(request, ranking, show)
-    return ranking
+    listed = list_of(request, scored)
+    show("\n".join(listed.notes))
+    write(request, listed, show)
+    return listed.ranking
 
 
-def score(request: Request, embedded: Embedded, known: Feats | None) -> Scored:
-    """Return the scores of what was embedded."""
-    feats = feats_of(embedded)
-    fair = request.options.fair
-    if request.detector.regions and known is not None and embedded.patches is not None:
-        grid = (embedded.patches.shape[1], embedded.patches.shape[2])
-        with counting_bar(len(feats), "regions", "img") as bar:
-            return Scored(embedded, *score_regions(feats, known, grid, bar.update))
-    clips = dict(zip(request.frames.paths, request.frames.clips))
-    groups = groups_of([clips[path] for path in embedded.split.paths], fair.block)
-    scores = cross_fitted(
-        request.detector, feats, groups, known, fair.folds, fair.fit_on, fair.seed
-    )
-    return Scored(embedded, scores)
-
-
-def list_of(request: Request, scored: Scored) -> tuple[Ranking, list[str]]:
-    """Return the list of different scenes, and notes on it."""
+def list_of(request: Request, scored: Scored) -> Listed:
+    """Return the list of different scenes."""
     notes = []
-    asked, frames = request.options.scenes, request.frames
-    rows = scored.embedded.pooled
-    unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+    asked, frames, lesson = request.options.scenes, request.frames, scored.lesson
     near = asked.min_distance
     if near is None:
-        near = usual_distance(unit, request.options.fair.seed)
+        near = usual_distance(scored.unit, request.options.fair.seed)
         notes.append(f"images within a cosine distance of {near:.4f} are one scene")
     clips = dict(zip(frames.paths, frames.clips))
     exemplars = [] if request.exemplars is None else request.exemplars.known(scored.paths)
+    exemplars = list(dict.fromkeys([*exemplars, *lesson.yes]))
     scenes = choose(
         scored.scores,
-        unit,
+        scored.unit,
         [clips[path] for path in scored.paths],
         asked.top,
         near,
         asked.per_clip,
         asked.diverse,
-        exemplars,
+        list(dict.fromkeys([*exemplars, *lesson.no])),
     )
     if len(scenes.chosen) < asked.top:
         notes.append(
             f"only {len(scenes.chosen)} scenes: {len(scored.paths)} images have no more "
             "(--min-distance and --per-clip say what one is)"
         )
-    boxes = _boxes(scored, scenes)
-    return build(frames, scored.paths, scored.scores, scenes, exemplars, boxes), notes
+    refused = [row for row in lesson.no if row not in exemplars]
+    ranking = build(frames, scored.paths, scored.scores, scenes, exemplars, scored.boxes(), refused)
+    teaching: list[Path] = []
+    if lesson.rows and request.detector.exemplars and len(scenes.chosen):
+        last = float(scored.scores[scenes.chosen[-1]])
+        rows = questions(scored.scores, scored.unit, lesson, last, near)
+        teaching = [scored.paths[row] for row in rows]
+    return Listed(ranking, notes, teaching)
 
 
-def _boxes(scored: Scored, scenes: Scenes) -> Sequence[Box | None]:
-    """Return the evidence of every image, in its pixels."""
-    patches = scored.embedded.patches
-    if scored.cells is None or patches is None:
-        return ()
-    grid = (patches.shape[1], patches.shape[2])
-    return [
-        box_in_image(cells, grid, scored.embedded.size, path)
-        for cells, path in zip(scored.cells, scored.paths)
-    ]
-
-
-def write(request: Request, ranking: Ranking, show: Callable[[str], None]) -> None:
+def write(request: Request, listed: Listed, show: Callable[[str], None]) -> None:
     """Write the lists, then the pictures: one that fails costs nothing but itself."""
-    options, frames = request.options, request.frames
+    options, frames, ranking = request.options, request.frames, listed.ranking
     out, by = options.output.folder, request.detector.name
-    notes = [f"{request.embedder.name}: {request.embedder.note}", *request.notes]
+    notes = [f"{request.embedder.name}: {request.embedder.note}", *request.notes, *listed.notes]
     facts = {
         "command": printable(options.command),
         "detector": by,
@@ -157,6 +124,15 @@ def write(request: Request, ranking: Ranking, show: Callable[[str], None]) -> No
             said.append(
                 f"{out / audit.SHEET}: {len(drawn.entries)} images to look at; write yes or no "
                 f"into the column rare, then call this with --audited {out / audit.SHEET}"
+            )
+        label = "+".join(options.wanted.rare) or "rare"
+        said += write_exports(options.output.export, ranking, frames, label, folder, out)
+        if listed.teaching:
+            rows = [{"path": frames.name(path), "rare": ""} for path in listed.teaching]
+            (folder / "ask.csv").write_bytes(output.csv_of(rows, ["path", "rare"]))
+            said.append(
+                f"{out / 'ask.csv'}: {len(rows)} images whose answer would teach most; write yes "
+                "or no, and give it with --feedback beside the earlier sheets"
             )
     if lacking:  # what is there of an earlier ranking would not fit
         (out / "ranking.parquet").unlink(missing_ok=True)
@@ -181,7 +157,8 @@ def _acted_on(request: Request, ranking: Ranking) -> list[str]:
         count = output.link(ranking, asked.link, asked.copies)
         said.append(f"{asked.link}: {count} images by rank")
     if asked.for_training is not None:
-        known = request.exemplars
-        inside = [] if known is None else known.in_data
+        inside = [] if request.exemplars is None else request.exemplars.in_data
+        inside += [request.frames.paths[row] for row in request.answers.yes]
+        inside = list(dict.fromkeys(inside))
         said.append(output.write_for_training(ranking, inside, asked.for_training))
     return said

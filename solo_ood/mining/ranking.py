@@ -19,8 +19,9 @@ STATES = {
     "chosen": "scenes chosen, one image each",
     "like": "like one of these, or of a clip with enough scenes",
     "further": "further down the list, not compared with each other",
-    "exemplar": "exemplars",
-    "known": "like an exemplar",
+    "exemplar": "exemplars, or answered with yes",
+    "no": "answered with no",
+    "known": "like one of these",
     "unreadable": "not readable, or without features",
     "missing": "no such file",
 }
@@ -79,6 +80,7 @@ def build(
     scenes: Scenes,
     exemplars: Sequence[int],
     boxes: Sequence[Box | None] = (),
+    refused: Sequence[int] = (),
 ) -> Ranking:
     """Return the list.
 
@@ -89,12 +91,13 @@ def build(
         scenes: of these.
         exemplars: rows of these that are exemplars.
         boxes: M evidence boxes; () = there are none.
+        refused: rows of these that are known to be not rare.
     """
     positions = position_in_clip(frames.clips)
     about = {
         path: (clip, int(frame)) for path, clip, frame in zip(frames.paths, frames.clips, positions)
     }
-    known = set(exemplars)
+    known = {**dict.fromkeys(exemplars, "exemplar"), **dict.fromkeys(refused, "no")}
     ranks = _ranks(scores, scenes)
     percentiles = _percentiles(scores)
     like = Counter(scenes.behind[scenes.behind != NONE].tolist())
@@ -135,9 +138,9 @@ def _percentiles(scores: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(scores), 100 * lower, np.nan)
 
 
-def _state(row: int, leader: int, known: set[int]) -> str:
+def _state(row: int, leader: int, known: dict[int, str]) -> str:
     if row in known:
-        return "exemplar"
+        return known[row]
     if leader == NONE:
         return "further"
     if leader in known:

@@ -18,9 +18,10 @@ from solo_ood.files.output import check_writable
 from solo_ood.files.text import printable
 from solo_ood.mining.audit import check_sheet
 from solo_ood.mining.exemplars import Exemplars, Lookup, read_exemplars
-from solo_ood.mining.options import RankOptions, Wanted
+from solo_ood.mining.export import check_formats
+from solo_ood.mining.options import RankOptions
 from solo_ood.mining.output import FILES, check_link
-from solo_ood.mining.sheets import read_answers
+from solo_ood.mining.sheets import Answers, read_answers
 from solo_ood.options.field import check as check_options
 
 DRIVING_SIDE = 512  # pixels: on driving frames what matters is small
@@ -47,6 +48,7 @@ class Request:
         frames: the images.
         lookup: finds them by name.
         exemplars: what shows what matters; ``None`` = nothing does.
+        answers: what was said of earlier lists.
         detector: whose scores count.
         embedder: the network.
         size: H and W (pixels) to which the images are scaled and cut.
@@ -57,6 +59,7 @@ class Request:
     frames: Frames
     lookup: Lookup
     exemplars: Exemplars | None
+    answers: Answers
     detector: Detector
     embedder: Embedder
     size: tuple[int, int]
@@ -86,44 +89,51 @@ def read_request(options: RankOptions, show: Callable[[str], None]) -> Request:
     frames = replace(frames, levels=kinds.levels)
     lookup = Lookup(frames)
     if options.checked.audited is not None:
-        read_answers(options.checked.audited, lookup.row_named)  # slips, before any work
+        read_answers([options.checked.audited], frames.paths, lookup.row_named)  # of slips first
+    answers = read_answers(options.taught.feedback, frames.paths, lookup.row_named)
     exemplars = read_exemplars(options.wanted, frames, lookup)
-    chosen = named or default_detector(exemplars)
-    check_fit(chosen, exemplars, options.wanted)
+    chosen = named or default_detector(exemplars, answers)
+    check_fit(chosen, exemplars, answers)
+    check_formats(options.output.export, chosen.regions)
     patches = chosen.patches or options.network.keep_patches
     embedder = make_embedder(options.network.spec, options.network.stage, patches)
     size = common_size(kinds.sizes[0], embedder, side)
     notes = [*frames.notes, *kinds.notes, *cut_note(kinds.sizes[0], size)]
     notes += _worth(chosen)
+    if answers.rare and not chosen.exemplars:
+        notes.append(
+            f"{chosen.name} does not learn from answers: these images are left out of the list"
+        )
     if exemplars is not None and not chosen.exemplars:
         notes.append(f"{chosen.name} does not look at exemplars: they are left out of the list")
     if is_first_process():
         show("\n".join(printable(note) for note in notes))
-    return Request(options, frames, lookup, exemplars, chosen, embedder, size, notes)
+    return Request(options, frames, lookup, exemplars, answers, chosen, embedder, size, notes)
 
 
-def default_detector(exemplars: Exemplars | None) -> Detector:
+def default_detector(exemplars: Exemplars | None, answers: Answers) -> Detector:
     """Return what ``docs/detectors.md`` found best for what is known of what matters."""
-    if exemplars is None:
-        return detector("knn")
-    return detector("exemplar-regions" if exemplars.have_regions else "exemplar")
+    if answers.boxes or (exemplars is not None and exemplars.have_regions):
+        return detector("exemplar-regions")
+    return detector("knn" if exemplars is None and not answers.yes else "exemplar")
 
 
-def check_fit(chosen: Detector, exemplars: Exemplars | None, asked: Wanted) -> None:
+def check_fit(chosen: Detector, exemplars: Exemplars | None, answers: Answers) -> None:
     """Raise ``UserError`` if a detector lacks what it needs."""
     what = f"--by {chosen.name}"
-    if chosen.exemplars and exemplars is None:
+    if chosen.exemplars and exemplars is None and not answers.yes:
         raise UserError(
             what,
             expected="pictures that show what matters",
             got="none",
             remedy="Give 5 to 20: --exemplars A.jpg B.jpg, or --boxes FILE.",
         )
-    if chosen.regions and exemplars is not None and not exemplars.have_regions:
+    marked = answers.boxes or exemplars is not None and exemplars.have_regions
+    if chosen.regions and not marked:
         raise UserError(
             what,
             expected="boxes, or masks and the classes that matter",
-            got=f"{len(asked.exemplars)} whole pictures",
+            got="whole pictures",
             remedy="Give --boxes FILE, or --rare CLASS for exemplars with masks; or --by exemplar.",
         )
 

@@ -2,56 +2,97 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from solo_ood.data.lists import read_csv
+from solo_ood.detection.boxes import SIDES, Box, checked_box
 from solo_ood.errors import UserError, short_repr
 
 YES, NO = ("yes", "y", "true", "1"), ("no", "n", "false", "0")
 
 
-def read_answers(sheet: Path, row_of: Callable[[str, str], int]) -> dict[int, bool]:
-    """Return the answers of a sheet by row of the data.
+@dataclass
+class Answers:
+    """What a person said of images of the data, by row.
+
+    Attributes:
+        rare: yes or no.
+        boxes: around what matters, of those that have some.
+    """
+
+    rare: dict[int, bool] = field(default_factory=dict)
+    boxes: dict[int, list[Box]] = field(default_factory=dict)
+
+    @property
+    def yes(self) -> list[int]:
+        """Rows of the rare ones."""
+        return [row for row, is_rare in self.rare.items() if is_rare]
+
+    @property
+    def no(self) -> list[int]:
+        """Rows of the others."""
+        return [row for row, is_rare in self.rare.items() if not is_rare]
+
+
+def read_answers(
+    sheets: Sequence[Path], paths: Sequence[Path], row_of: Callable[[str, str], int]
+) -> Answers:
+    """Return the answers of sheets.
 
     Args:
-        sheet: a CSV of ``path,rare``; lines without an answer are left out.
+        sheets: CSVs of ``path,rare``; lines without an answer are left out. Those of yes may have
+            ``left,top,right,bottom``, and several lines for several boxes.
+        paths: of the data.
         row_of: finds the row of a path; the second text says where it is written.
 
     Raises:
-        UserError: for another word than yes or no, an image that is not found, or one with two
-            answers.
+        UserError: for another word than yes or no, an image that is not found, one with two
+            answers, or a box that is not inside its image.
     """
-    answers: dict[int, bool] = {}
-    for line, values in read_csv(sheet, ("path",)):
-        what = f"{sheet.name}, line {line}"
-        if "rare" not in values:
-            raise UserError(
-                sheet.name,
-                expected="the columns path and rare",
-                got=", ".join(values),
-                remedy="Write yes or no into a column rare.",
-            )
-        word = (values["rare"] or "").casefold()
-        if not word:
-            continue
-        if word not in (*YES, *NO):
-            raise UserError(
-                what,
-                expected="yes or no in the column rare",
-                got=short_repr(values["rare"]),
-                remedy="Leave it empty where you do not know.",
-            )
-        row, is_rare = row_of(values["path"], what), word in YES
-        if answers.get(row, is_rare) != is_rare:
-            raise UserError(
-                what,
-                expected="one answer for each image",
-                got=f"yes and no for {values['path']}",
-                remedy="Remove one of the two lines.",
-            )
-        answers[row] = is_rare
+    answers = Answers()
+    for sheet in sheets:
+        for line, values in read_csv(sheet, ("path",)):
+            _add(answers, values, f"{sheet.name}, line {line}", paths, row_of)
     return answers
+
+
+def _add(
+    answers: Answers,
+    values: dict[str, str],
+    what: str,
+    paths: Sequence[Path],
+    row_of: Callable[[str, str], int],
+) -> None:
+    if "rare" not in values:
+        raise UserError(
+            what,
+            expected="the columns path and rare",
+            got=", ".join(values),
+            remedy="Write yes or no into a column rare.",
+        )
+    word = (values["rare"] or "").casefold()
+    if not word:
+        return
+    if word not in (*YES, *NO):
+        raise UserError(
+            what,
+            expected="yes or no in the column rare",
+            got=short_repr(values["rare"]),
+            remedy="Leave it empty where you do not know.",
+        )
+    row, is_rare = row_of(values["path"], what), word in YES
+    if answers.rare.setdefault(row, is_rare) != is_rare:
+        raise UserError(
+            what,
+            expected="one answer for each image",
+            got=f"yes and no for {values['path']}",
+            remedy="Remove one of the two lines.",
+        )
+    sides = [values.get(side) or "" for side in SIDES]
+    if is_rare and any(sides):
+        answers.boxes.setdefault(row, []).append(checked_box(sides, paths[row], what))
 
 
 def is_filled(sheet: Path) -> bool:

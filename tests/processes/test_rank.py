@@ -222,6 +222,50 @@ def test_an_audit_is_drawn_filled_in_and_read(frames, tmp_path, capsys):
     sheet.unlink()
 
 
+def test_answers_refit_the_list_and_name_what_to_ask_next(frames, tmp_path, capsys):
+    """From no labels at all: one yes makes exemplars, and the next list is of what was sought."""
+    sheet = tmp_path / "answers.csv"
+    sheet.write_text("path,rare\n005.png,yes\n010.png,yes\n015.png,yes\n001.png,no\n002.png,no\n")
+    training = tmp_path / "rare.txt"
+    given = ["--feedback", str(sheet), "--top", "5", "--min-distance", "0"]
+    rows = rank(frames, *given, "--for-training", str(training))
+    assert "chosen by exemplar." in capsys.readouterr().out
+    assert all(map(is_rare, chosen(rows)))
+    states = {row["path"]: row["state"] for row in rows}
+    assert states["005.png"] == "exemplar" and states["001.png"] == "no" and len(rows) == 40
+    assert [Path(line).name for line in training.read_text().split()] == [
+        "005.png", "010.png", "015.png",
+    ]  # fmt: skip
+    _, *ask = (frames.parent / "out" / "ask.csv").read_text().splitlines()
+    assert len(ask) == 20 and not {"005.png,", "001.png,"} & {*ask}
+    left, top, right, bottom = RED
+    boxed = tmp_path / "boxed.csv"
+    boxed.write_text(
+        f"path,rare,left,top,right,bottom\n020.png,yes,{left},{top},{right},{bottom}\n"
+    )
+    rows = rank(frames, "--feedback", str(sheet), str(boxed), "--top", "4", "--min-distance", "0")
+    assert "chosen by exemplar-regions" in capsys.readouterr().out and rows[0]["left"]
+    assert all(map(is_rare, chosen(rows)[:3]))  # of the 4 that are left
+    rank(frames, *given, "--by", "knn")
+    assert "knn does not learn from answers" in capsys.readouterr().out
+
+
+def test_exports_are_written_beside_the_list(frames, capsys):
+    given = [*boxes(frames.parent, ["000.png", "005.png"]), "--top", "4"]
+    rank(frames, *given, "--export", "coco", "yolo", "cvat", "label-studio", "fiftyone")
+    out = frames.parent / "out"
+    content = json.loads((out / "coco.json").read_text())
+    assert len(content["images"]) == len(content["annotations"]) == 4
+    assert len(list((out / "yolo" / "labels").iterdir())) == 4
+    assert {"cvat.xml", "label-studio.json", "fiftyone-labels.json"} <= {
+        p.name for p in out.iterdir()
+    }
+    with pytest.raises(SystemExit, match="--export yolo: expected a ranking by regions"):
+        rank(frames, "--export", "yolo")
+    with pytest.raises(SystemExit, match="Unknown --export: .*Did you mean 'coco'"):
+        rank(frames, "--export", "cocoo")
+
+
 # --- bad input ---
 
 
