@@ -84,7 +84,7 @@ def test_the_tables_are_of_what_is_there(made):
 def test_a_cell_tells_what_it_measured(made):
     cell = json.loads((made[0] / "out/cells/oracle--seed1--order1.json").read_text())
     assert set(cell["accuracy"]) == {"linear", "knn"}
-    assert set(cell["accuracy"]["linear"]) == {"All", "Many", "Medium", "Few"}
+    assert {"All", "Many", "Medium", "Few"} <= set(cell["accuracy"]["linear"])
     assert cell["checkpoint"]["epoch"] == 3
     counts = [record["images"] for record in cell["classes"]]
     assert counts == sorted(counts)[::-1] and counts[0] == 30
