@@ -43,7 +43,7 @@ STUDY = {
 
 def call(folder: Path, *arguments: object, study: dict = STUDY, **how: object) -> list[str]:
     path = folder / "mine.yaml"
-    path.write_text(yaml.safe_dump(study))
+    path.write_text(yaml.safe_dump(study, sort_keys=False))
     words = [SOLO_OOD, "study", path, "--out", folder / "out", "--jobs", 2, *arguments]
     return [*map(str, words)]
 
