@@ -123,7 +123,7 @@ def label(cell: Cell) -> str:
 
 def _work(study: Study, cell: Cell, place: Place) -> None:
     """Make a cell in a process of its own; what it prints goes to its log."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with_study, daemon=True).start()
     log = place.log(cell)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
@@ -140,14 +140,16 @@ def _work(study: Study, cell: Cell, place: Place) -> None:
         os._exit(1)  # the trace is written; what else the process holds is not needed
 
 
-def _end_with(parent: int) -> None:
-    """End this process with the one it was forked from, which ends with the study's, also killed.
+def _end_with_study() -> None:
+    """End this process with the study's, also one that is killed.
 
-    Or the next call would make the cell a second time beside it.
+    Or the next call would make the cell a second time beside it. (The process it was forked from
+    lives as long as a cell does.)
     """
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
+    study = multiprocessing.parent_process()
+    if study is not None:
+        wait([study.sentinel])
+        os._exit(1)
 
 
 def _reason(log: Path, status: int) -> str:
