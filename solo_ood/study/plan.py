@@ -83,7 +83,7 @@ class Study:
         config: name of the training config, or the path of a YAML.
         overrides: of the training config, for every arm.
         arms: by name.
-        seeds: how many, from 0; each draws initialisation, augmentations and replays.
+        seeds: how many, from ``first_seed`` on; each draws initialisation, augmentations and replays.
         orders: class orders of each seed, all different; an order draws which class is rare and
             which images are taken.
         budgets: overrides by name; each arm is trained with each.
@@ -97,6 +97,7 @@ class Study:
     data: DataPlan = field(default_factory=DataPlan)
     overrides: list[str] = field(default_factory=list)
     seeds: int = 5
+    first_seed: int = 0
     orders: int = 1
     budgets: dict[str, list[str]] = field(default_factory=lambda: {"": []})
     against: list[str] = field(default_factory=lambda: ["random", "off"])
@@ -107,7 +108,7 @@ class Study:
         """All cells; the pairs are outermost, so that a study that is stopped has whole pairs."""
         return [
             Cell(budget, arm, seed, seed * self.orders + order)
-            for seed in range(self.seeds)
+            for seed in range(self.first_seed, self.first_seed + self.seeds)
             for order in range(self.orders)
             for budget in self.budgets
             for arm in self.arms
@@ -210,8 +211,8 @@ def _arm(value: Any, what: str) -> Arm:
 
 
 def _check(study: Study, name: str) -> None:
-    for key in ("seeds", "orders"):
-        _check_count(getattr(study, key), f"study {name}, {key}", 1)
+    for key, least in (("seeds", 1), ("orders", 1), ("first_seed", 0)):
+        _check_count(getattr(study, key), f"study {name}, {key}", least)
     for key, least in (("reference", 1), ("largest", 0)):
         _check_count(getattr(study.data, key), f"study {name}, data.{key}", least)
     if study.data.source not in ("digits", "mnist", "folder"):
