@@ -83,7 +83,7 @@ class Study:
         config: name of the training config, or the path of a YAML.
         overrides: of the training config, for every arm.
         arms: by name.
-        seeds: how many, from ``first_seed`` on; each draws initialisation, augmentations and replays.
+        seeds: how many, from ``first_seed`` on; each draws initialisation, crops and replays.
         orders: class orders of each seed, all different; an order draws which class is rare and
             which images are taken.
         budgets: overrides by name; each arm is trained with each.
