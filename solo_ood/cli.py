@@ -134,7 +134,7 @@ COMMANDS = {
         measure_options.EPILOG,
     ),
     "study": Command(
-        "pre-train and evaluate arms side by side, over paired seeds and class orders",
+        "pre-train and evaluate arms side by side, in pairs",
         StudyOptions,
         _study,
         study_options.EPILOG,
@@ -180,7 +180,9 @@ def parse(argv: Sequence[str]) -> tuple[Command, Any]:
 
 
 def _help() -> str:
-    commands = "\n".join(f"  {name:<14}{command.help}" for name, command in COMMANDS.items())
+    width = max(map(len, COMMANDS)) + 2
+    lines = (f"  {name:<{width}}{command.help}" for name, command in COMMANDS.items())
+    commands = "\n".join(lines)
     return f"usage: solo-ood COMMAND ...\n\n{commands}\n\nsolo-ood COMMAND --help says more."
 
 

@@ -12,7 +12,7 @@ EPILOG = """\
 studies that come with the package:
   digits-lt       the embedded digits, on a CPU
   digits-ratio    the same, a perfect detector at three ratios
-  digits-sixteenth  that detector at 1/16, in 10 other pairs
+  digits-sixteenth that detector at 1/16, in 10 other pairs
   mnist-lt        MNIST (pip install 'solo-ood[study]'), on a CPU
   imagefolder     any ImageFolder: --data DIR, with train and test in it
   cifar10-lt      the same for CIFAR-10, with the protocol of SDCLR
