@@ -99,7 +99,7 @@ def check_link(folder: Path | None, data: Path) -> None:
             "--link",
             expected="a new folder, beside the data, that can be written",
             got=f"{folder}, {'in the data' if inside else 'which is there already'}",
-            remedy="Name another one.",
+            remedy="Name a new folder beside the data.",
         )
 
 

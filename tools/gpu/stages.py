@@ -31,12 +31,12 @@ SETUPS = [
 
 def commands(out: Path, data: Path, quick: bool) -> dict[str, list[object]]:
     """Return the command of each stage."""
-    bench = [PROJECT / "scripts" / "bench.py", "--out"]
+    bench = [PROJECT / "tools" / "bench.py", "--out"]
     arms = ["--arms", "stock again", "off", "knn", "exemplar"]
     small: list[object] = ["--quick"] if quick else []
     networks = ["--setups", "tiny"] if quick else ["--setups", *SETUPS]
     study: list[object] = [Path(__file__).with_name("study.py"), "--data", data, *small]
-    few = ["--epochs", 2, "--imbalance", 2] if quick else []
+    few = ["--epochs", 2, "--imbalance", 2, "--largest", 14, "--reference", 10] if quick else []
     return {
         "tests": [
             "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--durations=10",
@@ -59,7 +59,7 @@ def run(name: str, command: list[object], out: Path, limit: float) -> str:
     log, started = out / f"{name}.log", time.monotonic()
     if name in LIMITED:
         command = [*command, "--limit", max(1, int(limit) - 8)]
-    path = os.pathsep.join([str(PROJECT / "scripts"), os.environ.get("PYTHONPATH", "")])
+    path = os.pathsep.join([str(PROJECT / "tools"), os.environ.get("PYTHONPATH", "")])
     with log.open("w") as file:
         try:
             code = subprocess.run(

@@ -78,7 +78,7 @@ def watch(model: Any, device: str, clock: Callable[[], float] = time.perf_counte
     for name in ("quantile", "judge"):
         watch.wrap(selector.threshold, name, "threshold")
     watch.wrap(selector, "judge_pending", "queue")
-    for name in ("draw", "holds"):
+    for name in ("draw", "can_draw"):
         watch.wrap(selector.queue, name, "queue")
     # What is left of it when the parts are taken out: logging, at the steps that loggers read, and
     # the teacher's pass of scorer.feats=eval.
