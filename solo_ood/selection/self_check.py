@@ -15,6 +15,7 @@ from solo_ood.errors import message
 MAX_PER_EPOCH = 4.0
 MIN_REPLAY_SHARE = 0.9  # share of the steps with a replay, below which the queue starves
 MIN_STEPS = 50  # steps from which on these say something
+MAX_DISTINCT = 65_536  # samples that are counted; a stream without an end must not fill the memory
 CONTROLS = ("random", "random-fresh")  # whose lift is 1 by intent
 _Z = 1.959964  # of 95 % of a normal distribution
 
@@ -23,7 +24,8 @@ class SelfCheck:
     """The distinct samples that were flagged, those of them that are rare, and those replayed.
 
     A sample is judged again in every epoch. Its verdicts are no independent evidence, so intervals
-    count each sample once. A checkpoint holds 8 bytes for each flagged sample.
+    count each sample once, and no more of them than the first ``MAX_DISTINCT``. A checkpoint holds
+    8 bytes for each.
     """
 
     def __init__(self) -> None:
@@ -34,7 +36,8 @@ class SelfCheck:
     def note_flagged(self, indexes: Iterable[int], rare: Iterable[bool]) -> None:
         """Take in flagged samples, and whether each is rare by its label."""
         for index, is_rare in zip(indexes, rare):
-            if index >= 0:  # of -1 it is not known any more which sample it was
+            room = len(self._flagged) < MAX_DISTINCT or index in self._flagged
+            if room and index >= 0:  # of -1 it is not known any more which sample it was
                 self._flagged.add(index)
                 if is_rare:
                     self._rare.add(index)

@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from solo_ood.selection import self_check
 from solo_ood.selection.scorers import ExemplarScorer
 from solo_ood.selection.selector import RareSelector
 from solo_ood.settings.schema import parse
@@ -119,6 +120,12 @@ SLACK = {
     "resident": 16_000_000,
     "pickled": 40 * CAPACITY + 200 * BLOCK,
 }
+
+
+@pytest.fixture(autouse=True)
+def few_distinct(monkeypatch):
+    """The self-check is full within the warm-up."""
+    monkeypatch.setattr(self_check, "MAX_DISTINCT", CAPACITY)
 
 
 def soak(name: str, steps: int) -> None:

@@ -8,6 +8,7 @@ from scipy.stats import binomtest
 from selection_streams import D, common, make, step
 
 from solo_ood.runs.summary import detector_lines
+from solo_ood.selection import self_check
 from solo_ood.selection.self_check import MIN_STEPS, help_warnings, wilson_interval
 
 FIRST = {"threshold": {"name": "quota", "n": 16, "percentile": 0.75}, "rare_classes": [1]}
@@ -121,3 +122,12 @@ def test_it_goes_on_after_a_resume_and_starts_anew_without_a_state():
     assert older.self_check.distinct_flagged == 0
     assert older.metrics()["lift"] == selector.metrics()["lift"]
     assert "95 %" not in "\n".join(detector_lines(older, older.cfg))
+
+
+def test_no_more_than_a_bounded_number_of_samples_is_counted(monkeypatch):
+    monkeypatch.setattr(self_check, "MAX_DISTINCT", 3)
+    check = self_check.SelfCheck()
+    check.note_flagged([1, 2, 3, 4, 2], [False, True, False, True, True])
+    assert check.distinct_flagged == 3
+    check.note_replayed([2, 4])
+    assert check.state_dict()["rare_replayed"].tolist() == [2]
