@@ -142,7 +142,7 @@ def read_study(name: str) -> Study:
         path = Path(name).expanduser()
         if not path.is_file():
             raise UserError(
-                "study", expected="a YAML file", got=f"no file {name}", remedy="Check the path."
+                "study", expected="a YAML file", got=f"no file {name}", remedy="Check its spelling."
             )
         text = path.read_text(encoding="utf-8")
     elif name in shipped():
