@@ -134,7 +134,10 @@ class Output:
     )
     copies: bool = option(False, "with --link: copies instead of links")
     export: tuple[str, ...] = option(
-        (), "the list as pre-annotations for labelling tools", choices=EXPORTS
+        (),
+        f"the list as pre-annotations for labelling tools: {', '.join(EXPORTS)}",
+        choices=EXPORTS,
+        metavar="FORMAT",
     )
     for_training: Path | None = option(
         None,
