@@ -174,7 +174,7 @@ def _place(path: Path, target: Path, options: LongtailOptions) -> None:
             target.symlink_to(os.path.relpath(real, target.parent.resolve()))
         else:
             target.symlink_to(real)
-    except (OSError, NotImplementedError) as error:
+    except (OSError, NotImplementedError) as error:  # the latter on systems without links
         raise UserError(
             f"link in {options.out}",
             expected="a file system on which links can be made",

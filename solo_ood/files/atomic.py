@@ -62,32 +62,35 @@ def create(path: Path, make: Callable[[Path], None]) -> None:
 
 
 @contextmanager
-def staged_folder(path: Path) -> Iterator[Path]:
-    """Yield a folder that gets the name ``path`` in the end; a faster process's folder stays."""
+def _temporary_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside ``path``, which is removed unless it got another name."""
     temporary = _temporary_name(path)
     temporary.mkdir(parents=True)
     try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def staged_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder that gets the name ``path`` in the end; a faster process's folder stays."""
+    with _temporary_folder(path) as temporary:
         yield temporary
         try:
             temporary.rename(path)
         except OSError:
             if not path.is_dir():
                 raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
 def replaced_folder(path: Path) -> Iterator[Path]:
     """Yield a folder that takes the place of ``path``, and of what is there, in the end."""
-    temporary = _temporary_name(path)
-    temporary.mkdir(parents=True)
-    try:
+    with _temporary_folder(path) as temporary:
         yield temporary
         shutil.rmtree(path, ignore_errors=True)
         temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager

@@ -14,6 +14,8 @@ from torch import nn
 from solo_ood.errors import UserError
 from solo_ood.host import installed
 
+_WIDENED: set[Callable[..., nn.Module]] = set()  # constructors that take ``width``
+
 
 def with_widths(plain: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
     """Return a constructor of ResNet-18 that also takes ``width``, the channels of the first stage.
@@ -42,7 +44,7 @@ def with_widths(plain: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
         network.inplanes = network.num_features  # where the hosts look for D
         return network
 
-    resnet18.takes_width = True  # type: ignore[attr-defined]
+    _WIDENED.add(resnet18)
     return resnet18
 
 
@@ -56,5 +58,5 @@ def add_widths() -> None:
         from torchvision import models
 
         table, name = vars(models), "resnet18"
-    if not hasattr(table[name], "takes_width"):
+    if table[name] not in _WIDENED:
         table[name] = with_widths(table[name])

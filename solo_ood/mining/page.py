@@ -121,8 +121,8 @@ def _marks(entry: Entry) -> list[Mark]:
         return []
     left, top, right, bottom = entry.box
     across, down = 100 / image.width, 100 / image.height
-    sides = (left * across, top * down, (right - left) * across, (bottom - top) * down)
-    return [tuple(round(side, 2) for side in sides)]  # type: ignore[list-item]
+    width, height = (right - left) * across, (bottom - top) * down
+    return [(round(left * across, 2), round(top * down, 2), round(width, 2), round(height, 2))]
 
 
 def _table(chosen: Sequence[Entry], frames: Frames) -> Table:

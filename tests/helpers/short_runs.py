@@ -51,3 +51,19 @@ class SaveAfterFirstEpoch(Callback):
     def on_train_epoch_end(self, trainer, module):
         if trainer.current_epoch == 0:
             trainer.save_checkpoint(self.path)
+
+
+class Rows(Callback):
+    """Record the fresh rows and the replays that reach the DINO step."""
+
+    def on_train_start(self, trainer, module):
+        self.fresh, self.replays = [], []
+        select = module._select
+
+        def selecting(batch, n_replayed):
+            rows = batch[0].tolist()
+            self.fresh.append(rows[: len(rows) - n_replayed])
+            self.replays.append(rows[len(rows) - n_replayed :])
+            select(batch, n_replayed)
+
+        module._select = selecting

@@ -235,17 +235,17 @@ def difference(mine: Any, theirs: Any, where: str = "") -> str | None:
 
 def _serve() -> None:
     # Unused here: for the children, which find them imported.
-    import lightning.pytorch  # noqa: F401
-    import solo.methods  # noqa: F401
+    import lightning.pytorch  # noqa: F401  (loaded for the forks)
+    import solo.methods  # noqa: F401  (loaded for the forks)
 
     from solo_ood.host import installed
-    from solo_ood.training import method  # noqa: F401
+    from solo_ood.training import method  # noqa: F401  (loaded for the forks)
 
     if installed.generation() == "release":
-        import solo_ood.training.release_programs  # noqa: F401
+        import solo_ood.training.release_programs  # noqa: F401  (loaded for the forks)
     else:
         import solo.data.pretrain_dataloader
-        import solo.utils.checkpointer  # noqa: F401
+        import solo.utils.checkpointer  # noqa: F401  (loaded for the forks)
 
     print(flush=True)
     children: set[int] = set()

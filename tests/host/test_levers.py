@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, seed_everything
 from scipy.spatial.distance import cosine
-from short_runs import SMALL, SaveAfterFirstEpoch, loading
+from short_runs import SMALL, Rows, SaveAfterFirstEpoch, loading
 from torch.utils.data import IterableDataset
 
 OOD = "++method_kwargs.ood."
@@ -28,28 +28,12 @@ LINE = (f"{OOD}mix.ratio=0.5", f"{OOD}mix.ratio_end=0")
 PER_RUN = f"{OOD}queue.max_replays_per_run=3"
 
 
-class Replays(Callback):
-    """Record the fresh rows and the replays that reach the DINO step."""
-
-    def on_train_start(self, trainer, module):
-        self.fresh, self.replays = [], []
-        select = module._select
-
-        def selecting(batch, n_replayed):
-            rows = batch[0].tolist()
-            self.fresh.append(rows[: len(rows) - n_replayed])
-            self.replays.append(rows[len(rows) - n_replayed :])
-            select(batch, n_replayed)
-
-        module._select = selecting
-
-
 @pytest.fixture
 def train(compose, build, loader, trainer):
     """Train with overrides, from a checkpoint if there is one; return the model and its replays."""
 
     def trained(*overrides, callbacks=(), seed=1, ckpt_path=None):
-        cfg, seen = compose(*overrides), Replays()
+        cfg, seen = compose(*overrides), Rows()
         seed_everything(seed)
         model, data = build(cfg), loading(loader(cfg), range(8 * BATCHES))
         fitter = trainer(max_epochs=EPOCHS, callbacks=[seen, *callbacks])

@@ -7,7 +7,7 @@ import io
 import pytest
 import short_runs
 import torch
-from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch import seed_everything
 
 from solo_ood.selection.hashing import hash_int
 from solo_ood.selection.selector import RareSelector
@@ -63,20 +63,8 @@ def test_a_resumed_run_keeps_the_seed_of_its_checkpoint_and_refuses_another_one(
         selector(seed=2).load_state_dict(state)
 
 
-class Rows(Callback):
-    """Record the fresh rows and the replays that reach the DINO step, and the replay's seed."""
-
-    def on_train_start(self, trainer, module):
-        self.fresh, self.replays = [], []
-        select = module._select
-
-        def selecting(batch, n_replayed):
-            rows = batch[0].tolist()
-            self.fresh.append(rows[: len(rows) - n_replayed])
-            self.replays.append(rows[len(rows) - n_replayed :])
-            select(batch, n_replayed)
-
-        module._select = selecting
+class SeededRows(short_runs.Rows):
+    """Record the replay's seed, too."""
 
     def on_train_epoch_start(self, trainer, module):
         if trainer.current_epoch == 0:
@@ -88,7 +76,7 @@ def test_every_sample_is_trained_on_though_the_loader_gives_the_same_batch(
     compose, build, loader, trainer
 ):
     cfg = compose(*short_runs.SOON, f"{OOD}scorer.name=random", "max_epochs=16")
-    rows = Rows()
+    rows = SeededRows()
     seed_everything(3)
     model = build(cfg)
     trainer(max_epochs=16, overfit_batches=1, callbacks=[rows]).fit(model, loader(cfg))
