@@ -46,6 +46,15 @@ def test_the_cells_are_all_combinations_with_whole_pairs_first():
     assert {cell.order for cell in cells} == set(range(6))  # none is that of another seed
 
 
+def test_seeds_and_orders_go_on_from_the_first_seed():
+    cells = changed(first_seed=5).cells
+    assert {(cell.seed, cell.order) for cell in cells if cell.seed == 5} == {
+        (5, 15), (5, 16), (5, 17),
+    }  # fmt: skip
+    assert {cell.seed for cell in cells} == {5, 6}
+    assert not {cell.name for cell in cells} & {cell.name for cell in study().cells}
+
+
 def test_the_settings_of_a_cell_are_the_studys_then_the_budgets_then_the_arms():
     settings = study().settings(Cell("long", "capped", 0, 0))
     assert settings["overrides"] == [
