@@ -62,11 +62,10 @@ def run_cell(study: Study, cell: Cell, place: Place) -> dict[str, Any]:
     images = data.build(study.data, place.given, cell.order, place.out / "data")
     work = place.work(cell)
     overrides = _overrides(study, cell, images, work)
-    exposures = None
-    if place.program is None:
-        run, exposures = _pretrain(study.config, overrides, images)
-    else:
-        run = _pretrain_by(place.program, study.config, overrides, work)
+    run, exposures = _train(study, place, overrides, images, work)
+    if not any(run.glob("*.ckpt")):  # it was killed after training, of which no step was left
+        shutil.rmtree(work)
+        run, exposures = _train(study, place, overrides, images, work)
     trained = time.monotonic()
     found = {
         "cell": asdict(cell),
@@ -85,6 +84,15 @@ def run_cell(study: Study, cell: Cell, place: Place) -> dict[str, Any]:
     if not place.keep:
         shutil.rmtree(work, ignore_errors=True)
     return found
+
+
+def _train(
+    study: Study, place: Place, overrides: list[str], images: data.PairData, work: Path
+) -> tuple[Path, list[dict[str, Any]] | None]:
+    """Train by the program asked for; return the run's folder, and the exposures if counted."""
+    if place.program is None:
+        return _pretrain(study.config, overrides, images)
+    return _pretrain_by(place.program, study.config, overrides, work), None
 
 
 def _overrides(study: Study, cell: Cell, images: data.PairData, work: Path) -> list[str]:

@@ -163,3 +163,15 @@ def group_lives(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def test_a_cell_killed_between_training_and_its_result_is_made_again(tmp_path):
+    study = {**STUDY, "seeds": 1, "arms": {name: STUDY["arms"][name] for name in ("off", "oracle")}}
+    path, found = tmp_path / "out/cells/oracle--seed0--order0.json", []
+    for _ in range(2):  # the second time all of its training is there already
+        done = ended(tmp_path, "--cell", 1, "--keep", study=study)
+        assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
+        found.append(json.loads(path.read_text()))
+        found[-1].pop("seconds")
+        path.unlink()
+    assert found[0] == found[1]
