@@ -1,12 +1,11 @@
-"""The stages of the kit: tests, memory, bench, pilot, study.
+"""The stages of the kit: tests, memory, bench, study.
 
     tests    every test that needs a CUDA device
     memory   peak memory, and how often a step waits for the GPU: stock DINO, off, knn
     bench    time of a step of resnet50 and vit_small at 224 pixels with 2 + 6 crops, arms in turns
-    pilot    a few epochs of stock DINO by each recipe: how fast, how good
     study    the arms on CIFAR-10-LT, side by side
 
-Stages with a comma between them run at the same time (``tests,memory,pilot bench``): for those
+Stages with a comma between them run at the same time (``tests,memory bench``): for those
 whose time is not measured. Each writes its log, and its tables as JSON, to ``--out``; the last
 lines name what failed.
 """
@@ -22,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[2]
-LIMITED = ("pilot", "study")  # end by themselves, with what they have
 SETUPS = [
     f"{name} at 224, 6 x 96, batch {batch}, bf16"
     for name, batch in (("resnet50", 64), ("vit_small", 64), ("vit_small", 256))
@@ -35,8 +33,7 @@ def commands(out: Path, data: Path, quick: bool) -> dict[str, list[object]]:
     arms = ["--arms", "stock again", "off", "knn", "exemplar"]
     small: list[object] = ["--quick"] if quick else []
     networks = ["--setups", "tiny"] if quick else ["--setups", *SETUPS]
-    study: list[object] = [Path(__file__).with_name("study.py"), "--data", data, *small]
-    few = ["--epochs", 2, "--imbalance", 2, "--largest", 14, "--reference", 10] if quick else []
+    study = [Path(__file__).with_name("study.py"), "--data", data, *small]
     return {
         "tests": [
             "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--durations=10",
@@ -46,19 +43,13 @@ def commands(out: Path, data: Path, quick: bool) -> dict[str, list[object]]:
         "bench": [
             *bench, out / "bench", "--sections", "steps", "--rounds", 24, *small, *networks, *arms,
         ],
-        "pilot": [
-            *study, "--out", out / "pilot", "--arms", "off", "--recipes", "adamw", "lars",
-            *(few or ["--epochs", 8]),
-        ],
-        "study": [*study, "--out", out / "study", *few],
+        "study": [*study, "--out", out / "study"],
     }  # fmt: skip
 
 
 def run(name: str, command: list[object], out: Path, limit: float) -> str:
     """Run one stage and return a line of what became of it; its output goes to a log."""
     log, started = out / f"{name}.log", time.monotonic()
-    if name in LIMITED:
-        command = [*command, "--limit", max(1, int(limit) - 8)]
     path = os.pathsep.join([str(PROJECT / "tools"), os.environ.get("PYTHONPATH", "")])
     with log.open("w") as file:
         try:
