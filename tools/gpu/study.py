@@ -3,8 +3,8 @@
     python study.py --data cifar10-jpeg.tar.gz --out results/study --seeds 1 --epochs 40
 
 It is ``solo-ood study`` with the arms, seeds and epochs that fit the machine's time. ``--data``
-holds an ImageFolder ``*/train`` and ``*/test``. ``--out`` gets tables and cells; the same call makes
-what is missing, and goes on with a cell that a limit stopped while its folder ``work`` is there.
+holds an ImageFolder ``*/train`` and ``*/test``. ``--out`` gets tables and cells; the same call
+makes what is missing, and goes on with a cell that a limit stopped while its folder ``work`` is there.
 """
 
 from __future__ import annotations
