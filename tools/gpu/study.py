@@ -4,7 +4,8 @@
 
 It is ``solo-ood study`` with the arms, seeds and epochs that fit the machine's time. ``--data``
 holds an ImageFolder ``*/train`` and ``*/test``. ``--out`` gets tables and cells; the same call
-makes what is missing, and goes on with a cell that a limit stopped while its folder ``work`` is there.
+makes what is missing and goes on with a cell that a limit stopped, as long as its folder ``work``
+is there.
 """
 
 from __future__ import annotations
