@@ -73,22 +73,22 @@ class Drawing:
         first = self.results[0]
         if len({len(rows) for rows in feats.values()}) > 1:  # a network failed on some images
             feats = {first.name: first.test_feats}
-        how, shown = self.projection, []
+        how, drawn = self.projection, []
 
         def make() -> Figure:
-            shown.append(charts.plane(feats, how))
+            drawn.append(charts.plane(feats, how))
             paths = first.test.paths if self.thumbnails else ()
             title = f"{how} of the test images"
-            return charts.scatter(shown[0], rare, title, paths, levels=first.test.levels)
+            return charts.scatter(drawn[0], rare, title, paths, levels=first.test.levels)
 
         name = f"embeddings{suffix}.png"
         about = f"Embeddings of the test images by {how}; triangles: rare ({definition.name})."
         if self._saved(make, name) and self.thumbnails:
             self.page.picture(self.out / name, about)
-        if shown:
+        if drawn:
             text = f"{about} Point at an image, or step with the arrow keys."
-            one = content.leading(_largest(first.scores[definition]), rare)
-            self.page.scatter(shots.scatter_of(shown[0], self.images, one, definition, text))
+            scores = content.leading(_largest(first.scores[definition]), rare)
+            self.page.scatter(shots.scatter_of(drawn[0], self.images, scores, definition, text))
 
     def _detector(
         self, scores: Scores, definition: RareDefinition, captions: Sequence[str], suffix: str

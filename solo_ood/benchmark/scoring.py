@@ -99,8 +99,8 @@ def score_pairs(
         rows = [
             row
             for definition, collected in scores.items()
-            for one in collected
-            for row in measure(one, task.rare[definition][1], plan, name, definition.name)
+            for detected in collected
+            for row in measure(detected, task.rare[definition][1], plan, name, definition.name)
         ]
         fit, test = pair.fit.split, (pair.test or pair.fit).split
         notes = _notes(name, request, pair, task)

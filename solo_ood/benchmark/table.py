@@ -88,11 +88,11 @@ def mean_rows(rows: Sequence[TableRow]) -> list[TableRow]:
 
 def markdown(rows: Sequence[TableRow], intervals: bool = True) -> str:
     """Return a Markdown table; with ``intervals``, those of lift, top lift and AUROC are shown."""
-    shown = ("lift", "top_lift", "auroc") if intervals else ()
+    with_interval = ("lift", "top_lift", "auroc") if intervals else ()
     cells = [
         [
             *(row.embedder, row.definition, row.detector, size_text(row.n_fit), row.percentile),
-            *(metric_text(row.metrics[name], name in shown) for name in METRICS),
+            *(metric_text(row.metrics[name], name in with_interval) for name in METRICS),
         ]
         for row in rows
     ]

@@ -157,14 +157,14 @@ def _figures(
         for reference in references:
             feats, labelled = embeddings[reference.source]
             known = feats, labelled.targets
-            for one in classified(reference, known, asked, methods, rare, bar.update):
-                if one.settings.get("converged") is False:
+            for result in classified(reference, known, asked, methods, rare, bar.update):
+                if result.settings.get("converged") is False:
                     show(f"note: a linear probe did not converge ({weights}, {reference.name})")
                 found = accuracies(
-                    one.predictions, one.rare_scores, targets, task.groups, options.seed
+                    result.predictions, result.rare_scores, targets, task.groups, options.seed
                 )
-                facts = {**about, **_reference_facts(reference), **one.settings}
-                yield _figure(one.method, weights, reference, found, task, used["val"], facts)
+                facts = {**about, **_reference_facts(reference), **result.settings}
+                yield _figure(result.method, weights, reference, found, task, used["val"], facts)
 
 
 def _reference_facts(reference: Reference) -> dict[str, Any]:

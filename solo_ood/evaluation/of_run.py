@@ -44,7 +44,7 @@ def evaluation_lines(run: RunFiles) -> list[str]:
                     data[f"{part}: {describe_data(figure.about[part])}"] = None
             if "reference" in figure.about:
                 data[f"reference {figure.about['reference']}"] = None
-            same = [one.weights for one in figures if one.reference == main]
+            same = [other.weights for other in figures if other.reference == main]
             alone = same.count(figure.weights) == 1
             details = _details(figure, newest, alone)
             details += "".join(f", {key} {figure.measured_on[key]}" for key in differ)

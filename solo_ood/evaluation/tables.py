@@ -111,7 +111,7 @@ def write(new: Sequence[Figure], folder: Path, facts: dict[str, Any]) -> list[st
     the new; the chart is of the new alone.
     """
     keys = {figure.key for figure in new}
-    old = [one for one in saved(folder / FILE) if one.has_data and one.key not in keys]
+    old = [kept for kept in saved(folder / FILE) if kept.has_data and kept.key not in keys]
     figures = [*new, *old]
     records = [record(figure) for figure in figures]
     with atomic.staged_files(folder) as aside:

@@ -41,10 +41,10 @@ class Progress(Callback):
         if self._by_lines and time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
             values = trainer.progress_bar_metrics
-            shown = ", ".join(f"{name} {float(value):.4g}" for name, value in values.items())
+            metrics = ", ".join(f"{name} {float(value):.4g}" for name, value in values.items())
             print(
                 f"epoch {trainer.current_epoch + 1}, batch {batch_idx + 1} of "
-                f"{trainer.num_training_batches}: {shown}",
+                f"{trainer.num_training_batches}: {metrics}",
                 flush=True,
             )
 
