@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from damaged import images, kill_workers, prepared, whole  # noqa: F401  (fixtures)
-from repository import ROOT
+from repository import NO_WIDTH, ROOT, WIDTH
 
 # Parallel processes on few cores: more threads each only make all of them slower.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 TINY = [
+    WIDTH,
     "optimizer.batch_size=8",
     "data.num_workers=0",
     "max_epochs=2",
@@ -76,8 +77,11 @@ def compose(registered: None) -> Callable[..., Any]:
     from solo_ood.host import installed
 
     def composed(*overrides: str, tiny: bool = True) -> Any:
+        other = any(o == NO_WIDTH or o.startswith("backbone.name=") for o in overrides)
+        small = [override for override in TINY if tiny and not (other and override == WIDTH)]
+        overrides = tuple(override for override in overrides if override != NO_WIDTH)
         with initialize_config_dir(str(ROOT / "configs"), version_base="1.2"):
-            cfg = hydra_compose("dino_ood", [*(TINY if tiny else []), *overrides])
+            cfg = hydra_compose("dino_ood", [*small, *overrides])
         OmegaConf.set_struct(cfg, False)
         if installed.generation() == "checkout":
             from solo.args.pretrain import parse_cfg

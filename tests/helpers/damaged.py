@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 from lightning.pytorch import Callback, seed_everything
+from repository import NO_WIDTH
 from torch.utils.data import DataLoader
 
 from solo_ood.selection.rare_queue import RareQueue
 
 OOD = "++method_kwargs.ood."
 FAST = [  # transformers have no BatchNorm: a bad row stays one row
+    NO_WIDTH,
     "backbone.name=vit_tiny",
     "+backbone.kwargs.patch_size=16",
     "+backbone.kwargs.img_size=32",

@@ -21,7 +21,7 @@ import torch
 from ddp_run import model_and_loader
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
-from repository import ROOT
+from repository import NO_WIDTH, ROOT
 from torch.utils.data import DataLoader, Dataset
 
 from solo_ood.host import networks
@@ -38,6 +38,7 @@ def overrides_of(tiny: list[str], options: list[str]) -> list[str]:
         *tiny,
         f"optimizer.batch_size={rows}",
         # No BatchNorm, which would see each process's rows alone.
+        NO_WIDTH,
         "backbone.name=vit_tiny",
         "+backbone.kwargs.patch_size=16",
         "+backbone.kwargs.img_size=32",

@@ -25,11 +25,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from repository import ROOT
+from repository import NO_WIDTH, ROOT
 
 # With conftest's TINY: 3 epochs of 3 steps, and a checkpoint of 90 MB after each. The first samples
 # are flagged in step 3 and replayed from step 5 or so.
 SMALL = [
+    NO_WIDTH,
     "backbone.name=vit_tiny",
     "+backbone.kwargs.patch_size=16",
     "+backbone.kwargs.img_size=32",

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from repository import ROOT
+from repository import NO_WIDTH, ROOT
 from user_run import COUNTS, pictures, train
 
 from solo_ood.embedding.options import ExtractConfig
@@ -41,7 +41,7 @@ def run(data, compose, build, loader, trainer, tmp_path_factory):
         folder = tmp_path_factory.mktemp("user run")
         paths = [f"data.train_path='{data / 'train'}'", f"data.val_path='{data / 'val'}'"]
         mean = ["++augmentations.0.mean=[0.4,0.5,0.6]", "++augmentations.0.std=[0.2,0.2,0.25]"]
-        _RUN.append(train(folder, compose, build, loader, trainer, *paths, *mean))
+        _RUN.append(train(folder, compose, build, loader, trainer, NO_WIDTH, *paths, *mean))
     return _RUN[0]
 
 

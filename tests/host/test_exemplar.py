@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch import seed_everything
 from PIL import Image
+from repository import NO_WIDTH
 from sklearn.linear_model import Ridge
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
@@ -238,7 +239,7 @@ def test_training_queues_the_class_that_the_exemplars_show(compose, build, loade
     found = {}
     for block in (("ood=exemplar", given, f"{OOD}scorer.exemplar_every=10"), ("ood=random",)):
         seed_everything(1)
-        cfg = compose(*EASY, f"{OOD}rare_classes=[6]", *block)
+        cfg = compose(*EASY, NO_WIDTH, f"{OOD}rare_classes=[6]", *block)
         model = build(cfg)
         trainer(max_steps=60).fit(model, loader(cfg))
         selector = model.selector

@@ -324,7 +324,7 @@ def test_state_of_another_feature_size_is_an_error(compose, build, trainer):
     checkpoint = {}
     model.on_save_checkpoint(checkpoint)
     checkpoint["dino_ood"]["selector"]["settings"]["feature size"] = 7
-    with pytest.raises(ValueError, match="made with, feature size=7, got feature size=512"):
+    with pytest.raises(ValueError, match="made with, feature size=7, got feature size=128"):
         model.on_load_checkpoint(checkpoint)
 
 

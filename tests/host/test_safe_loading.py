@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
-from repository import ROOT
+from repository import NO_WIDTH, ROOT
 
 from solo_ood.cli import main
 from solo_ood.data.digits import digits_lt
@@ -67,7 +67,7 @@ def run(tmp_path_factory, compose, build, loader, trainer) -> Path:
     """The folder of a short run: a checkpoint of the real host and its args.json."""
     if not _RUNS:
         folder = tmp_path_factory.mktemp("run")
-        cfg = compose(f"checkpoint.dir={folder}", "max_epochs=1", "data.val_path=null")
+        cfg = compose(NO_WIDTH, f"checkpoint.dir={folder}", "max_epochs=1", "data.val_path=null")
         cfg.limit_train_batches, cfg.enable_progress_bar = 8, False
         if installed.generation() == "release":
             from solo_ood.training.release_programs import pretrain

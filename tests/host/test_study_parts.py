@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 import torch
 from lightning.pytorch import seed_everything
+from repository import NO_WIDTH
 
 from solo_ood.errors import UserError
 from solo_ood.host import installed, networks  # noqa: F401  (installed: in the mark)
@@ -25,7 +26,7 @@ def test_a_narrow_network_has_fewer_channels_in_every_stage(compose, build):
 
 
 def test_without_a_width_the_network_is_the_hosts_own(compose, build):
-    model = build(compose("ood=off"))
+    model = build(compose(NO_WIDTH, "ood=off"))
     assert networks.student(model).layer4[-1].conv2.out_channels == 512
 
 

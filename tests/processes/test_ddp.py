@@ -8,7 +8,7 @@ import sys
 from collections import Counter
 
 import torch
-from repository import HELPERS, ROOT
+from repository import HELPERS, NO_WIDTH, ROOT
 
 EXEMPLAR = (
     "ood=exemplar",
@@ -68,7 +68,12 @@ LEVERS = [
             *("mix.ratio=0.5", "mix.ratio_end=0.25"),
         )
     ),
-    *("backbone.name=vit_tiny", "+backbone.kwargs.patch_size=16", "+backbone.kwargs.img_size=32"),
+    *(
+        NO_WIDTH,
+        "backbone.name=vit_tiny",
+        "+backbone.kwargs.patch_size=16",
+        "+backbone.kwargs.img_size=32",
+    ),
     *("augmentations.1.num_crops=0", "augmentations.1.crop_size=32"),
 ]
 
