@@ -179,8 +179,11 @@ def class_folders(tree: Tree) -> list[tuple[Path, str]]:
 def _check_no_labels(tree: Tree) -> None:
     """Raise ``UserError`` for folders in class folders that hold masks, which are no pictures."""
     found = set(label_folders(parts for parts in tree.dirs if len(parts) > 1))
-    hit = (found & {image[:n] for n in range(2, len(image))} for image in tree.images)
-    wrong = sorted({"/".join(min(folders, key=len)) for folders in hit if folders})
+    wrong: list[str] = []
+    for image in tree.images:
+        above = [image[:n] for n in range(2, len(image)) if image[:n] in found]
+        wrong += ["/".join(parts) for parts in above[:1]]
+    wrong = sorted(set(wrong))
     if wrong:
         raise UserError(
             f"data {tree.root}",

@@ -160,21 +160,28 @@ def _is_deep_grey(mode: str) -> bool:
 def _all_bits(image: Image.Image, path: Path | str) -> np.ndarray:
     """Return pixels of more than 8 bits (H, W), (H, W, 3), or (H, W, 4) with the opacity.
 
-    Of colours Pillow keeps the upper 8 of 16 bits, in which those of a 12-bit camera are black.
-    Torchvision (since 0.20) keeps all of a PNG.
+    Of colours Pillow keeps the upper 8 of 16 bits, in which those of a 12-bit camera are black. Of
+    a PNG all of them are read, where torchvision has this.
     """
     if _is_deep_grey(image.mode):
         return np.asarray(image)
-    if image.format != "PNG":
-        return np.asarray(image.convert("RGB")).astype(np.uint16) * 257
+    values = _all_bits_of_png(path) if image.format == "PNG" else None
+    if values is not None:
+        return values[..., [0, 0, 0, 1]] if values.shape[2] == 2 else values  # grey and opacity
+    upper = image.convert("RGBA" if _is_transparent(image) else "RGB")
+    return np.asarray(upper).astype(np.uint16) * 257
+
+
+def _all_bits_of_png(path: Path | str) -> np.ndarray | None:
+    try:
+        from torchvision.io import ImageReadMode, decode_png  # seconds to import
+    except ImportError:  # its decoders are to move to another package
+        return None
     import torch
-    from torchvision.io import ImageReadMode, decode_png  # seconds to import
 
     content = torch.frombuffer(bytearray(Path(path).read_bytes()), dtype=torch.uint8)
     values = decode_png(content, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
-    if values.dtype == np.uint8:
-        values = values.astype(np.uint16) * 257
-    return values[..., [0, 0, 0, 1]] if values.shape[2] == 2 else values  # grey and opacity
+    return None if values.dtype == np.uint8 else values  # 8 bits before version 0.20
 
 
 def _orientation(image: Image.Image) -> int:

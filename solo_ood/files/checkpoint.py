@@ -58,10 +58,12 @@ def read(path: Path, mmap: bool = False) -> Any:
     # torch before 2.5 cannot allow any class.
     allow = getattr(torch.serialization, "safe_globals", lambda _: nullcontext())
     # Files of the format before torch 1.6 are no archives and cannot be mapped.
-    mapped = {"mmap": True} if mmap and zipfile.is_zipfile(path) else {}
+    to_map = mmap and zipfile.is_zipfile(path)
+    how: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
     try:
-        with allow(list(HARMLESS)):
-            return torch.load(path, map_location="cpu", weights_only=True, **mapped)
+        # An opened file, since torch takes one that is called .safetensors for one of that format.
+        with allow(list(HARMLESS)), path.open("rb") as file:
+            return torch.load(path, mmap=True, **how) if to_map else torch.load(file, **how)
     except pickle.UnpicklingError as error:
         names = _unknown(path) or _NAMED.findall(str(error))
         if not names and _FRAME in str(error) and zipfile.is_zipfile(path):
