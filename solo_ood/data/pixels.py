@@ -149,7 +149,8 @@ def upright(image: Image.Image, orientation: int) -> Image.Image:
 
 def _is_deep(image: Image.Image) -> bool:
     """Return whether the channels of an image that is not loaded yet have more than 8 bits."""
-    return _is_deep_grey(image.mode) or any(";16" in str(tile[3]) for tile in image.tile)
+    tiles = getattr(image, "tile", ())  # of a file: decoder, place, offset, kind of pixels
+    return _is_deep_grey(image.mode) or any(";16" in str(tile[3]) for tile in tiles)
 
 
 def _is_deep_grey(mode: str) -> bool:
