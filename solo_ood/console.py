@@ -57,8 +57,8 @@ def user_errors() -> Iterator[None]:
     """Show a ``UserError`` as one line; everything else keeps its trace."""
     try:
         yield
-    except UserError as error:
-        raise SystemExit(f"Error: {error}") from None
+    except UserError as error:  # names of files may hold line ends
+        raise SystemExit(f"Error: {' '.join(str(error).splitlines())}") from None
 
 
 def show(text: str) -> None:

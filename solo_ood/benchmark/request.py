@@ -36,6 +36,7 @@ from solo_ood.embedding.networks import make_embedder
 from solo_ood.embedding.options import SIDE
 from solo_ood.errors import UserError
 from solo_ood.files.output import check_writable
+from solo_ood.files.text import printable
 from solo_ood.options.field import check as check_options
 
 DRIVING_SIDE = 512  # pixels: on driving frames what matters is small
@@ -101,7 +102,7 @@ def read_request(options: MeasureOptions, show: Callable[[str], None]) -> Reques
     detectors, left_out = with_regions(detectors, optional, bool(fit.masks or boxes))
     notes += left_out
     if notes and is_first_process():
-        show("\n".join(notes))
+        show("\n".join(map(printable, notes)))
     if boxes and not any(detector.regions for detector in detectors):
         notes.append(
             "--boxes name the exemplars; the boxes themselves are for exemplar-regions only"

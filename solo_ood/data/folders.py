@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
 from solo_ood.data.labels import Labelled, merge_labels
-from solo_ood.data.layouts import layout_parts, layout_remedy, looks_like
-from solo_ood.data.names import is_litter, look_like_splits, normalise_name, split_of, splits_among
+from solo_ood.data.layouts import label_folders, layout_parts, layout_remedy, looks_like
+from solo_ood.data.names import look_like_splits, normalise_name, split_of, splits_among
 from solo_ood.data.order import natural_key
 from solo_ood.data.tree import Tree, count_text, walk
 from solo_ood.errors import UserError
@@ -29,12 +28,12 @@ def read_folders(root: Path) -> tuple[Labelled, Labelled | None, list[str]]:
     notes = whole.notes() + notes
     found = splits_of(tree)
     if found is None:
-        fit, test = _labelled(tree), None
+        fit, test = class_folders(tree), None
         inner = {parts[1] for parts in tree.dirs if len(parts) > 1 and split_of(parts[1])}
         if look_like_splits(tree.folders):
             notes.append(classes_note(tree.folders))
         if inner:
-            notes.append(f"read together, whatever their class: {_some(sorted(inner))}")
+            notes.append(f"read together, whatever their class: {some(sorted(inner))}")
     else:
         fit_name, test_name, more = found
         fit_tree, fit_notes = _unwrapped(tree.below(fit_name))
@@ -46,7 +45,7 @@ def read_folders(root: Path) -> tuple[Labelled, Labelled | None, list[str]]:
                 got=f"{len(test_tree.images_in_root)} images and no folders in {test_name}",
                 remedy=f"Give {tree.root / fit_name}, {_CSV}.",
             )
-        fit, test = _labelled(fit_tree), _labelled(test_tree)
+        fit, test = class_folders(fit_tree), class_folders(test_tree)
         notes += more + [f"{fit_name}: {note}" for note in fit_notes]
         notes += [f"{test_name}: {note}" for note in test_notes]
         _same_classes(fit_name, fit, test_name, test)
@@ -59,55 +58,7 @@ def read_folders(root: Path) -> tuple[Labelled, Labelled | None, list[str]]:
 
 def classes_note(names: Sequence[str]) -> str:
     """Return what to say of classes whose names look like those of splits."""
-    return f"classes: {_some(names)}; if these are splits, call them train and val, or give one"
-
-
-def check_training_folder(path: Path, key: str, no_labels: bool = False) -> None:
-    """Raise ``UserError`` for what the host, which takes every folder for a class, would misread.
-
-    A folder without class folders is left to others.
-
-    Args:
-        path: an ImageFolder.
-        key: the setting that names it.
-        no_labels: the host opens whatever lies in ``path``.
-    """
-    if no_labels:
-        with os.scandir(path) as entries:
-            wrong = [entry.name for entry in entries if is_litter(entry.name) or entry.is_dir()]
-        _check_no_litter(path, key, sorted(wrong))
-        return
-    tree = walk(path)
-    _check_no_litter(
-        path, key, ["/".join(parts) for paths in tree.skipped.values() for parts in paths]
-    )
-    inner = tree
-    while len(inner.folders) == 1:
-        below = inner.below(inner.folders[0])
-        if not below.folders or not (split_of(inner.folders[0]) or _has_splits(below)):
-            break  # all images in one folder is how data without labels are given
-        inner = below
-    remedy = "Give a folder that holds a folder of images for each class."
-    try:
-        found = splits_of(inner) if len(inner.folders) > 1 else None
-        if found is None and inner is tree:
-            if len(tree.folders) > 1:
-                _labelled(tree)
-            return
-    except UserError as error:
-        got = f"{error.got}, in {inner.root}"
-        raise UserError(key, expected=error.expected, got=got, remedy=remedy) from error
-    wanted = inner
-    if found is not None:
-        fit_name, test_name, _ = found
-        wanted = inner.below(test_name if key == "data.val_path" else fit_name)
-    flat = "" if wanted.folders else " data.no_labels=True"
-    raise UserError(
-        key,
-        expected="class folders: the host takes every folder for a class",
-        got=f"{path}, with {_some(tree.folders)}, which are no classes",
-        remedy=f"Set {key}={wanted.root}{flat}.",
-    )
+    return f"classes: {some(names)}; if these are splits, call them train and val, or give one"
 
 
 def splits_of(tree: Tree) -> tuple[str, str, list[str]] | None:
@@ -117,7 +68,7 @@ def splits_of(tree: Tree) -> tuple[str, str, list[str]] | None:
         UserError: for splits beside classes, without class folders, or without their counterpart.
     """
     splits = splits_among(tree.folders)
-    if not splits or (split_of(tree.root.resolve().name) and not _has_splits(tree)):
+    if not splits or (split_of(tree.root.resolve().name) and not has_splits(tree)):
         return None  # in a split, `train` is a vehicle
     held = {name: tree.below(name) for name in tree.folders}
     mixed = [name for name in held if name not in splits and held[name].images_in_root]
@@ -126,7 +77,7 @@ def splits_of(tree: Tree) -> tuple[str, str, list[str]] | None:
         raise UserError(
             f"data {tree.root}",
             expected="class folders, or splits such as train and val with class folders in each",
-            got=f"{_some(list(splits))}, by name a split, beside {_some(mixed)}",
+            got=f"{some(list(splits))}, by name a split, beside {some(mixed)}",
             remedy="Move what is not meant elsewhere; if it is a class, give its folder another "
             f"name, {_CSV}.",
         )
@@ -149,13 +100,13 @@ def splits_of(tree: Tree) -> tuple[str, str, list[str]] | None:
         raise UserError(
             f"data {tree.root}",
             expected="one folder to fit on, such as train, and one to test on, such as val",
-            got=_some(twice or list(splits)),
+            got=some(twice or list(splits)),
             remedy="Rename or move one of them." if twice else
             f"Give the folder of one split, such as {tree.root / next(iter(splits))}, {_CSV}.",
         )  # fmt: skip
     chosen = ranked["fit"][0][2], ranked["test"][0][2]
     others = [name for name in tree.folders if name not in chosen]
-    note = [f"fitted on {chosen[0]}, tested on {chosen[1]}; not used: {_some(others)}"]
+    note = [f"fitted on {chosen[0]}, tested on {chosen[1]}; not used: {some(others)}"]
     return *chosen, note if others else []
 
 
@@ -171,11 +122,11 @@ def _unwrapped(tree: Tree) -> tuple[Tree, list[str]]:
     if inner is not tree:
         notes.append(f"read below {inner.root.relative_to(tree.root)}, the only folder there is")
     if inner.folders and inner.images_in_root:
-        notes.append(f"not used, as no class folder holds them: {_some(inner.images_in_root)}")
+        notes.append(f"not used, as no class folder holds them: {some(inner.images_in_root)}")
     return inner, notes
 
 
-def _labelled(tree: Tree) -> list[tuple[Path, str]]:
+def class_folders(tree: Tree) -> list[tuple[Path, str]]:
     """Return the images of class folders with their labels, class by class.
 
     Raises:
@@ -196,7 +147,7 @@ def _labelled(tree: Tree) -> list[tuple[Path, str]]:
         raise UserError(
             f"data {tree.root}",
             expected="a folder for every class",
-            got=f"{_some(parts or splits)}, by name a part of another layout"
+            got=f"{some(parts or splits)}, by name a part of another layout"
             f"{looks_like(names) if parts else ''}",
             remedy=_remedy(tree, parts or splits),
         )
@@ -210,11 +161,12 @@ def _labelled(tree: Tree) -> list[tuple[Path, str]]:
         raise UserError(
             f"image folder {tree.root}",
             expected="a folder with images for every class",
-            got=f"no images in {_some(empty)}" + f", but {others}" * bool(others),
+            got=f"no images in {some(empty)}" + f", but {others}" * bool(others),
             remedy="Convert them to .jpg or .png, or remove the folder."
             if others
             else "Remove the empty class folder, or put its images there.",
         )
+    _check_no_labels(tree)
     _check_no_splits(tree)
     ordered = sorted(names, key=normalise_name)  # as the numbers of the classes
     return [
@@ -222,6 +174,23 @@ def _labelled(tree: Tree) -> list[tuple[Path, str]]:
         for name in ordered
         for image in sorted(rows[name], key=_order)
     ]
+
+
+def _check_no_labels(tree: Tree) -> None:
+    """Raise ``UserError`` for folders in class folders that hold masks, which are no pictures."""
+    found = set(label_folders(parts for parts in tree.dirs if len(parts) > 1))
+    wrong: list[str] = []
+    for image in tree.images:
+        above = [image[:n] for n in range(2, len(image)) if image[:n] in found]
+        wrong += ["/".join(parts) for parts in above[:1]]
+    wrong = sorted(set(wrong))
+    if wrong:
+        raise UserError(
+            f"data {tree.root}",
+            expected="pictures in the class folders",
+            got=f"{some(wrong)}, by name the labels of pictures",
+            remedy=f"Move what is not to be looked at elsewhere, {_CSV}.",
+        )
 
 
 def _check_no_splits(tree: Tree) -> None:
@@ -238,7 +207,7 @@ def _check_no_splits(tree: Tree) -> None:
         raise UserError(
             f"data {tree.root}",
             expected="a folder for every class",
-            got=f"{_some(list(inner))}, which hold the same folders ({_some(sorted(first))}): are "
+            got=f"{some(list(inner))}, which hold the same folders ({some(sorted(first))}): are "
             "those the classes?",
             remedy="If so, call the folders around them train and val, or give one of them; "
             f"if not, {_CSV[3:]}.",
@@ -279,7 +248,7 @@ def _remedy(tree: Tree, wrong: Sequence[str]) -> str:
     for name in () if layout_remedy(tree.folders) else wrong:
         below = tree.below(name)
         classes = below
-        if _has_splits(below):
+        if has_splits(below):
             classes = below.below(next(iter(splits_among(below.folders))))
         if classes.folders:
             return f"If the classes are the folders in {name}, give {below.root}; {_CSV[3:]}."
@@ -289,20 +258,12 @@ def _remedy(tree: Tree, wrong: Sequence[str]) -> str:
     )
 
 
-def _has_splits(tree: Tree) -> bool:
+def has_splits(tree: Tree) -> bool:
+    """Whether there is a folder to fit on and one to test on, by their names."""
     kinds = {kind for kind, _ in splits_among(tree.folders).values()}
     return kinds == {"fit", "test"}
 
 
-def _check_no_litter(path: Path, key: str, names: Sequence[str]) -> None:
-    if names:
-        raise UserError(
-            key,
-            expected="images and nothing else: the host reads whatever is there",
-            got=f"{_some(names)} in {path}, hidden or not part of the data",
-            remedy="Remove or move it.",
-        )
-
-
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """Return the first names in a row, and how many more there are."""
     return ", ".join(names[:4]) + f" and {len(names) - 4} more" * (len(names) > 4)

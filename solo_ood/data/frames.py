@@ -14,11 +14,12 @@ import numpy as np
 from solo_ood.data import bdd, lists
 from solo_ood.data.images import Split
 from solo_ood.data.labels import file_key
+from solo_ood.data.layouts import label_folders
 from solo_ood.data.order import natural_key
 from solo_ood.data.pixels import Levels
-from solo_ood.data.tree import is_image, walk
+from solo_ood.data.tree import Parts, Tree, is_image, walk
 from solo_ood.errors import UserError
-from solo_ood.files.text import printable, user_path
+from solo_ood.files.text import few, printable, user_path
 
 LISTS = (".txt", *lists.SUFFIXES, ".parquet")
 NUMBERED = r"^(.*?)[-_. ]*\d+$"  # a name that ends in a number: what is before it may be a clip's
@@ -109,8 +110,9 @@ def read_frames(root: Path, clip_pattern: str | None = None) -> Frames:
             located = bdd.locate(root) or root
             inside = (bdd.find_layout(located) or (root,))[0]
         tree = walk(inside)
-        notes = tree.notes()
-        found = sorted((inside.joinpath(*parts) for parts in tree.images), key=natural_key)
+        images, left_out = _without_labels(tree)
+        notes = tree.notes() + left_out
+        found = sorted((inside.joinpath(*parts) for parts in images), key=natural_key)
     clips = clips or [""] * len(found)
     there, missing = [], []
     for path, clip in zip(found, clips):
@@ -129,6 +131,19 @@ def read_frames(root: Path, clip_pattern: str | None = None) -> Frames:
     return Frames(
         base, paths, tuple(told), layout, (*notes, *clip_notes, *_gone(missing)), tuple(missing)
     )
+
+
+def _without_labels(tree: Tree) -> tuple[Sequence[Parts], list[str]]:
+    """Return the images that are not in folders of masks, and a note of these."""
+    labels = label_folders(tree.dirs)
+    inside = [
+        image for image in tree.images if any(image[: len(parts)] == parts for parts in labels)
+    ]
+    if len(inside) in (0, len(tree.images)):
+        return tree.images, []
+    images = sorted(set(tree.images) - set(inside))
+    names = few(["/".join(parts) for parts in labels], _FEW)
+    return images, [f"{len(inside)} images left out in {names}: by name the labels of others"]
 
 
 def _of_list(path: Path) -> tuple[list[Path], list[str]]:

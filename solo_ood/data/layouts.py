@@ -39,6 +39,19 @@ _LAYOUTS = (
 )
 
 
+def label_folders(dirs: Iterable[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Return those of the folders, given by the parts of their paths, that hold labels by name."""
+    beside: dict[tuple[str, ...], set[str]] = {}
+    for parts in (dirs := list(dirs)):
+        beside.setdefault(parts[:-1], set()).add(normalise_name(parts[-1]).casefold())
+    return [
+        parts
+        for parts in dirs
+        if (name := normalise_name(parts[-1]).casefold()) in _LABELS
+        or (name in _MAYBE_LABELS and not _IMAGES.isdisjoint(beside[parts[:-1]]))
+    ]
+
+
 def layout_parts(names: list[str]) -> list[str]:
     """Return those of the names of folders that are parts of a layout and not classes."""
     folded = {name: normalise_name(name).casefold() for name in names}

@@ -15,6 +15,7 @@ from solo_ood.console import counting_bar
 from solo_ood.data.image_folder import image_folder
 from solo_ood.data.options import ORDERS, LongtailOptions
 from solo_ood.data.tail import exponential_counts
+from solo_ood.data.training_folder import check_training_folder
 from solo_ood.errors import UserError, unknown_name
 from solo_ood.files import atomic
 from solo_ood.files.output import check_writable
@@ -48,13 +49,15 @@ def make_longtail(options: LongtailOptions, show: Callable[[str], None] = print)
 
     Raises:
         UserError: if ``out`` has something in it, for too few classes or images, an order that does
-            not name all classes, or a file system without links.
+            not name all classes, folders that are no classes, images that are gone, or a file
+            system without links.
     """
     check(options)
     source, out = options.source, options.out
     _check_empty(out)
     check_writable(out.absolute().parent, "OUT")
     images: dict[str, list[Path]] = {}
+    check_training_folder(source, "SRC")
     folder = image_folder(source)
     for path, label in folder.samples:
         images.setdefault(folder.classes[label], []).append(Path(path))
@@ -75,6 +78,7 @@ def make_longtail(options: LongtailOptions, show: Callable[[str], None] = print)
         "order": order,
         "counts": dict(zip(order, counts)),
     }
+    _check_there(chosen)
     _write(options, chosen, manifest)
     show(_table(images, manifest))
     show(f"written: {out}")
@@ -88,6 +92,17 @@ def _check_empty(out: Path) -> None:
             expected="a folder that does not exist yet, or is empty",
             got="one that holds files" if out.is_dir() else "a file or a broken link",
             remedy="Remove it or name another.",
+        )
+
+
+def _check_there(chosen: Mapping[str, Sequence[Path]]) -> None:
+    gone = [path for paths in chosen.values() for path in paths if not os.path.isfile(path)]
+    if gone:
+        raise UserError(
+            "images of SRC",
+            expected="files",
+            got=f"{len(gone)} folders, or links to what is not there, the first {gone[0]}",
+            remedy="Remove or repair them.",
         )
 
 

@@ -19,6 +19,9 @@ _NEAR_SPLIT = re.compile(
     r"[\W\d_]*([A-Z]|(?<=[\W\d_])[a-z])?"
 )
 
+# Also those without a width, which a spreadsheet or a web page leaves behind.
+_BLANKS_AROUND = re.compile(r"\A[\s\u200b-\u200f\u2060\ufeff]+|[\s\u200b-\u200f\u2060\ufeff]+\Z")
+
 # Of macOS, Windows, and network storage; what begins with a dot is hidden anyway.
 _LITTER = {
     *("__macosx", "__pycache__", "@eadir", "#recycle", "$recycle.bin", "lost+found"),
@@ -28,7 +31,7 @@ _LITTER = {
 
 def normalise_name(name: str) -> str:
     """Return a label without blanks around it, in one Unicode form: macOS writes another one."""
-    return unicodedata.normalize("NFC", name).strip()
+    return _BLANKS_AROUND.sub("", unicodedata.normalize("NFC", name))
 
 
 def split_of(name: str) -> tuple[str, int] | None:

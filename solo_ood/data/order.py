@@ -12,10 +12,12 @@ _DIGITS = re.compile(r"(\d+)")  # of any script, all of which `int` reads
 def natural_key(path: PurePath | str) -> tuple[Any, ...]:
     """Return a key that sorts paths folder by folder, digits in their names by their value.
 
-    Names that differ in leading zeros only follow each other in the order of their text.
+    A suffix counts last: ``frame 2`` comes before its copy ``frame 2 (1)``. Names that differ in
+    leading zeros only follow each other in the order of their text.
     """
-    parts = PurePath(path).parts
-    return tuple(_name_key(part) for part in parts), parts
+    path = PurePath(path)
+    names = (*path.parts[:-1], path.stem, path.suffix)
+    return tuple(_name_key(name) for name in names), path.parts
 
 
 def _name_key(name: str) -> tuple[Any, ...]:

@@ -52,15 +52,15 @@ class Header:
     Attributes:
         height: as it is shown, in pixels.
         width: the same.
-        mode: Pillow's.
-        orientation: of EXIF, 1 = stored upright.
+        deep: whether its channels have more than 8 bits.
+        orientation: of EXIF, from 1, stored upright, to 8.
         transparent: whether it may show what is behind it.
         several: whether the file holds more pictures than the first.
     """
 
     height: int
     width: int
-    mode: str
+    deep: bool
     orientation: int
     transparent: bool
     several: bool
@@ -91,16 +91,16 @@ def load(path: Path | str, levels: Levels | None = None) -> Image.Image:
         Unreadable: if the file cannot be read.
     """
     with reading(path), Image.open(path) as image:
+        deep = _is_deep(image)  # before loading, which forgets it
         image.load()
         orientation = _orientation(image)  # after loading, which turns a TIFF
-        if is_deep(image.mode):
-            shown = _scaled(np.asarray(image), levels or Levels())
-        elif _is_transparent(image):
-            seen = image.convert("RGBA")
+        shown: Image.Image = image
+        if deep:
+            shown = _scaled(_all_bits(image, path), levels or Levels())
+        if _is_transparent(shown):
+            seen = shown.convert("RGBA")
             shown = Image.new("RGBA", seen.size, "white")
             shown.alpha_composite(seen)
-        else:
-            shown = image
         return upright(shown.convert("RGB"), orientation)
 
 
@@ -112,6 +112,17 @@ def load_ids(path: Path | str) -> np.ndarray:
     """
     with reading(path), Image.open(path) as image:
         return np.asarray(image)
+
+
+def load_deep(path: Path | str) -> np.ndarray:
+    """Return the grey levels (H, W), or colours (H, W, 3), of a file with more than 8 bits.
+
+    Raises:
+        Unreadable: if the file cannot be read.
+    """
+    with reading(path), Image.open(path) as image:
+        values = _all_bits(image, path)
+        return values if values.ndim == 2 else values[..., :3]
 
 
 def header(path: Path | str) -> Header:
@@ -127,8 +138,8 @@ def header(path: Path | str) -> Header:
         if image.format in ("GIF", "PNG", "TIFF", "WEBP"):
             with suppress(Exception):  # the first picture may be intact though others are not
                 several = getattr(image, "n_frames", 1) > 1
-        transparent = _is_transparent(image) and not is_deep(image.mode)
-        return Header(height, width, image.mode, orientation, transparent, several)
+        transparent = _is_transparent(image) and not _is_deep_grey(image.mode)
+        return Header(height, width, _is_deep(image), orientation, transparent, several)
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
@@ -136,9 +147,42 @@ def upright(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
-def is_deep(mode: str) -> bool:
+def _is_deep(image: Image.Image) -> bool:
+    """Return whether the channels of an image that is not loaded yet have more than 8 bits."""
+    tiles = getattr(image, "tile", ())  # of a file: decoder, place, offset, kind of pixels
+    return _is_deep_grey(image.mode) or any(";16" in str(tile[3]) for tile in tiles)
+
+
+def _is_deep_grey(mode: str) -> bool:
     """Return whether images of this mode have one channel of more than 8 bits."""
     return mode in ("I", "F") or mode.startswith("I;")
+
+
+def _all_bits(image: Image.Image, path: Path | str) -> np.ndarray:
+    """Return pixels of more than 8 bits (H, W), (H, W, 3), or (H, W, 4) with the opacity.
+
+    Of colours Pillow keeps the upper 8 of 16 bits, in which those of a 12-bit camera are black. Of
+    a PNG all of them are read, where torchvision has this.
+    """
+    if _is_deep_grey(image.mode):
+        return np.asarray(image)
+    values = _all_bits_of_png(path) if image.format == "PNG" else None
+    if values is not None:
+        return values[..., [0, 0, 0, 1]] if values.shape[2] == 2 else values  # grey and opacity
+    upper = image.convert("RGBA" if _is_transparent(image) else "RGB")
+    return np.asarray(upper).astype(np.uint16) * 257
+
+
+def _all_bits_of_png(path: Path | str) -> np.ndarray | None:
+    try:
+        from torchvision.io import ImageReadMode, decode_png  # seconds to import
+    except ImportError:  # its decoders are to move to another package
+        return None
+    import torch
+
+    content = torch.frombuffer(bytearray(Path(path).read_bytes()), dtype=torch.uint8)
+    values = decode_png(content, ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
+    return None if values.dtype == np.uint8 else values  # 8 bits before version 0.20
 
 
 def _orientation(image: Image.Image) -> int:
@@ -146,9 +190,10 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "PNG" and not {"exif", "Raw profile type exif"} & set(image.info):
         return 1
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # broken EXIF beside whole pixels
         return 1
+    return orientation if orientation in _UPRIGHT else 1
 
 
 def _is_transparent(image: Image.Image) -> bool:
@@ -157,6 +202,8 @@ def _is_transparent(image: Image.Image) -> bool:
 
 def _scaled(values: np.ndarray, levels: Levels) -> Image.Image:
     low, high = levels.floating if values.dtype.kind == "f" else levels.integer
-    values = np.nan_to_num(values.astype(np.float32), nan=low)
-    shares = np.clip((values - low) / (high - low), 0, 1)
+    numbers = np.nan_to_num(values.astype(np.float32), nan=low)
+    shares = np.clip((numbers - low) / (high - low), 0, 1)
+    if shares.shape[2:] == (4,):
+        shares[..., 3] = numbers[..., 3] / 65535
     return Image.fromarray((shares * 255).round().astype(np.uint8))

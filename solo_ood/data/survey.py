@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from solo_ood.data.pixels import Header, Levels, Unreadable, header, is_deep, load_ids
+from solo_ood.data.pixels import Header, Levels, Unreadable, header, load_deep
 
 MAX_HEADERS = 10_000  # of a larger data set as many, evenly spread
 MAX_DEEP = 100  # images of more than 8 bits that are decoded to find their range
@@ -28,12 +28,14 @@ class Survey:
         levels: black and white of those with more than 8 bits.
         notes: what is done to images that are not shown as they are stored.
         has_deep: whether there are some with more than 8 bits; then the first note is of these.
+        as_stored: what others see of these images, who read the pixels as they are stored.
     """
 
     sizes: list[np.ndarray]
     levels: Levels
     notes: list[str]
     has_deep: bool
+    as_stored: list[str]
 
 
 def survey(*groups: Sequence[Path]) -> Survey:
@@ -44,26 +46,28 @@ def survey(*groups: Sequence[Path]) -> Survey:
     sizes = [np.array([(info.height, info.width) for _, info in group]) for group in headers]
     total = sum(map(len, looked))
     every = [pair for group in headers for pair in group]
-    deep = [path for path, info in every if is_deep(info.mode)]
+    deep = [path for path, info in every if info.deep]
     levels, notes = _levels(deep, total)
     has_deep = bool(notes)
+    transparent = sum(info.transparent for _, info in every)
+    turned = sum(info.orientation > 1 for _, info in every)
+    several = sum(info.several for _, info in every)
     for many, what in (
-        (
-            sum(info.transparent for _, info in every),
-            "transparent: what shows through is white",
-        ),
-        (
-            sum(info.orientation > 1 for _, info in every),
-            "stored turned: shown as a viewer does",
-        ),
-        (
-            sum(info.several for _, info in every),
-            "of several pictures or pages: the first is taken",
-        ),
+        (transparent, "transparent: what shows through is white"),
+        (turned, "stored turned: shown as a viewer does"),
+        (several, "of several pictures or pages: the first is taken"),
     ):
         if many:
             notes.append(f"{many} of {total} images are {what}")
-    return Survey(sizes, levels, notes, has_deep)
+    as_stored = [
+        f"{many} of {total} images are {what}"
+        for many, what in (
+            (transparent, "transparent: what is below counts"),
+            (turned, "stored turned, and stay so"),
+        )
+        if many
+    ]
+    return Survey(sizes, levels, notes, has_deep, as_stored)
 
 
 def most_frequent(sizes: np.ndarray) -> tuple[int, int]:
@@ -102,7 +106,7 @@ def _levels(deep: Sequence[Path], total: int) -> tuple[Levels, list[str]]:
     ranges: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
     for path in evenly_spaced(deep, MAX_DEEP):
         with suppress(Unreadable):
-            values = load_ids(path)
+            values = load_deep(path)
             finite = values[np.isfinite(values)]
             if finite.size:
                 is_float = values.dtype.kind == "f"

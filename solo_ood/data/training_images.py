@@ -1,4 +1,4 @@
-"""Training images of more than 8 bits, all of which torchvision's loader turns white."""
+"""Training images of other kinds: torchvision's loader turns those of more than 8 bits white."""
 
 from __future__ import annotations
 
@@ -19,14 +19,18 @@ LOOKED_AT = 100  # images of a data set, evenly spread
 def show_all_bits(*datasets: Any) -> list[str]:
     """Let folders scale images of more than 8 bits, all by one range; return what was done.
 
-    Data without such images are read as before. To be called before workers hold the datasets.
+    Data without such images are read as before, as stock DINO reads them; what `solo-ood`'s
+    commands would show otherwise is said. To be called before workers hold the datasets.
     """
     from torchvision.datasets.folder import default_loader
 
     known = [(dataset, paths) for dataset in map(_inner, datasets) if (paths := paths_of(dataset))]
     seen = survey(*(evenly_spaced(list(map(Path, paths)), LOOKED_AT) for _, paths in known))
     if not seen.has_deep:
-        return []
+        return [
+            f"training images: {note}, as solo-learn reads them; solo-ood's commands do not"
+            for note in seen.as_stored
+        ]
     said = []
     for dataset, _ in known:
         if getattr(dataset, "loader", None) is default_loader:

@@ -147,6 +147,11 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(_image_suffixes())
 
 
+def may_be_image(name: str) -> bool:
+    """Return whether a file of this name may be an image, also of other formats."""
+    return is_image(name) or os.path.splitext(name)[1].lower() in {*_OTHER_IMAGES, ""}
+
+
 def _image_suffixes() -> tuple[str, ...]:
     from torchvision.datasets.folder import IMG_EXTENSIONS  # seconds to import
 

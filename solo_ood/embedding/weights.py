@@ -140,12 +140,22 @@ def _load(path: Path) -> Mapping[str, Any]:
             remedy=f"Check its spelling; relative paths count from {Path.cwd()}.",
         )
     try:
-        loaded = _safetensors(path) if path.suffix == ".safetensors" else read(path)
+        loaded = _safetensors(path) if _is_safetensors(path) else read(path)
     except Unreadable as error:
         raise _no_state_dict(path.name, str(error), error.remedy) from error
     if not isinstance(loaded, Mapping):
         raise _no_state_dict(path.name, type(loaded).__name__)
     return loaded
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file begins as this format does, whatever its name: a length, and then JSON."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise Unreadable(str(error), "Check that you may read it.") from error
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size
 
 
 def _safetensors(path: Path) -> Mapping[str, Any]:
@@ -154,7 +164,7 @@ def _safetensors(path: Path) -> Mapping[str, Any]:
     try:
         return load_safetensors(path)
     except Exception as error:  # whatever it raises for another file is the reason
-        raise Unreadable(str(error).strip().split("\n")[0], "Use another one.") from error
+        raise Unreadable(str(error).strip().split("\n")[0], "Copy it again.") from error
 
 
 def _mismatch(target: Target, fit: Match, name: str, remedy: str, choices: str) -> UserError:

@@ -24,6 +24,7 @@ from solo_ood.evaluation.references import Reference
 from solo_ood.evaluation.task import Task, read_task, references_of
 from solo_ood.files.checkpoint import load, state_dict_of
 from solo_ood.files.output import check_writable
+from solo_ood.files.text import printable
 from solo_ood.host.run_folder import RunFiles, find_run
 from solo_ood.options.field import check
 
@@ -112,9 +113,9 @@ def _show_data(task: Task, show: Callable[[str], None]) -> None:
             text = "val, by folds"
         elif name == "tail" and not task.groups:
             text = "none: no groups"
-        show(f"{name.replace('_', '-'):<9} {text}")
+        show(printable(f"{name.replace('_', '-'):<9} {text}"))
     for note in task.notes:
-        show(f"note: {note}")
+        show(printable(f"note: {note}"))
 
 
 def _embedded(

@@ -6,7 +6,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,16 @@ _REASON = re.compile(r"WeightsUnpickler error:\s*(.+)")
 _OWN = (
     "Use another one. If you made it yourself, open it with torch.load(PATH, weights_only=False) "
     "and save what is needed again, such as its state_dict: "
-    "c = torch.load({path!r}, weights_only=False); torch.save(c['state_dict'], 'weights.pth')"
+    "c = torch.load({path!r}, weights_only=False); torch.save({state}, 'weights.pth')"
 )
+# What downloads leave in place of a file, by its first bytes.
+_OTHERS = {
+    b"version https://git-lfs": ("a pointer of Git LFS", "Fetch the file itself: git lfs pull."),
+    b"<": ("a web page", "Download the file itself."),
+}
+_FRAME = "Unsupported operand 149"  # in pickles of protocol 4 and 5
+_STATE = "c['state_dict']"
+_STATE_OF_MODULE = "c.state_dict()"  # of a network that was pickled as a whole
 
 
 class Unreadable(Exception):
@@ -50,21 +58,32 @@ def read(path: Path, mmap: bool = False) -> Any:
     # torch before 2.5 cannot allow any class.
     allow = getattr(torch.serialization, "safe_globals", lambda _: nullcontext())
     # Files of the format before torch 1.6 are no archives and cannot be mapped.
-    mapped = {"mmap": True} if mmap and zipfile.is_zipfile(path) else {}
+    to_map = mmap and zipfile.is_zipfile(path)
+    how: dict[str, Any] = {"map_location": "cpu", "weights_only": True}
     try:
-        with allow(list(HARMLESS)):
-            return torch.load(path, map_location="cpu", weights_only=True, **mapped)
+        # An opened file, since torch takes one that is called .safetensors for one of that format.
+        with allow(list(HARMLESS)), path.open("rb") as file:
+            return torch.load(path, mmap=True, **how) if to_map else torch.load(file, **how)
     except pickle.UnpicklingError as error:
         names = _unknown(path) or _NAMED.findall(str(error))
+        if not names and _FRAME in str(error) and zipfile.is_zipfile(path):
+            names = ["a pickle of protocol 4 or 5"]
         if not names:
-            raise _damaged(error) from error
+            raise _damaged(error, path) from error
         got = f"{', '.join(names[:5])}, which may run code when it is read"
-        raise Unreadable(got, _OWN.format(path=str(path))) from error
+        is_module = any(name.startswith("torch.nn.modules.") for name in names)
+        state = _STATE_OF_MODULE if is_module else _STATE
+        raise Unreadable(got, _OWN.format(path=str(path), state=state)) from error
     except Exception as error:  # whatever torch raises for a file that is cut off
-        raise _damaged(error) from error
+        raise _damaged(error, path) from error
 
 
-def _damaged(error: Exception) -> Unreadable:
+def _damaged(error: Exception, path: Path) -> Unreadable:
+    with suppress(OSError), path.open("rb") as file:
+        start = file.read(32)
+        for mark, (what, remedy) in _OTHERS.items():
+            if start.startswith(mark):
+                return Unreadable(what, remedy)
     text = str(error).strip() or type(error).__name__
     found = _REASON.search(text)
     reason = (found[1] if found else text).splitlines()[0].partition(". ")[0]

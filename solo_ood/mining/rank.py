@@ -59,7 +59,7 @@ def rank_frames(options: RankOptions, show: Callable[[str], None] = print) -> Ra
         return None
     scored = score(request, embedded, known)
     listed = list_of(request, scored)
-    show("\n".join(listed.notes))
+    show("\n".join(map(printable, listed.notes)))
     write(request, listed, show)
     return listed.ranking
 

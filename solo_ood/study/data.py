@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from solo_ood.data.digits import digits_lt
+from solo_ood.data.image_folder import image_folder
 from solo_ood.data.longtail import longtail
 from solo_ood.data.mnist import mnist
 from solo_ood.errors import UserError
@@ -32,13 +33,12 @@ class PairData:
     @property
     def classes(self) -> list[str]:
         """The names of the classes, in the order of their ids."""
-        return sorted(entry.name for entry in self.train.iterdir() if entry.is_dir())
+        return list(image_folder(self.train).classes)
 
     @property
     def targets(self) -> np.ndarray:
         """The class ids (N,) of the training images, by dataset index."""
-        counts = [len(list((self.train / name).iterdir())) for name in self.classes]
-        return np.repeat(np.arange(len(counts)), counts)
+        return np.array(image_folder(self.train).targets)
 
 
 def sources(plan: DataPlan, given: Path | None) -> tuple[Path, Path]:

@@ -99,6 +99,7 @@ SMALL = (f"{OOD}scorer.min_samples=8", f"{OOD}threshold.n=20")
         (["scheduler.name=cosin"], "Did you mean 'cosine'"),
         (["data.dataset=cifar11"], "Did you mean 'cifar10'"),
         (["+backbone.kwargs.in_chans=1"], "in_chans: expected 3: the host reads .* as RGB"),
+        ([f"checkpoint.dir={__file__}"], r"checkpoint\.dir: expected a folder that can be written"),
         (["name=a/b"], "name: expected part of a file's name: no /"),
         (["max_epochs=-1", "+max_time=00:01:00:00"], "max_epochs: expected a number: DINO's"),
         (

@@ -92,6 +92,44 @@ def test_safetensors(tmp_path):
     assert torch.equal(feats(network), feats(vit(3)))
 
 
+@pytest.mark.parametrize("name", ["w.SafeTensors", "w.bin", "w.pth"])
+def test_safetensors_are_known_by_their_content(tmp_path, name):
+    from safetensors.torch import save_file
+
+    save_file(vit(1).state_dict(), tmp_path / name)
+    network = vit(2)
+    load_file(network, tmp_path / name, "auto", "vit")
+    assert torch.equal(feats(network), feats(vit(1)))
+    saved(vit(3).state_dict(), tmp_path / "w.safetensors")  # of torch, under the other's name
+    load_file(network, tmp_path / "w.safetensors", "auto", "vit")
+    assert torch.equal(feats(network), feats(vit(3)))
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (
+            lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\nsize 9\n"),
+            r"got a pointer of Git LFS\. Fetch the file itself: git lfs pull",
+        ),
+        (lambda path: path.write_text("<!DOCTYPE html>"), r"got a web page\. Download the file"),
+        (
+            lambda path: torch.save(vit().state_dict(), path, pickle_protocol=4),
+            r"got a pickle of protocol 4 or 5, which may run .*c\['state_dict'\]",
+        ),
+        (
+            lambda path: torch.save(vit(), path),
+            r"which may run code .*torch.save\(c\.state_dict\(\), 'weights",
+        ),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_what_stands_in_place_of_weights_has_a_way_out(tmp_path, write, said, suffix):
+    write(path := tmp_path / f"w{suffix}")
+    with pytest.raises(UserError, match=said):
+        load_file(vit(), path, "auto", "vit")
+
+
 def test_compiled_and_half_precision_weights():
     state = {f"backbone._orig_mod.{k}": v.half() for k, v in vit(3).state_dict().items()}
     network = vit(0)

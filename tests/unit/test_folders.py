@@ -13,7 +13,7 @@ from torchvision.datasets import ImageFolder
 
 from solo_ood.cli import main
 from solo_ood.data.images import layout_of, read_splits
-from solo_ood.data.names import look_like_splits, split_of, splits_among
+from solo_ood.data.names import look_like_splits, normalise_name, split_of, splits_among
 from solo_ood.errors import UserError
 from solo_ood.training import preflight
 
@@ -183,6 +183,9 @@ def test_a_folder_above_the_splits_is_read_below_and_says_so(tmp_path):
         (["train", "val"], "a folder for every class, got 2 images and no folders"),
         (["images"], "images, by name a part of another layout"),
         (["train"], "one to test on, such as val, got train"),
+        (["car", "rider", "car/Masks"], "got car/Masks, by name the labels of pictures"),
+        (["car/img", "car/mask", "rider/img"], "got car/mask, by name"),
+        (["cup/ground_truth/a", "cup/test/b", "nut/x"], "got cup/ground_truth, by name"),
     ],
 )  # fmt: skip
 def test_folders_that_are_no_classes_are_an_error_with_a_remedy(tmp_path, folders, error):
@@ -239,6 +242,15 @@ def test_names_that_are_nearly_splits(names, like):
     assert look_like_splits(names) == like
 
 
+def test_folders_of_a_class_may_have_any_names_but_those_of_labels(tmp_path):
+    fill(tmp_path, "car/images", "car/mask", "rider/left/mask")
+    write(tmp_path / "rider" / "labels" / "a.txt")  # no pictures
+    with pytest.raises(UserError, match="got car/mask, by name"):
+        read_splits(tmp_path)
+    (tmp_path / "car" / "images").rename(tmp_path / "car" / "red")
+    assert len(read_splits(tmp_path)[0]) == 6
+
+
 def test_masks_may_be_a_class_and_a_train_is_one_in_a_split(tmp_path):
     fill(tmp_path / "faces", "mask", "no_mask")
     assert read_splits(tmp_path / "faces")[0].classes == ("mask", "no_mask")
@@ -251,6 +263,9 @@ def test_names_in_two_unicode_forms_are_one_class(tmp_path):
     fill(tmp_path, "train/caf\u00e9", "train/car", "val/cafe\u0301", "val/car")
     fit, test = read_splits(tmp_path)
     assert fit.classes == test.classes == ("caf\u00e9", "car")
+    for blank in " \u00a0\u200b\ufeff\u200e":
+        assert normalise_name(f"{blank}car{blank}") == "car"
+    assert normalise_name("a\u200db") == "a\u200db"  # within a name they join letters
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])
@@ -354,6 +369,13 @@ def test_training_refuses_our_own_output_and_files_that_it_cannot_read(tmp_path,
     with pytest.raises(UserError, match="got .DS_Store in .*flat, hidden"):
         preflight.check(compose(*flat))
     (tmp_path / "flat" / ".DS_Store").unlink()
+    for name in ("labels.csv", "clip.MP4"):  # the host would open them in the middle of an epoch
+        write(tmp_path / "flat" / name)
+        with pytest.raises(UserError, match=f"got {name} in .*flat, hidden or not"):
+            preflight.check(compose(*flat))
+        (tmp_path / "flat" / name).unlink()
+    for name in ("animated.gif", "0"):
+        write(tmp_path / "flat" / name)
     preflight.check(compose(*flat))
     (tmp_path / "flat" / "more").mkdir()
     with pytest.raises(UserError, match="got more in .*flat, hidden or not part of the data"):

@@ -126,6 +126,16 @@ def test_a_list_of_files_that_are_all_gone_names_the_first(tmp_path):
         read_frames(tmp_path / "list.txt")
 
 
+def test_masks_beside_pictures_are_no_frames(tmp_path):
+    images(tmp_path, "images/a.png", "images/b.png", "Masks/a.png", "gt/b.png")
+    frames = read_frames(tmp_path)
+    assert names(frames) == ["images/a.png", "images/b.png"]
+    assert "2 images left out in Masks, gt: by name the labels of others" in frames.notes
+    images(tmp_path / "other", "gt/a.png", "b.png")  # no folder of images beside
+    assert len(read_frames(tmp_path / "other")) == 2
+    assert len(read_frames(tmp_path / "Masks")) == 1  # asked for
+
+
 def test_a_folder_of_ours_within_the_data_is_left_out(tmp_path):
     images(tmp_path, "a.png", "rank/contact-sheet.jpg")
     for name in ("ranking.csv", "ranking.json"):

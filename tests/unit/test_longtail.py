@@ -62,6 +62,38 @@ def test_impossible_requests_are_refused_and_leave_nothing(settings, balanced, t
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("folders", "error"),
+    [
+        (
+            ["TRAIN/a", "TRAIN/b", "Validation/a"],
+            "every folder is taken for a class, .* Give .*/TR",
+        ),
+        (["a", "b", ".git/x"], "SRC: .* got .git in"),
+        (["a", "b", "__MACOSX"], "SRC: .* got __MACOSX in"),
+        (["a", "b", "masks"], "SRC: .* got masks, by name a part of another layout"),
+        (["a", "b", "a/masks"], "SRC: .* got a/masks, by name the labels of pictures"),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused(folders, error, tmp_path):
+    for folder in folders:
+        (tmp_path / "source" / folder).mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(tmp_path / "source" / folder / "a.png")
+    with pytest.raises(UserError, match=error):
+        longtail(tmp_path / "source", tmp_path / "out", imbalance=1, seed=0)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_link_to_nothing_is_refused(balanced, tmp_path):
+    source = shutil.copytree(balanced, tmp_path / "source")
+    for path in (source / "ant").iterdir():
+        path.unlink()
+        path.symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(UserError, match="got 30 folders, or links to what is not there"):
+        longtail(source, tmp_path / "out", imbalance=1, seed=0)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_folder_with_something_in_it_is_never_written_into(balanced, tmp_path):
     (tmp_path / "out").mkdir()
     longtail(balanced, tmp_path / "out", imbalance=2, seed=0)  # an empty one is

@@ -15,10 +15,12 @@ import pytest
 from lightning.pytorch import Callback
 from PIL import ExifTags, Image
 from short_runs import AT_ONCE
+from torchvision.datasets import ImageFolder
 
 from solo_ood.cli import main
 from solo_ood.data.bdd import pair_images_and_masks
 from solo_ood.data.images import read_splits
+from solo_ood.data.training_images import show_all_bits
 from solo_ood.embedding.copies import copies_note, has_equal
 from solo_ood.embedding.embedder import Embedder
 from solo_ood.embedding.extract import ExtractConfig, embed, scale_and_crop
@@ -200,6 +202,7 @@ def test_failed_figure_is_reported(tmp_path):
 
 
 DAMAGED = {
+    "a\nb.jpg": lambda path: path.touch(),
     "damaged.avif": lambda path: _damage(path),
     "empty.jpg": lambda path: path.touch(),
     "text.jpg": lambda path: path.write_text("no image"),
@@ -218,11 +221,12 @@ def test_files_that_cannot_be_read_are_left_out_counted_and_named(tmp_path, caps
     data = folder(tmp_path / "data")
     for name, make in DAMAGED.items():
         make(data / "car" / name)
-    with pytest.raises(SystemExit, match="fit: image not readable: .* got 3, .*Error: "):
+    with pytest.raises(SystemExit, match="fit: image not readable: .* got 4, .*Error: ") as one:
         main([*arguments(data, "--cross-fit"), *QUICK])
-    main([*arguments(data, "--cross-fit", "--max-unreadable", "0.1"), *QUICK])
+    assert "\n" not in str(one.value)
+    main([*arguments(data, "--cross-fit", "--max-unreadable", "0.2"), *QUICK])
     said = capsys.readouterr().out
-    assert "3 left out, image not readable" in said and "damaged.png" in said
+    assert "4 left out, image not readable (a\\nb.jpg, damaged.png" in said
     assert {row["n_test"] for row in table(data)} == {"36"}
 
 
@@ -277,6 +281,18 @@ def test_paths_of_a_config_may_begin_at_home(tmp_path, monkeypatch, compose):
     expand_home(cfg)
     assert (cfg.data.train_path, cfg.data.val_path) == (f"{tmp_path}/train", None)
     assert cfg.checkpoint.dir == f"{tmp_path}/runs"
+
+
+def test_training_says_what_it_sees_otherwise(tmp_path):
+    turned, clear = Image.Exif(), Image.new("RGBA", (64, 48))
+    turned[ExifTags.Base.Orientation] = 6
+    data = folder(tmp_path / "data")
+    assert show_all_bits(ImageFolder(data)) == []
+    Image.open(data / "car" / "00.png").save(data / "car" / "00.png", exif=turned)
+    clear.save(data / "car" / "01.png")
+    said = "\n".join(show_all_bits(ImageFolder(data)))
+    assert "training images: 1 of 36 images are stored turned, and stay so" in said
+    assert "1 of 36 images are transparent: what is below counts" in said
 
 
 @pytest.mark.parametrize(("enabled", "labels"), [(True, True), (False, True), (True, False)])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,57 @@ def test_more_than_8_bits_are_scaled_by_the_bits_that_a_data_set_uses(
     assert note.startswith("2 of 2 images have more than 8 bits") and f"{white:g} white" in note
 
 
+def colours_of_16_bits(path: Path, pixels: np.ndarray) -> Path:
+    """Write (12, 16, C) as a PNG, or C = 3 as a TIFF; Pillow writes no such files."""
+    height, width, channels = pixels.shape
+    if path.suffix == ".tif":
+        body = pixels.astype("<u2").tobytes()
+        fields = [
+            *((256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, 8 + len(body)), (259, 3, 1, 1)),
+            *((262, 3, 1, 2), (273, 4, 1, 8), (277, 3, 1, 3), (278, 4, 1, height)),
+            *((279, 4, 1, len(body)), (284, 3, 1, 1)),
+        ]
+        table = b"".join(struct.pack("<HHII", *field) for field in fields)
+        start = b"II*\0" + struct.pack("<I", 8 + len(body) + 6)
+        bits = struct.pack("<HHH", 16, 16, 16)
+        count = struct.pack("<H", len(fields))
+        path.write_bytes(start + body + bits + count + table + struct.pack("<I", 0))
+        return path
+    kind = {2: 4, 3: 2, 4: 6}[channels]
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(name + body))
+        return struct.pack(">I", len(body)) + name + body + checksum
+
+    head = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in pixels)
+    parts = (chunk(b"IHDR", head), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b""))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    return path
+
+
+@pytest.mark.parametrize("white", [1023, 4095, 65535])
+@pytest.mark.parametrize(
+    ("name", "channels"), [("a.png", 3), ("a.png", 4), ("a.png", 2), ("a.tif", 3)]
+)
+def test_colours_of_more_than_8_bits_are_scaled_too(tmp_path, name, channels, white):
+    """Of a 12-bit camera Pillow leaves 15 of 255, without a word."""
+    pixels = np.stack([ramp(white, "uint16") // (n + 1) for n in range(channels)], axis=-1)
+    if channels in (2, 4):
+        pixels[..., -1] = 65535
+    path = colours_of_16_bits(tmp_path / name, pixels)
+    seen = survey([path])
+    assert seen.notes[0].startswith("1 of 1 images have more than 8 bits")
+    assert f"{white} white" in seen.notes[0]
+    shown = np.asarray(load(path, seen.levels)).astype(int)
+    expected = pixels[..., [0, 0, 0] if channels == 2 else [0, 1, 2]] / white * 255
+    exact = white == 65535 or name == "a.png"  # of a TIFF the upper 8 bits are all there is
+    np.testing.assert_allclose(shown, expected, atol=0.51 if exact and name == "a.png" else 65)
+    clear = np.concatenate([pixels[..., :3], np.zeros_like(pixels[..., :1])], axis=-1)
+    if channels == 3 and name == "a.png":
+        assert (np.asarray(load(colours_of_16_bits(path, clear), seen.levels)) == 255).all()
+
+
 def test_negative_and_missing_values_are_shown_between_the_lowest_and_the_highest(tmp_path):
     pixels = ramp(3000, "float32") - 1000
     pixels[0, :4] = np.nan
@@ -108,6 +161,15 @@ def test_an_image_that_is_stored_turned_is_shown_upright(tmp_path, suffix, orien
     shown = np.asarray(load(path)).astype(int)
     assert shown.shape == upside.shape and (header(path).height, header(path).width) == (24, 40)
     assert shown[2:6, 2:12].min() > 220 and shown[-6:, -12:].max() < 160
+
+
+def test_an_orientation_that_is_none_turns_nothing(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 99
+    Image.new("RGB", (40, 24)).save(tmp_path / "a.jpg", exif=exif)
+    assert load(tmp_path / "a.jpg").size == (40, 24) and not survey([tmp_path / "a.jpg"]).notes
+    found = header(tmp_path / "a.jpg")
+    assert (found.height, found.width) == (24, 40)
 
 
 def test_common_kinds_are_seen_as_before(tmp_path):
@@ -180,6 +242,14 @@ def test_numbers_in_names_sort_by_their_value():
     assert sorted(reversed(names), key=natural_key) == names
     ordered = ["a/9/01.png", "a/10/2.png", "a/10/002_7.png", "a/10/002_11.png", "a/10/٣.png", "b1"]
     assert sorted(ordered[::-1], key=natural_key) == ordered
+    copies = [
+        "frame 2.jpg",
+        "frame 2 (1).jpg",
+        "frame 2 (2).jpg",
+        "frame 2 (10).jpg",
+        "frame 3.jpg",
+    ]
+    assert sorted(copies[::-1], key=natural_key) == copies
     assert sorted(["7.png", "x.png", "07.png", ".png", "²"], key=natural_key) == sorted(
         [".png", "07.png", "7.png", "x.png", "²"], key=natural_key
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from solo_ood.data import mnist
 from solo_ood.errors import UserError
@@ -55,9 +56,15 @@ def test_a_folder_that_is_long_tailed_by_itself_is_taken_as_it_is(tmp_path):
     with pytest.raises(UserError, match="without reference"):
         data.sources(plan, tmp_path)
     (tmp_path / "reference").mkdir()
+    for name, images in (("ant", 1), ("bee", 2)):  # what an ImageFolder passes over is no image
+        (tmp_path / "train" / name).mkdir()
+        for number in range(images):
+            Image.new("L", (4, 4)).save(tmp_path / "train" / name / f"{number}.png")
+        (tmp_path / "train" / name / "Thumbs.db").touch()
     built = data.build(plan, tmp_path, 0, tmp_path / "unused")
     assert built.train == tmp_path / "train" and built.reference == tmp_path / "reference"
     assert not (tmp_path / "unused").exists()
+    assert built.classes == ["ant", "bee"] and built.targets.tolist() == [0, 1, 1]
 
 
 def test_without_its_package_mnist_says_what_to_install(monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import CompactHydraException
@@ -10,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError
 
 from solo_ood.errors import UserError
+from solo_ood.files.output import check_writable
 from solo_ood.settings.schema import parse
 from solo_ood.training.loggers import check_logger
 from solo_ood.training.plugin import NAME
@@ -34,6 +36,8 @@ def check(cfg: DictConfig) -> None:
         )
     check_settings(cfg)
     check_data(cfg)
+    if OmegaConf.select(cfg, "checkpoint.enabled") and cfg.checkpoint.get("dir"):
+        check_writable(Path(cfg.checkpoint.dir), "checkpoint.dir")
     check_logger(cfg)
     ood = None
     if cfg.get("method") == NAME:

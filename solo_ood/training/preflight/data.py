@@ -11,8 +11,9 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from solo_ood.data.folders import check_training_folder, classes_note
+from solo_ood.data.folders import classes_note
 from solo_ood.data.names import look_like_splits
+from solo_ood.data.training_folder import check_training_folder
 from solo_ood.errors import UserError, short_repr
 
 KEYS = ("data.train_path", "data.val_path")
