@@ -61,6 +61,7 @@ class Setup:
     cuda_batch: int = 64
     large_head: bool = True  # solo-learn's defaults; else that of the demo
     precision: str = "32-true"  # Lightning's
+    width: int | None = None  # of a ResNet-18, see solo_ood.host.narrow
 
     def batch_size(self, device: str) -> int:
         """Samples per step: a CPU has no time for batches that fill a GPU."""
@@ -69,6 +70,7 @@ class Setup:
     def overrides(self, batch: int) -> list[str]:
         """The config of this setup, as Hydra overrides of ``dino_ood.yaml``."""
         head = ["proj_hidden_dim=2048", "proj_output_dim=256", "num_prototypes=4096"]
+        width = [] if self.width is None else [f"+backbone.kwargs.width={self.width}"]
         return [
             f"backbone.name={self.backbone}",
             f"augmentations.0.crop_size={self.size}",
@@ -76,6 +78,7 @@ class Setup:
             f"augmentations.1.num_crops={self.n_local}",
             f"optimizer.batch_size={batch}",
             *(f"method_kwargs.{value}" for value in head if self.large_head),
+            *width,
         ]
 
 
@@ -102,7 +105,7 @@ SETUPS = {
             for batch in (64, 256)
         ),
         # For the test of this program: one step in a few hundredths of a second.
-        Setup("tiny", "resnet18", 32, 24, batch=8, cuda_batch=8, large_head=False),
+        Setup("tiny", "resnet18", 32, 24, batch=8, cuda_batch=8, large_head=False, width=16),
     )
 }
 
