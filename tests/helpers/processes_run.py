@@ -42,6 +42,7 @@ def overrides_of(tiny: list[str], options: list[str]) -> list[str]:
         "backbone.name=vit_tiny",
         "+backbone.kwargs.patch_size=16",
         "+backbone.kwargs.img_size=32",
+        "+backbone.kwargs.mlp_ratio=0.5",
         "method_kwargs.use_bn_in_head=False",
         "augmentations.1.crop_size=16",
         # AdamW would make large steps of the rounding errors of small gradients.

@@ -13,15 +13,7 @@ SOON = (  # with TINY: samples are flagged from the third step on, and replayed 
     "++method_kwargs.ood.queue.release=0",
 )
 
-SMALL = [  # a transformer takes a tenth of the time of a ResNet
-    *SOON,
-    "backbone.name=vit_tiny",
-    "+backbone.kwargs.patch_size=16",
-    "+backbone.kwargs.img_size=32",
-    "augmentations.1.num_crops=0",
-    "augmentations.1.crop_size=32",
-    "max_epochs=4",
-]
+SMALL = [*SOON, "augmentations.1.num_crops=0", "augmentations.1.crop_size=32", "max_epochs=4"]
 
 AT_ONCE = (  # in the second step of 8 samples
     "method_kwargs.ood.scorer.min_samples=2",

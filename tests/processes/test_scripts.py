@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from repository import ROOT
+from repository import NO_WIDTH, ROOT
 from warm_host import warm_host
 
 SOLO_OOD = Path(sys.executable).parent / "solo-ood"
@@ -172,11 +172,16 @@ def test_exported_checkpoint_is_plain_dino(weights, run, tmp_path, registered):
     }  # fmt: skip
 
 
-def test_the_lines_of_the_readme_load_the_exported_teacher_into_timm(run, tmp_path, registered):
+def test_the_lines_of_the_readme_load_the_exported_teacher_into_timm(run, tmp_path, tiny):
     from solo_ood.training.release_programs import load_network
 
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
     (code,) = (block for block in blocks if "timm" in block)
+    whole = [*tiny, NO_WIDTH, "ood=off", "max_epochs=1", "+limit_train_batches=1"]
+    program = [ROOT / "scripts/main_pretrain.py", "--config-name", "dino_ood", *whole]
+    exit_code, out, err = forked(*program, cwd=tmp_path)
+    assert exit_code == 0, err[-3000:]
+    run = tmp_path / "trained_models/dino_ood/0"
     exit_code, out, err = call(SOLO_OOD, "export", run, tmp_path, "--weights", "teacher", cwd=run)
     assert exit_code == 0, err
     names: dict = {}
