@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -55,10 +55,12 @@ class RareSelector:
         distance = cfg.queue.min_distance
         self.diverse = None if distance is None else DiverseAdmission(distance)
         self.rare_classes: list[int] = cfg.rare_classes or []
-        # Samples so far: judged, flagged, judged and rare, flagged and rare, not finite, replayed;
-        # and steps: those that could have had a replay, those that had one.
-        names = ("judged", "flagged", "rare", "flagged_rare", "not_finite", "replayed")
-        self.counts = dict.fromkeys((*names, "replay_due", "replay_done"), 0)
+        # Samples so far: judged, flagged, judged and rare, flagged and rare, judged and flagged
+        # while other classes were the rare ones, not finite, replayed; and steps: those that could
+        # have had a replay, those that had one.
+        names = ("judged", "flagged", "rare", "flagged_rare", "judged_before", "flagged_before")
+        steps = ("replay_due", "replay_done")
+        self.counts = dict.fromkeys((*names, "not_finite", "replayed", *steps), 0)
         self._pending: dict[str, Any] | None = None
         self._copied: torch.cuda.Event | None = None
 
@@ -127,6 +129,15 @@ class RareSelector:
                 **({} if self.diverse is None else {"looked_at": indexes, "feats": feats}),
             )
         self.scorer.partial_fit(rows(feats, fresh), rows(targets, fresh), rows(indexes, fresh))
+
+    def set_rare_classes(self, classes: Sequence[int]) -> None:
+        """Count these classes as rare from now on; precision and lift begin anew with others."""
+        if {*classes} != {*self.rare_classes}:
+            self.counts.update(rare=0, flagged_rare=0)
+            for name in ("judged", "flagged"):
+                self.counts[f"{name}_before"] = self.counts[name]
+            self.self_check = SelfCheck()
+        self.rare_classes = list(classes)
 
     def _send(self, **scored: Tensor) -> None:
         """Start copying what was scored to (pinned) host memory."""
@@ -262,8 +273,9 @@ class RareSelector:
         if self.diverse is not None and state.get("diverse") is not None:
             self.diverse.load_state_dict(state["diverse"])
         self.counts.update(state["counts"])
-        if self.cfg.rare_classes is None:
-            self.rare_classes = list(state["rare_classes"])
+        configured, self.rare_classes = self.cfg.rare_classes, list(state["rare_classes"])
+        if configured is not None:
+            self.set_rare_classes(configured)
         self._pending, self._copied = state["pending"], None
 
 

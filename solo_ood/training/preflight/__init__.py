@@ -19,7 +19,7 @@ from solo_ood.training.preflight.data import (
     expand_home,
     read_exemplars,
 )
-from solo_ood.training.preflight.settings import check_settings
+from solo_ood.training.preflight.settings import check_place_of_block, check_settings
 from solo_ood.training.preflight.steps import check_steps
 
 
@@ -37,6 +37,7 @@ def check(cfg: DictConfig) -> None:
     check_logger(cfg)
     ood = None
     if cfg.get("method") == NAME:
+        check_place_of_block(cfg)
         batch_size = OmegaConf.select(cfg, "optimizer.batch_size")
         ood = parse(OmegaConf.select(cfg, "method_kwargs.ood"), batch_size)
     check_steps(cfg, ood)
