@@ -227,6 +227,16 @@ def test_as_many_samples_as_the_error_names_are_enough(checked):
         checked(f"{OOD}start=0", "max_epochs=1000", f"+max_steps={steps - 1}")
 
 
+@pytest.mark.parametrize(("accelerator", "listed"), [("cpu", "2"), ("gpu", [0, 1])])
+def test_a_number_of_devices_is_written_as_the_host_takes_it(accelerator, listed, runnable):
+    from solo_ood.host import installed
+
+    cfg = runnable.copy()
+    cfg.devices, cfg.accelerator = 2, accelerator
+    preflight.fill_in_paths(cfg)
+    assert cfg.devices == (listed if installed.generation() == "checkout" else 2)
+
+
 def test_a_folder_of_images_is_taken_as_unlabelled(checked, capsys):
     assert checked(*SMALL, train="flat").data.no_labels is True
     assert "images without class folders, taken as data.no_labels=True." in capsys.readouterr().out

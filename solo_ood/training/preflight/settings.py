@@ -34,6 +34,21 @@ def check_settings(cfg: DictConfig) -> None:
     _check_trainer(cfg)
 
 
+def name_devices(cfg: DictConfig) -> None:
+    """Write a number of devices as a checkout takes it, which counts them by ``len``.
+
+    GPUs become a list. On the CPU Lightning wants a number, and takes the text of one.
+    """
+    number = cfg.get("devices")
+    if installed.generation() != "checkout" or type(number) is not int or number < 1:
+        return
+    import torch
+
+    auto = cfg.get("accelerator") in (None, "auto") and torch.cuda.is_available()
+    gpus = auto or cfg.get("accelerator") in ("gpu", "cuda")
+    OmegaConf.update(cfg, "devices", list(range(number)) if gpus else str(number), merge=False)
+
+
 def check_place_of_block(cfg: DictConfig) -> None:
     """Raise ``UserError`` for a block of ours that nobody would read, so that defaults would hold.
 
