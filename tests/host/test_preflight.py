@@ -151,12 +151,16 @@ def runnable(registered, data):
         ("method_kwargs.odd", {"start": 0}, "expected method_kwargs.ood, got a block .*odd"),
         ("method_kwargs.OOD", {"start": 0}, "expected method_kwargs.ood, got a block .*OOD"),
         ("ood", {"start": 0}, "expected method_kwargs.ood, got a block ood"),
+        ("method_kwargs.ood.queue.max_replays", 4, "replay: expected rows in .* got at most 80%"),
+        ("method_kwargs.ood.threshold.percentile", 0.99, "replay: expected .* got at most 64%"),
     ],
 )
 def test_a_value_that_the_host_would_stumble_over_is_one_line(key, value, said, runnable):
     cfg = runnable.copy()
     OmegaConf.update(cfg, key, value, merge=False)
-    named = "" if said.startswith(("Trainer", "expected method_kwargs")) else f"^{key}: .*"
+    named = (
+        "" if said.startswith(("Trainer", "expected method_kwargs", "replay")) else f"^{key}: .*"
+    )
     with pytest.raises(UserError, match=named + said):
         preflight.check(cfg)
 
