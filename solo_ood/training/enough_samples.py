@@ -52,8 +52,8 @@ def check_replays(ood: OODConfig, batch_size: int) -> None:
         raise UserError(
             "replay",
             expected=f"rows in at least {MIN_REPLAY_SHARE:.0%} of the steps",
-            got=f"at most {share:.0%}: {rate:.3g} of the stream is flagged, a sample is drawn at most "
-            f"{most} times, and a step of {batch_size} rows takes {rows} replays",
+            got=f"at most {share:.0%}: {rate:.3g} of the stream is flagged, a sample is drawn at "
+            f"most {most} times, and a step of {batch_size} rows takes {rows} replays",
             remedy="Lower ood.mix.ratio or ood.threshold.percentile, or raise "
             "ood.queue.max_replays (null = no limit).",
         )
