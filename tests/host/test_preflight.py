@@ -152,7 +152,6 @@ def runnable(registered, data):
         ("method_kwargs.OOD", {"start": 0}, "expected method_kwargs.ood, got a block .*OOD"),
         ("ood", {"start": 0}, "expected method_kwargs.ood, got a block ood"),
         ("method_kwargs.ood.queue.max_replays", 4, "replay: expected rows in .* got at most 80%"),
-        ("method_kwargs.ood.threshold.percentile", 0.99, "replay: expected .* got at most 64%"),
     ],
 )
 def test_a_value_that_the_host_would_stumble_over_is_one_line(key, value, said, runnable):
