@@ -164,6 +164,13 @@ def test_a_value_that_the_host_would_stumble_over_is_one_line(key, value, said, 
         preflight.check(cfg)
 
 
+def test_other_methods_may_have_lists_of_prototypes(runnable):
+    cfg = runnable.copy()
+    OmegaConf.update(cfg, "method", "deepclusterv2")
+    OmegaConf.update(cfg, "method_kwargs.num_prototypes", [30, 30], merge=False)
+    preflight.check(cfg)
+
+
 @pytest.mark.parametrize("key", ["optimizer.lr", "backbone", "scheduler.name", "data.num_workers"])
 def test_a_setting_that_is_not_there_is_one_line(key, runnable):
     cfg = runnable.copy()

@@ -32,6 +32,9 @@ _WHOLE_NUMBERS = {
     "checkpoint.frequency": (1, False),
     "check_val_every_n_epoch": (1, True),
     "log_every_n_steps": (0, True),
+}
+# Other methods have lists of prototypes.
+_OF_DINO = {
     "method_kwargs.num_prototypes": (1, False),
     "method_kwargs.proj_hidden_dim": (1, False),
     "method_kwargs.proj_output_dim": (1, False),
@@ -66,7 +69,8 @@ _SWITCHES = (
 
 def check_values(cfg: DictConfig) -> None:
     """Raise ``UserError`` for a value that is missing, of the wrong type, or out of its range."""
-    for key, (smallest, may_be_null) in _WHOLE_NUMBERS.items():
+    whole = {**_WHOLE_NUMBERS, **(_OF_DINO if cfg.get("method") in ("dino", "dino_ood") else {})}
+    for key, (smallest, may_be_null) in whole.items():
         _check_whole_number(cfg, key, smallest, may_be_null)
     for key, (low, high) in _NUMBERS.items():
         value = _value(cfg, key)
