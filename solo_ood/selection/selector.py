@@ -55,12 +55,11 @@ class RareSelector:
         distance = cfg.queue.min_distance
         self.diverse = None if distance is None else DiverseAdmission(distance)
         self.rare_classes: list[int] = cfg.rare_classes or []
-        # Samples so far: judged, flagged, judged and rare, flagged and rare, judged and flagged
-        # while other classes were the rare ones, not finite, replayed; and steps: those that could
-        # have had a replay, those that had one.
+        # Samples so far, `before` = while other classes were the rare ones; and steps: those that
+        # could have had a replay, those that had one.
         names = ("judged", "flagged", "rare", "flagged_rare", "judged_before", "flagged_before")
-        steps = ("replay_due", "replay_done")
-        self.counts = dict.fromkeys((*names, "not_finite", "replayed", *steps), 0)
+        others = ("not_finite", "replayed", "replay_due", "replay_done")
+        self.counts = dict.fromkeys((*names, *others), 0)
         self._pending: dict[str, Any] | None = None
         self._copied: torch.cuda.Event | None = None
 
@@ -133,9 +132,8 @@ class RareSelector:
     def set_rare_classes(self, classes: Sequence[int]) -> None:
         """Count these classes as rare from now on; precision and lift begin anew with others."""
         if {*classes} != {*self.rare_classes}:
-            self.counts.update(rare=0, flagged_rare=0)
-            for name in ("judged", "flagged"):
-                self.counts[f"{name}_before"] = self.counts[name]
+            before = {f"{name}_before": self.counts[name] for name in ("judged", "flagged")}
+            self.counts.update(before, rare=0, flagged_rare=0)
             self.self_check = SelfCheck()
         self.rare_classes = list(classes)
 
@@ -159,12 +157,9 @@ class RareSelector:
         items = torch.stack((indexes, scored["targets"].to(indexes)), dim=1)
         judged, flagged = self.threshold.judge(scores, items)
         is_rare = torch.isin(judged[:, 1], torch.tensor(self.rare_classes, dtype=torch.int64))
-        for name, mask in (
-            ("judged", torch.ones_like(flagged)),
-            ("flagged", flagged),
-            ("rare", is_rare),
-            ("flagged_rare", is_rare & flagged),
-        ):
+        self.counts["judged"] += len(judged)
+        masks = {"flagged": flagged, "rare": is_rare, "flagged_rare": is_rare & flagged}
+        for name, mask in masks.items():
             self.counts[name] += int(mask.sum())
         self.self_check.note_flagged(judged[flagged, 0].tolist(), is_rare[flagged].tolist())
         new = [i for i in judged[flagged, 0].tolist() if i >= 0]
@@ -273,9 +268,9 @@ class RareSelector:
         if self.diverse is not None and state.get("diverse") is not None:
             self.diverse.load_state_dict(state["diverse"])
         self.counts.update(state["counts"])
-        configured, self.rare_classes = self.cfg.rare_classes, list(state["rare_classes"])
-        if configured is not None:
-            self.set_rare_classes(configured)
+        self.rare_classes = list(state["rare_classes"])
+        if self.cfg.rare_classes is not None:
+            self.set_rare_classes(self.cfg.rare_classes)
         self._pending, self._copied = state["pending"], None
 
 
