@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -103,6 +105,27 @@ def split_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Setup:
     extra = _crop_kwargs(kwargs["encoder"], sizes, kwargs["backbone_args"])
     kwargs["backbone_args"] = {**kwargs["backbone_args"], **extra}
     return Setup(args, kwargs, ood, sizes, [])  # its script makes them
+
+
+@contextmanager
+def refusals_named() -> Iterator[None]:
+    """Raise a ``UserError`` for what the host's constructor raises of settings that are not its.
+
+    It asserts without a word, and hands on to others what it was given.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        reason = (str(error).splitlines() or [""])[0] or f"`{last.line}` in {last.name}"
+        raise UserError(
+            "settings of the method",
+            expected="what solo-learn's DINO and its backbone take",
+            got=f"{type(error).__name__}: {reason}",
+            remedy="Correct backbone.kwargs, method_kwargs or momentum.",
+        ) from error
 
 
 def _check_global_crops(number: int) -> None:

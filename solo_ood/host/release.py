@@ -254,8 +254,10 @@ def checkpointer(cfg: DictConfig) -> Checkpointer:
 
 
 def checkpoint_to_resume(cfg: DictConfig, folder: Path) -> str | None:
-    """Return the checkpoint below ``folder`` to resume from; ``None`` = train from scratch."""
-    """Return ``cfg.resume_from_checkpoint``, or the newest run of the same config."""
+    """Return ``cfg.resume_from_checkpoint``, or the newest run of the same config below ``folder``.
+
+    ``None`` = train from scratch.
+    """
     if cfg.get("resume_from_checkpoint"):
         return cfg.resume_from_checkpoint
     if not OmegaConf.select(cfg, "auto_resume.enabled"):

@@ -42,7 +42,7 @@ class ReplaySource(Base):
     exemplars: Exemplars | None
     _first_step: int  # optimizer step at which scoring starts
     _n_steps: float  # of the whole run
-    _look_now: bool  # at exemplars of other data, whatever the step
+    _look_now: bool  # at exemplars that are others or of other data, whatever the step
     _loader: Any  # whose samples are replayed
     _dataset: Any  # its dataset
     _last_batch: Sequence[Any] | None
@@ -75,7 +75,7 @@ class ReplaySource(Base):
             drop_changed(selector.queue, same_sample)
         if ood.scorer.exemplars and (others or self.exemplars is None):
             self._exemplars_from(loader, ood.scorer.exemplars, selector)
-            self._look_now = others
+            self._look_now |= others
         self._loader, self._dataset = loader, dataset
         self._set_epoch(selector)
         self._rows = rows = replay_rows(ood, self.batch_size, trainer.world_size)
@@ -111,7 +111,7 @@ class ReplaySource(Base):
                 remedy="It is a control for labelled data; use ood.scorer.name=knn.",
             )
         if ood.rare_classes is None:
-            selector.rare_classes = [] if labels is None else rare_classes(labels)
+            selector.set_rare_classes([] if labels is None else rare_classes(labels))
 
     def _set_epoch(self, selector: RareSelector) -> None:
         """Tell the queue how long an epoch is, in which its replays are counted and capped."""

@@ -51,6 +51,8 @@ class ReplayState(ReplaySource):
             self.momentum_updater.cur_tau = state["cur_tau"]
         if self.selector is not None and "selector" in state:
             self.selector.load_state_dict(state["selector"])
+            saved = state["selector"]["settings"].get("scorer.exemplars")
+            self._look_now = self.ood.scorer.exemplars != saved
             self._dataset = None  # the queue is of the data that this checkpoint saw
             self._n_assigned = state["numbered"]
             # Not for a model that is only evaluated, or trained from these weights with a new seed.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -41,7 +42,8 @@ class TolerantDataset(Dataset):
         index, crops, target = like
         one = isinstance(crops, torch.Tensor)
         blank = _blank(crops) if one else [_blank(crop) for crop in crops]
-        self._zero, self._blank, self._target = 0 * index, blank, target  # an int or a tensor
+        zero = 0 * index if isinstance(index, torch.Tensor) else 0  # NumPy's may have no sign
+        self._zero, self._blank, self._target = zero, blank, target
 
     def __getattr__(self, name: str) -> Any:
         # A ``worker_init_fn`` finds this reader where it expects the dataset.
@@ -199,8 +201,9 @@ def _global_rng_kept() -> Iterator[None]:
 
 
 def _is_index(value: Any, index: int) -> bool:
-    return (
-        isinstance(value, (int, torch.Tensor))
-        and not isinstance(value, bool)
-        and bool(value == index)
-    )
+    """Whether it is this whole number, also one of NumPy or a tensor of one, without dimensions."""
+    if isinstance(value, torch.Tensor):
+        whole = value.ndim == 0 and not value.is_floating_point() and value.dtype != torch.bool
+    else:
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+    return whole and bool(value == index)

@@ -87,7 +87,7 @@ def _detector_lines(selector: RareSelector, ood: OODConfig, stream: Stream) -> l
     if "lift" in metrics:
         lines.append(
             f"{'':<14}precision {metrics['precision']:.3f}, base rate "
-            f"{count['rare'] / count['judged']:.3f}, lift {metrics['lift']:.2f} "
+            f"{metrics['base_rate']:.3f}, lift {metrics['lift']:.2f} "
             f"(rare classes {few([stream.name(label) for label in selector.rare_classes])})"
         )
     if "lift_low" in metrics:

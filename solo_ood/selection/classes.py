@@ -39,7 +39,8 @@ def targets_of(dataset: Any) -> np.ndarray | None:
     """Return the labels (N,) int of a dataset without reading its images; ``None`` if unlabelled.
 
     What is not one integer a sample counts as unlabelled, and a warning says so. ``samples`` goes
-    before ``targets``: solo-learn's ``data.fraction`` shortens only the former.
+    before ``targets``: solo-learn's ``data.fraction`` shortens only the former. They are those that
+    batches have: a ``target_transform`` is applied, to each label once.
     """
     wrapped = _targets_of_parts(dataset)
     if wrapped is not None:
@@ -50,15 +51,17 @@ def targets_of(dataset: Any) -> np.ndarray | None:
             targets = read(dataset)
             if targets is None or len(targets) == 0:
                 continue
-            array = np.asarray(targets)
+            labels = _integers(targets, _length(dataset, len(targets)))
+            labels = _transformed(labels, getattr(dataset, "target_transform", None))
         except AttributeError:
+            continue
+        except _NotIntegers as error:
+            found.append(str(error))
             continue
         except Exception as error:  # a property may raise anything, a method has no length
             found.append(f"{type(error).__name__}: {error}")
             continue
-        if array.shape == (_length(dataset, len(targets)),) and array.dtype.kind in "iub":
-            return array.astype(np.int64) if array.max() >= 0 else None
-        found.append(f"{short_repr(next(iter(targets)))} as the first of {len(targets)}")
+        return labels if labels.max() >= 0 else None
     if found:
         warnings.warn(
             message(
@@ -71,6 +74,36 @@ def targets_of(dataset: Any) -> np.ndarray | None:
             stacklevel=2,
         )
     return None
+
+
+class _NotIntegers(ValueError):
+    """Labels that are not one integer a sample; the text is what they are."""
+
+
+def _integers(labels: Any, size: int) -> np.ndarray:
+    """Return ``labels`` as (size,) int64, or raise ``_NotIntegers``."""
+    array = np.asarray(labels)
+    if array.ndim == 1 and array.dtype == object and all(map(_is_integer, array)):
+        array = array.astype(np.int64)  # raises for what is too large
+    if array.ndim != 1 or array.dtype.kind not in "iub":
+        odd = next((one for one in labels if not _is_integer(one)), labels)
+        raise _NotIntegers(f"{short_repr(odd)} among {len(labels)}")
+    if len(array) != size:
+        raise _NotIntegers(f"{len(array)} for {size} samples")
+    if array.dtype.kind == "u" and array.max() > np.iinfo(np.int64).max:
+        raise _NotIntegers(f"{array.max()}, which is too large")
+    return array.astype(np.int64)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, (int, np.integer, np.bool_))
+
+
+def _transformed(labels: np.ndarray, transform: Any) -> np.ndarray:
+    if not callable(transform):
+        return labels
+    classes, places = np.unique(labels, return_inverse=True)
+    return _integers([transform(int(one)) for one in classes], len(classes))[places]
 
 
 def _targets_of_parts(dataset: Any) -> np.ndarray | None:

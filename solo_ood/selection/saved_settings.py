@@ -20,6 +20,7 @@ _DEFINES_STATE = {
     "threshold.percentile",
     "threshold.upper_percentile",
     "threshold.n",
+    "queue.store",
     "seed",
 }
 # Settings that the state does not depend on.

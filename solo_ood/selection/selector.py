@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -55,10 +55,11 @@ class RareSelector:
         distance = cfg.queue.min_distance
         self.diverse = None if distance is None else DiverseAdmission(distance)
         self.rare_classes: list[int] = cfg.rare_classes or []
-        # Samples so far: judged, flagged, judged and rare, flagged and rare, not finite, replayed;
-        # and steps: those that could have had a replay, those that had one.
-        names = ("judged", "flagged", "rare", "flagged_rare", "not_finite", "replayed")
-        self.counts = dict.fromkeys((*names, "replay_due", "replay_done"), 0)
+        # Samples so far, `before` = while other classes were the rare ones; and steps: those that
+        # could have had a replay, those that had one.
+        names = ("judged", "flagged", "rare", "flagged_rare", "judged_before", "flagged_before")
+        others = ("not_finite", "replayed", "replay_due", "replay_done")
+        self.counts = dict.fromkeys((*names, *others), 0)
         self._pending: dict[str, Any] | None = None
         self._copied: torch.cuda.Event | None = None
 
@@ -128,6 +129,14 @@ class RareSelector:
             )
         self.scorer.partial_fit(rows(feats, fresh), rows(targets, fresh), rows(indexes, fresh))
 
+    def set_rare_classes(self, classes: Sequence[int]) -> None:
+        """Count these classes as rare from now on; precision and lift begin anew with others."""
+        if {*classes} != {*self.rare_classes}:
+            before = {f"{name}_before": self.counts[name] for name in ("judged", "flagged")}
+            self.counts.update(before, rare=0, flagged_rare=0)
+            self.self_check = SelfCheck()
+        self.rare_classes = list(classes)
+
     def _send(self, **scored: Tensor) -> None:
         """Start copying what was scored to (pinned) host memory."""
         self._pending = {k: v.to("cpu", non_blocking=v.is_cuda) for k, v in scored.items()}
@@ -148,12 +157,9 @@ class RareSelector:
         items = torch.stack((indexes, scored["targets"].to(indexes)), dim=1)
         judged, flagged = self.threshold.judge(scores, items)
         is_rare = torch.isin(judged[:, 1], torch.tensor(self.rare_classes, dtype=torch.int64))
-        for name, mask in (
-            ("judged", torch.ones_like(flagged)),
-            ("flagged", flagged),
-            ("rare", is_rare),
-            ("flagged_rare", is_rare & flagged),
-        ):
+        self.counts["judged"] += len(judged)
+        masks = {"flagged": flagged, "rare": is_rare, "flagged_rare": is_rare & flagged}
+        for name, mask in masks.items():
             self.counts[name] += int(mask.sum())
         self.self_check.note_flagged(judged[flagged, 0].tolist(), is_rare[flagged].tolist())
         new = [i for i in judged[flagged, 0].tolist() if i >= 0]
@@ -262,8 +268,9 @@ class RareSelector:
         if self.diverse is not None and state.get("diverse") is not None:
             self.diverse.load_state_dict(state["diverse"])
         self.counts.update(state["counts"])
-        if self.cfg.rare_classes is None:
-            self.rare_classes = list(state["rare_classes"])
+        self.rare_classes = list(state["rare_classes"])
+        if self.cfg.rare_classes is not None:
+            self.set_rare_classes(self.cfg.rare_classes)
         self._pending, self._copied = state["pending"], None
 
 

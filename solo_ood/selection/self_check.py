@@ -54,13 +54,17 @@ class SelfCheck:
         rate, of all judged samples, is taken as known.
 
         Args:
-            counts: ``judged``, ``flagged``, ``rare`` and ``flagged_rare`` samples so far.
+            counts: ``judged``, ``flagged``, ``rare`` and ``flagged_rare`` samples so far, and what
+                of the first two (``judged_before``, ``flagged_before``) was so while other classes
+                were the rare ones.
         """
-        if not (counts["flagged"] and counts["rare"]):
+        judged = counts["judged"] - counts["judged_before"]
+        flagged = counts["flagged"] - counts["flagged_before"]
+        if not (flagged and counts["rare"]):
             return {}
-        precision = counts["flagged_rare"] / counts["flagged"]
-        per_base_rate = counts["judged"] / counts["rare"]
-        found = {"precision": precision, "lift": precision * per_base_rate}
+        precision, base_rate = counts["flagged_rare"] / flagged, counts["rare"] / judged
+        per_base_rate = 1 / base_rate
+        found = {"precision": precision, "lift": precision / base_rate, "base_rate": base_rate}
         if self._flagged:  # not of a checkpoint of before
             low, high = wilson_interval(precision, len(self._flagged))
             found["precision_low"], found["precision_high"] = low, high

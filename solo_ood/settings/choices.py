@@ -1,7 +1,7 @@
 """The tables of scorers and of thresholds: every name, what builds it and which settings it takes.
 
 The only list of them, read by the checks, by the comments of the configuration and by the builders.
-builds one read it. A package of your own adds an entry, before it trains::
+A package of your own adds an entry, before it trains::
 
     from solo_ood.settings.choices import SCORERS, ScorerChoice
 

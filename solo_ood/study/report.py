@@ -15,7 +15,7 @@ from solo_ood.pages import plots
 from solo_ood.pages.page import Page
 from solo_ood.pages.parts import Cell as PageCell
 from solo_ood.pages.parts import Column, Table, number_cell
-from solo_ood.study import table
+from solo_ood.study import table, terminal
 from solo_ood.study.options import StudyOptions
 from solo_ood.study.plan import Study
 from solo_ood.study.table import GROUPS, PROBES, Results, Row
@@ -32,18 +32,19 @@ correction."""
 def write(study: Study, results: Results, options: StudyOptions) -> str:
     """Write all files of a study's results to ``options.out``; return the text for the terminal."""
     rows = table.differences(study, results)
-    text = _markdown(study, results, rows, options)
     with atomic.staged_files(options.out) as folder:
         records = [{**result, "cell": result["cell"]} for result in results.values()]
         about = {"command": options.command, "about": study.about, "study": options.config}
         content = {**about, "differences": [_record(row) for row in rows], "cells": records}
         (folder / "results.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         _csv(folder / "results.csv", results)
-        (folder / "results.md").write_text(text, encoding="utf-8")
+        (folder / "results.md").write_text(
+            _markdown(study, results, rows, options), encoding="utf-8"
+        )
         failed = plots.save_or_explain(lambda: figure(study, rows), folder / "differences.png")
         _page(study, results, rows, options, folder, failed)
-    lines = [text, f"written: {options.out}/results.md, .csv, .json, differences.png, report.html"]
-    return "\n".join([*lines, *([failed] if failed else [])])
+    written = ["", f"written: {options.out}/", f"  {', '.join(FILES)}"]
+    return "\n".join([terminal.text(study, results, rows), *written, *([failed] if failed else [])])
 
 
 def _record(row: Row) -> dict[str, Any]:

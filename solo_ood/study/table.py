@@ -80,7 +80,7 @@ def paired_table(study: Study, rows: Sequence[Row], probe: str, against: str) ->
                 if (row.probe, row.budget, row.arm, row.against) == (probe, budget, arm, against)
             }
             if own:
-                cells = [_difference(own[g]) if g in own else "–" for g in GROUPS]
+                cells = [difference_text(own[g]) if g in own else "–" for g in GROUPS]
                 n = max(row.difference.n for row in own.values())
                 lines.append([*_names(study, budget, arm), n, *cells])
     heads = [*_heads(study), "pairs", *GROUPS]
@@ -110,7 +110,13 @@ REPLAY = {
 
 
 def replay_table(study: Study, results: Results) -> str:
-    """Return what the detectors flagged and the queues replayed, means over the pairs."""
+    """Return what the detectors flagged and the queues replayed as Markdown."""
+    rows = [[*names, *cells] for names, cells in replay_rows(study, results)]
+    return markdown.table([*_heads(study), *REPLAY], rows)
+
+
+def replay_rows(study: Study, results: Results) -> list[tuple[list[str], list[str]]]:
+    """Return the names of each arm that replayed and its ``REPLAY``, means over the pairs."""
     lines = []
     for budget in study.budgets:
         for arm in study.arms:
@@ -120,8 +126,8 @@ def replay_table(study: Study, results: Results) -> str:
                 values = [scale * one[name] for one in logged if name in one]
                 cells.append(f"{np.mean(values):.{digits}f}" if values else "–")
             if set(cells) != {"–"}:
-                lines.append([*_names(study, budget, arm), *cells])
-    return markdown.table([*_heads(study), *REPLAY], lines)
+                lines.append((_names(study, budget, arm), cells))
+    return lines
 
 
 def exposure_table(study: Study, results: Results) -> str:
@@ -174,7 +180,7 @@ def _names(study: Study, budget: str, arm: str) -> list[str]:
     return [budget, arm] if len(study.budgets) > 1 else [arm]
 
 
-def _difference(row: Row) -> str:
+def difference_text(row: Row) -> str:
     """Return ``+1.2 [0.3, 2.1] p 0.06``; the interval and p are missing of a single pair."""
     mean, low, high, _, n = row.difference
     if n < 2:

@@ -1,11 +1,13 @@
-"""Whether a run has enough samples for its detector: to flag any, and to have neighbours."""
+"""Whether a run has enough samples: to flag any, to have neighbours, to replay in its steps."""
 
 from __future__ import annotations
 
 import math
 
 from solo_ood.errors import UserError
-from solo_ood.settings.schema import OODConfig, samples_before_first_flag
+from solo_ood.selection.self_check import MIN_REPLAY_SHARE
+from solo_ood.settings.block import flag_rate
+from solo_ood.settings.schema import OODConfig, replay_rows, samples_before_first_flag
 
 
 def check_samples(ood: OODConfig, fresh: int, rows: int, batches: float) -> None:
@@ -26,6 +28,34 @@ def check_samples(ood: OODConfig, fresh: int, rows: int, batches: float) -> None
             got=f"{fresh} ({batches:.0f} batches of {rows} in all)",
             remedy="Train longer, lower ood.scorer.min_samples and ood.threshold.n, or "
             "set ood.enabled=false.",
+        )
+
+
+def check_replays(ood: OODConfig, batch_size: int) -> None:
+    """Raise ``UserError`` if the flagged samples cannot fill the replays, however they come.
+
+    A flag enters the queue once and is drawn ``max_replays`` times at most. At the end of a run a
+    warning says how it was.
+
+    Args:
+        ood: the checked configuration.
+        batch_size: rows of one process and step.
+    """
+    queue, band = ood.queue, ood.threshold
+    rows, most = replay_rows(ood, batch_size), queue.max_replays
+    capped = queue.max_replays_per_run is not None or queue.max_replays_per_epoch is not None
+    if rows == 0 or most is None or capped or ood.mix.ratio_end is not None:
+        return
+    rate = float(flag_rate(band.percentile, band.upper_percentile))
+    share = most * rate * batch_size / rows
+    if share < MIN_REPLAY_SHARE:
+        raise UserError(
+            "replay",
+            expected=f"rows in at least {MIN_REPLAY_SHARE:.0%} of the steps",
+            got=f"at most {share:.0%}: {rate:.3g} of the stream is flagged, a sample is drawn at "
+            f"most {most} times, and a step of {batch_size} rows takes {rows} replays",
+            remedy="Lower ood.mix.ratio or ood.threshold.percentile, or raise "
+            "ood.queue.max_replays (null = no limit).",
         )
 
 

@@ -69,7 +69,8 @@ class DINOOOD(RareReplay, MultiCropDINO):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         setup = arguments.split_arguments(args, kwargs)
-        super().__init__(*setup.args, **setup.kwargs)
+        with arguments.refusals_named():
+            super().__init__(*setup.args, **setup.kwargs)
         networks.check_crops(self.teacher, setup.crop_sizes)
         self.set_up_ood(setup.ood)
         self._loggers, self._progress = setup.loggers, Progress()

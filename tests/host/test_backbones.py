@@ -7,6 +7,8 @@ import math
 import pytest
 import torch
 
+from solo_ood.errors import UserError
+
 # name, global and local crop in pixels, backbone.kwargs
 FAMILIES = [
     ("resnet18", 32, 24, {}),
@@ -68,3 +70,18 @@ def test_local_crop_that_the_backbone_cannot_take_is_an_error(compose, build):
     )
     with pytest.raises(ValueError, match="local crop size: expected .* got 24 pixels"):
         build(cfg)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["+backbone.kwargs.fo=1"], "TypeError: .*unexpected keyword argument 'fo'"),
+        (["backbone.name=vit_tiny", "+backbone.kwargs.patch_size=0"], "ZeroDivisionError: "),
+        (["momentum.base_tau=2"], "AssertionError: `assert .*base_tau.* in __init__"),
+    ],
+)
+def test_what_the_host_cannot_build_is_one_line(overrides, said, compose, build):
+    cfg = compose(*overrides)
+    with pytest.raises(UserError, match=f"settings of the method: expected .*, got {said}") as held:
+        build(cfg)
+    assert "\n" not in str(held.value) and held.value.__cause__ is not None

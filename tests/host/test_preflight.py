@@ -114,6 +114,73 @@ def test_what_cannot_train_is_one_line(overrides, said, checked):
         checked(*overrides)
 
 
+@pytest.fixture(scope="module")
+def runnable(registered, data):
+    """A config that passes, to be changed."""
+    paths = (f"data.{key}_path={data / 'good'}" for key in ("train", "val"))
+    cfg = _composed(*paths, "optimizer.batch_size=8", *QUICK)
+    preflight.check(cfg)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("optimizer.lr", float("nan"), "expected a number of at least 0, got nan"),
+        ("optimizer.lr", None, "expected a value, got null"),
+        ("optimizer.weight_decay", "-1e-4", "expected a number of at least 0, got '-1e-4'"),
+        ("scheduler.name", None, "expected a value, got null"),
+        ("data.num_workers", None, "expected a whole number of at least 0, got null"),
+        ("data.num_workers", -1, "expected a whole number of at least 0, got -1"),
+        ("max_steps", None, "expected a whole number of at least -1, got null"),
+        ("checkpoint.frequency", None, "expected a whole number of at least 1, got null"),
+        ("check_val_every_n_epoch", 0, "expected a whole number of at least 1, got 0"),
+        ("log_every_n_steps", "abc", "expected a whole number of at least 0, got 'abc'"),
+        ("method_kwargs.num_prototypes", 0, "expected a whole number of at least 1, got 0"),
+        ("method_kwargs.warmup_teacher_temperature_epochs", "abc", "at least 0, got 'abc'"),
+        ("momentum.base_tau", 2, "expected a number from 0 to 1, got 2"),
+        ("data.fraction", "abc", "expected a number from -1 to 1, got 'abc'"),
+        ("seed", 2**32, "expected a number from 0 to 4294967295, got 4294967296"),
+        ("auto_resume.enabled", "no", "expected true or false, got 'no'"),
+        ("data.no_labels", "off", "expected true or false, got 'off'"),
+        ("augmentations", [], "expected a list of pipelines, .*, got \\[\\]"),
+        ("augmentations.0.crop_size", 0, "expected a whole number of at least 1, got 0"),
+        ("augmentations.1.num_crops", "x", "expected a whole number of at least 0, got 'x'"),
+        ("resume_from_checkpoint", "no.ckpt", "expected a checkpoint, got no file no.ckpt"),
+        ("checkpoint.dir", __file__, "expected a folder that can be written, got .*test_pre"),
+        ("devices", None, "Trainer: expected what it takes on this machine"),
+        ("method_kwargs.odd", {"start": 0}, "expected method_kwargs.ood, got a block .*odd"),
+        ("method_kwargs.OOD", {"start": 0}, "expected method_kwargs.ood, got a block .*OOD"),
+        ("ood", {"start": 0}, "expected method_kwargs.ood, got a block ood"),
+        ("method_kwargs.ood.queue.max_replays", 4, "replay: expected rows in .* got at most 80%"),
+    ],
+)
+def test_a_value_that_the_host_would_stumble_over_is_one_line(key, value, said, runnable):
+    cfg = runnable.copy()
+    OmegaConf.update(cfg, key, value, merge=False)
+    named = (
+        "" if said.startswith(("Trainer", "expected method_kwargs", "replay")) else f"^{key}: .*"
+    )
+    with pytest.raises(UserError, match=named + said):
+        preflight.check(cfg)
+
+
+def test_other_methods_may_have_lists_of_prototypes(runnable):
+    cfg = runnable.copy()
+    OmegaConf.update(cfg, "method", "deepclusterv2")
+    OmegaConf.update(cfg, "method_kwargs.num_prototypes", [30, 30], merge=False)
+    preflight.check(cfg)
+
+
+@pytest.mark.parametrize("key", ["optimizer.lr", "backbone", "scheduler.name", "data.num_workers"])
+def test_a_setting_that_is_not_there_is_one_line(key, runnable):
+    cfg = runnable.copy()
+    section, _, name = key.rpartition(".")
+    del (OmegaConf.select(cfg, section) if section else cfg)[name]
+    with pytest.raises(UserError, match=f"^{key}.*: expected a value, got null. Set"):
+        preflight.check(cfg)
+
+
 @pytest.mark.parametrize("accelerator", ["gpu", "cuda", "mps"])
 def test_an_accelerator_that_is_not_there_is_one_line(accelerator, checked):
     import torch
@@ -146,7 +213,7 @@ def test_folders_that_the_host_cannot_read_are_one_line(kwargs, overrides, said,
         ["+fast_dev_run=True"],
         ["max_epochs=2", f"{OOD}enabled=false"],
         ["+max_time=00:01:00:00", *SMALL],
-        ["devices=null", "accelerator=cpu", *SMALL],
+        ["+accumulate_grad_batches=null", "+limit_train_batches=null", *SMALL],
         ["max_epochs=500", "+max_steps=200"],
         ["max_epochs=4", "+overfit_batches=3", *SMALL],
         ["max_epochs=4", "+limit_train_batches=0.5", *SMALL],
@@ -169,6 +236,16 @@ def test_as_many_samples_as_the_error_names_are_enough(checked):
     checked(f"{OOD}start=0", "max_epochs=1000", f"+max_steps={steps}")
     with pytest.raises(UserError, match="samples of the run"):
         checked(f"{OOD}start=0", "max_epochs=1000", f"+max_steps={steps - 1}")
+
+
+@pytest.mark.parametrize(("accelerator", "listed"), [("cpu", "2"), ("gpu", [0, 1])])
+def test_a_number_of_devices_is_written_as_the_host_takes_it(accelerator, listed, runnable):
+    from solo_ood.host import installed
+
+    cfg = runnable.copy()
+    cfg.devices, cfg.accelerator = 2, accelerator
+    preflight.fill_in_paths(cfg)
+    assert cfg.devices == (listed if installed.generation() == "checkout" else 2)
 
 
 def test_a_folder_of_images_is_taken_as_unlabelled(checked, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -177,6 +178,26 @@ def test_exemplars_are_read_again_from_the_data_of_this_epoch(
     (*first, before), (*second, after), *_ = seen.at
     assert (first, second) == ([0, 0], [1, 3])  # at the first step with other data, not in 1000
     assert not torch.allclose(before, after, atol=1e-2)
+
+
+def test_other_exemplars_at_a_resume_count_from_the_first_step(prepared, trainer, tmp_path):
+    rows = prepared()[1].dataset.indices
+    exemplar = ("ood=exemplar", "++method_kwargs.ood.scorer.exemplar_every=1000")
+
+    def of(number):
+        return prepared(*exemplar, f"method_kwargs.ood.scorer.exemplars=[{rows[number]}]")
+
+    model, train = of(0)
+    fit = trainer(max_epochs=1)
+    fit.fit(model, train)
+    fit.save_checkpoint(tmp_path / "last.ckpt")
+    before = model.selector.scorer.mean_exemplar
+    for number in (0, 1):
+        again, train = of(number)
+        warned = pytest.warns(RuntimeWarning, match="scorer.exemplars") if number else nullcontext()
+        with warned:
+            trainer(max_steps=8).fit(again, train, ckpt_path=tmp_path / "last.ckpt")
+        assert torch.equal(again.selector.scorer.mean_exemplar, before) == (number == 0)
 
 
 def test_a_second_fit_forgets_the_first_data(prepared, trainer):

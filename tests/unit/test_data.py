@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from sklearn.datasets import load_digits
+from torch.utils.data import Subset
 
 from solo_ood.data.digits import IMBALANCE, SIDE, SPLITS, digits_lt
 from solo_ood.data.tail import exponential_counts
@@ -92,6 +93,18 @@ class Raising:
         raise OSError("no such file")
 
 
+class Four(Raising):
+    """A dataset of four samples."""
+
+    targets = None
+
+    def __init__(self, targets):
+        self.targets = targets
+
+    def __len__(self):
+        return 4
+
+
 def of(targets, **attributes):
     return SimpleNamespace(targets=targets, **attributes)
 
@@ -99,17 +112,25 @@ def of(targets, **attributes):
 @pytest.mark.parametrize(
     ("dataset", "got"),
     [
-        (of(["a.png", "b.png"]), "'a.png' as the first of 2"),
-        (of([{"boxes": 3}, {}]), "{'boxes': 3}"),
-        (of({"a": 0, "b": 1}), "'a' as the first"),
-        (of([None, None]), "None as the first"),
-        (of([0.5, 1.5]), "0.5 as the first"),
+        (of(["a.png", "b.png"]), "'a.png' among 2"),
+        (of([{"boxes": 3}, {}]), "{'boxes': 3} among 2"),
+        (of({"a": 0, "b": 1}), "'a' among 2"),
+        (of({0: 1, 1: 0}), "{0: 1, 1: 0} among 2"),
+        (of([None, None]), "None among 2"),
+        (of([1, None, 0]), "None among 3"),
+        (of([0.5, 1.5]), "0.5 among 2"),
+        (of(b"ab"), "b'ab' among 2"),
+        (of([torch.tensor([1]), torch.tensor([0])]), r"tensor\(\[1\]\) among 2"),
+        (of(np.array([2**63 + 1], np.uint64)), "9223372036854775809, which is too large"),
+        (of([2**70]), "OverflowError"),
+        (Four([0, 1, 2]), "3 for 4 samples"),
+        (of([0, 1], target_transform=str), "'0' among 2"),
         (of(np.eye(3, dtype=int)), "array"),  # one-hot
         (of([[1], [2, 3]]), "ValueError"),
-        (of([1, "cat"]), "1 as the first"),
+        (of([1, "cat"]), "'cat' among 2"),
         (of(len), "TypeError"),  # a method
         (SimpleNamespace(samples=[("a", 0, "x"), ("b", 1, "y")]), "ValueError"),
-        (SimpleNamespace(samples=[("a", "cat"), ("b", "dog")]), "'cat' as the first"),
+        (SimpleNamespace(samples=[("a", "cat"), ("b", "dog")]), "'cat' among 2"),
         (Raising(), "OSError: no such file"),
     ],
 )
@@ -121,6 +142,27 @@ def test_labels_that_are_not_one_integer_count_as_unlabelled_with_a_warning(data
 def test_targets_count_where_samples_have_no_label():
     assert targets_of(of([1, 0], samples=["a.png", "b.png"])).tolist() == [1, 0]
     assert targets_of(of([True, False])).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        range(3),
+        [np.int64(i) for i in range(3)],
+        [torch.tensor(i) for i in range(3)],
+        np.arange(3, dtype=object),
+        torch.arange(3, dtype=torch.uint8),
+    ],
+)
+def test_integers_of_any_kind_are_labels(targets):
+    assert targets_of(of(targets)).tolist() == [0, 1, 2]
+
+
+def test_labels_are_those_that_batches_have():
+    """Of classes that are joined, or numbered anew, which is rare depends on it."""
+    joined = of([0, 1, 2, 3, 3], target_transform=lambda label: min(label, 2))
+    assert targets_of(joined).tolist() == [0, 1, 2, 2, 2]
+    assert targets_of(Subset(joined, [4, 0])).tolist() == [2, 0]
 
 
 def test_train_is_long_tailed_with_the_stated_imbalance(splits):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, random_split
@@ -91,6 +92,31 @@ def test_replay_reads_the_samples_that_the_stream_gave(name):
 def test_indexes_that_stand_for_several_samples_are_an_error_at_the_start(dataset):
     with pytest.raises(UserError, match=r"training dataset, .*(the index \d+, got|at least 0)"):
         replay(dataset, [3])
+
+
+class Counted(Indexed):
+    """Gives its indexes in a form of its own."""
+
+    def __init__(self, form):
+        self.form = form
+
+    def __getitem__(self, index):
+        return self.form(index), *super().__getitem__(index)[1:]
+
+
+@pytest.mark.parametrize("form", [np.int64, np.uint16, torch.tensor])
+def test_an_index_may_be_a_whole_number_of_any_kind(form):
+    indexes, crops, targets = replay(Counted(form), [3, 8]).next()
+    assert sorted(indexes.tolist()) == [3, 8] and indexes.ndim == 1
+    assert targets.tolist() == indexes.tolist()
+
+
+@pytest.mark.parametrize(
+    "form", [float, str, lambda i: torch.tensor([i]), lambda i: torch.tensor(i + 0.0)]
+)
+def test_what_cannot_be_an_index_is_an_error_at_the_start(form):
+    with pytest.raises(UserError, match="with the index 0, got"):
+        replay(Counted(form), [3])
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -91,7 +91,11 @@ def test_going_on_after_a_reload_equals_the_uninterrupted_run(scorer, threshold)
         (D, {"scorer": {"name": "random"}}, "scorer.name='knn', got scorer.name='random'"),
         (D, {"threshold": {"name": "quota"}}, "threshold.name='fixed', got threshold.name='quota'"),
         (D, {"scorer": {"n_reference": 32}}, "scorer.n_reference=64, got scorer.n_reference=32"),
+        (D, {"scorer": {"normalize": False}}, "normalize=True, got scorer.normalize=False"),
+        (D, {"scorer": {"feats": "eval"}}, "feats='train', got scorer.feats='eval'"),
         (D, {"threshold": {"n": 64}}, "threshold.n=32, got threshold.n=64"),
+        # Numbers of kept crops are no dataset indexes.
+        (D, {"queue": {"store": "crops"}}, "store='indexes', got queue.store='crops'"),
     ],
 )
 def test_the_state_of_another_configuration_is_an_error(dim, blocks, match):

@@ -58,6 +58,23 @@ def test_rare_samples_that_were_replayed_are_counted_once():
     assert f"({selector.self_check.distinct_flagged} distinct samples flagged)" in lines
 
 
+def test_precision_and_lift_are_of_the_rare_classes_of_now():
+    """Not a mean over two definitions, after a resume with another one or on other data."""
+    first = passed_over(12, rare_classes=[0])
+    assert first.metrics()["base_rate"] == 60 / 64
+    again = make(**{**FIRST, "scorer": {"name": "oracle"}})
+    again.load_state_dict(first.state_dict())
+    assert again.rare_classes == [1] and "lift" not in again.metrics()
+    for t in range(8):
+        step(again, list(range(16 * (t % 4), 16 * (t % 4) + 16)), common(16, seed=t))
+    again.judge_pending()
+    assert again.metrics()["base_rate"] == 4 / 64
+    assert again.metrics()["precision"] == pytest.approx(4 / 16)
+    assert again.counts["judged"] > first.counts["judged"]
+    again.set_rare_classes([1])  # the same data: nothing begins anew
+    assert "lift" in again.metrics()
+
+
 def test_without_labels_there_is_nothing_to_report():
     selector = make()
     for t in range(80):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 from markdown_it import MarkdownIt
 
-from solo_ood.study import report, table
+from solo_ood.study import report, table, terminal
 from solo_ood.study.options import StudyOptions
 from solo_ood.study.plan import Arm, DataPlan, Study
 
@@ -70,7 +71,7 @@ def test_all_files_are_written_and_say_the_same(study, results, tmp_path):
     options = StudyOptions("mine", tmp_path, command="solo-ood study mine")
     text = report.write(study, results, options)
     assert {path.name for path in tmp_path.iterdir()} == set(report.FILES)
-    assert (tmp_path / "results.md").read_text() in text
+    assert f"written: {tmp_path}/" in text and "good               5  " in text
     with (tmp_path / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 15 * 2 and {row["arm"] for row in rows} == set(FEW)
@@ -78,6 +79,20 @@ def test_all_files_are_written_and_say_the_same(study, results, tmp_path):
     assert len(content["cells"]) == 15 and content["command"] == "solo-ood study mine"
     page = (tmp_path / "report.html").read_text()
     assert "good: +5.6 points on Few" in page and "data:image/png" in page
+
+
+def test_the_terminal_shows_the_main_figures_in_80_columns(results, study):
+    long = "class-balanced sampling of a long name"
+    for cell in list(results):
+        if cell.arm == "off":
+            results[replace(cell, arm=long)] = {**results[cell], "logged": {"flag_rate": 0.05}}
+    wide = replace(study, arms={**study.arms, long: study.arms["off"]})
+    lines = terminal.text(wide, results, table.differences(wide, results)).splitlines()
+    assert max(map(len, lines)) <= 80
+    (at, *_) = (i for i, line in enumerate(lines) if line.startswith("good "))
+    assert "+5.6 [+" in lines[at] and "pairs" not in lines[at] and "All" in lines[at - 2]
+    assert lines.count(long) == 5  # two probes beside two references, and what was replayed
+    assert any(line.split() == ["good", "5.0", "2.00", "–", "–"] for line in lines)
 
 
 def test_the_tables_of_the_markdown_are_tables(study, results, tmp_path):

@@ -21,7 +21,11 @@ from solo_ood.training.preflight.data import (
     expand_home,
     read_exemplars,
 )
-from solo_ood.training.preflight.settings import check_settings
+from solo_ood.training.preflight.settings import (
+    check_place_of_block,
+    check_settings,
+    name_devices,
+)
 from solo_ood.training.preflight.steps import check_steps
 
 
@@ -41,15 +45,17 @@ def check(cfg: DictConfig) -> None:
     check_logger(cfg)
     ood = None
     if cfg.get("method") == NAME:
+        check_place_of_block(cfg)
         batch_size = OmegaConf.select(cfg, "optimizer.batch_size")
         ood = parse(OmegaConf.select(cfg, "method_kwargs.ood"), batch_size)
     check_steps(cfg, ood)
 
 
 def fill_in_paths(cfg: DictConfig) -> None:
-    """Fill in what the config leaves open: home folders, lists in files, unlabelled data."""
+    """Fill in what the config leaves open: home folders, lists in files, devices, no labels."""
     expand_home(cfg)
     read_exemplars(cfg)
+    name_devices(cfg)
     accept_flat_folder(cfg)
 
 

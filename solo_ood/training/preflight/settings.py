@@ -1,4 +1,4 @@
-"""Checks settings of the host and of Lightning: types, ranges, names, available devices."""
+"""Checks settings of the host and of Lightning: values, names, available devices."""
 
 from __future__ import annotations
 
@@ -6,56 +6,22 @@ import inspect
 import logging
 import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from solo_ood.errors import UserError, short_repr, unknown_name
+from solo_ood.errors import UserError, nearest, short_repr, unknown_name
+from solo_ood.files.output import check_writable
 from solo_ood.host import installed
+from solo_ood.training.preflight.values import check_values
 
 LONGEST_NAME = 200  # bytes: a file's name has 255, and the host adds the epoch to it
-
-# key: (smallest value, whether null is one)
-_WHOLE_NUMBERS = {
-    "max_epochs": (-1, True),
-    "max_steps": (-1, True),
-    "num_nodes": (1, True),
-    "accumulate_grad_batches": (1, True),
-    "optimizer.batch_size": (1, False),
-    "data.num_workers": (0, True),
-    "checkpoint.frequency": (1, True),
-}
-_NUMBERS = ("optimizer.lr", "optimizer.weight_decay", "limit_train_batches", "limit_val_batches")
 
 
 def check_settings(cfg: DictConfig) -> None:
     """Raise ``UserError`` for a setting that the host or Lightning would stumble over."""
-    for key, (smallest, may_be_null) in _WHOLE_NUMBERS.items():
-        value = OmegaConf.select(cfg, key)
-        if value is None and (may_be_null or not _is_set(cfg, key)):
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-            expected = f"a whole number of at least {smallest}"
-            raise UserError(
-                key, expected=expected, got=short_repr(value), remedy=f"Set {key}=NUMBER."
-            )
-    for key in _NUMBERS:
-        value = OmegaConf.select(cfg, key)
-        if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
-            continue
-        if not _is_number(value):  # YAML takes 1e-4 for a text; the host does not
-            raise UserError(
-                key, expected="a number", got=short_repr(value), remedy=f"Set {key}=NUMBER."
-            )
-    for key in ("data.train_path", "data.val_path"):
-        value = OmegaConf.select(cfg, key)
-        if value is not None and not isinstance(value, str):
-            raise UserError(
-                key,
-                expected="a path",
-                got=short_repr(value),
-                remedy=f"Write {key}=./{value} for a folder of this name.",
-            )
+    check_values(cfg)
     _check_name(cfg)
     if not _is_set(cfg, "pretrained_feature_extractor"):
         for key, names in installed.choices().items():
@@ -63,20 +29,49 @@ def check_settings(cfg: DictConfig) -> None:
             if value is not None and value not in names:
                 raise unknown_name(key, value, names)
         _check_channels(cfg)
+    _check_places(cfg)
     _check_devices(cfg)
     _check_trainer(cfg)
 
 
+def name_devices(cfg: DictConfig) -> None:
+    """Write a number of devices as a checkout takes it, which counts them by ``len``.
+
+    GPUs become a list. On the CPU Lightning wants a number, and takes the text of one.
+    """
+    number = cfg.get("devices")
+    if installed.generation() != "checkout" or type(number) is not int or number < 1:
+        return
+    import torch
+
+    auto = cfg.get("accelerator") in (None, "auto") and torch.cuda.is_available()
+    gpus = auto or cfg.get("accelerator") in ("gpu", "cuda")
+    OmegaConf.update(cfg, "devices", list(range(number)) if gpus else str(number), merge=False)
+
+
+def check_place_of_block(cfg: DictConfig) -> None:
+    """Raise ``UserError`` for a block of ours that nobody would read, so that defaults would hold.
+
+    The host takes any key.
+    """
+    places = [("", cfg.get("ood"), "ood")]
+    places += [
+        ("method_kwargs.", value, key)
+        for key, value in (cfg.get("method_kwargs") or {}).items()
+        if key != "ood" and nearest(str(key), ["ood"])
+    ]
+    for path, value, key in places:
+        if OmegaConf.is_dict(value):
+            raise UserError(
+                "settings of dino_ood",
+                expected="method_kwargs.ood",
+                got=f"a block {path}{key}",
+                remedy="Write it as `ood:` below `method_kwargs:`.",
+            )
+
+
 def _is_set(cfg: DictConfig, key: str) -> bool:
     return OmegaConf.select(cfg, key, throw_on_missing=False) is not None
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
 
 
 def _check_name(cfg: DictConfig) -> None:
@@ -89,6 +84,20 @@ def _check_name(cfg: DictConfig) -> None:
             got=short_repr(name),
             remedy="Use another name, and checkpoint.dir for the folder.",
         )
+
+
+def _check_places(cfg: DictConfig) -> None:
+    """What the run reads first is there, and where it writes, it can."""
+    resumed, folder = cfg.get("resume_from_checkpoint"), OmegaConf.select(cfg, "checkpoint.dir")
+    if resumed is not None and "://" not in str(resumed) and not Path(str(resumed)).exists():
+        raise UserError(
+            "resume_from_checkpoint",
+            expected="a checkpoint",
+            got=f"no file {resumed}",
+            remedy="Name a .ckpt file; with auto_resume.enabled=True the newest one is found.",
+        )
+    if isinstance(folder, str) and OmegaConf.select(cfg, "checkpoint.enabled"):
+        check_writable(Path(folder), "checkpoint.dir")
 
 
 def _check_channels(cfg: DictConfig) -> None:
@@ -138,7 +147,7 @@ def _check_trainer(cfg: DictConfig) -> None:
 
     given: Any = OmegaConf.to_container(cfg, resolve=False)
     known = inspect.signature(Trainer.__init__).parameters
-    kwargs = {key: value for key, value in given.items() if key in known and value is not None}
+    kwargs = {key: value for key, value in given.items() if key in known}
     for key in ("callbacks", "plugins", "profiler"):
         kwargs.pop(key, None)
     kwargs.update(dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False))

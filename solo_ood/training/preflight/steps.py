@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from solo_ood.errors import UserError
 from solo_ood.host.arguments import num_processes
 from solo_ood.settings.schema import OODConfig, first_step, samples_before_first_flag
-from solo_ood.training.enough_samples import check_neighbours, check_samples
+from solo_ood.training.enough_samples import check_neighbours, check_replays, check_samples
 from solo_ood.training.preflight.data import count_samples
 
 
@@ -48,6 +48,7 @@ def check_steps(cfg: DictConfig, ood: OODConfig | None) -> None:
     batches = _batches(cfg, batch_size, ood)
     if ood is None or not ood.enabled or cfg.get("fast_dev_run"):
         return
+    check_replays(ood, batch_size)
     samples = count_samples(cfg, at_most=ood.scorer.n_reference)
     if samples is not None:
         check_neighbours(ood, samples)
