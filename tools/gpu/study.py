@@ -51,6 +51,7 @@ def plan(arms: list[str], seeds: int, epochs: int, quick: bool) -> dict[str, Any
         *(TINY if quick else []),
     ]
     if quick:
+        study["overrides"].remove("++backbone.kwargs.cifar=True")  # its stem has 64 channels
         study["data"].update(imbalance=2, largest=14, reference=10)
     return study
 
