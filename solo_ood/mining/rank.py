@@ -141,9 +141,9 @@ def write(request: Request, listed: Listed, show: Callable[[str], None]) -> None
         said += write_exports(options.output.export, ranking, frames, label, folder, out)
         if listed.teaching:
             rows = [{"path": frames.name(path), "rare": ""} for path in listed.teaching]
-            (folder / "ask.csv").write_bytes(output.csv_of(rows, ["path", "rare"]))
+            (folder / output.ASK).write_bytes(output.csv_of(rows, ["path", "rare"]))
             said.append(
-                f"{out / 'ask.csv'}: {len(rows)} images whose answer would teach most; write yes "
+                f"{out / output.ASK}: {len(rows)} images whose answer would teach most; write yes "
                 "or no, and give it with --feedback beside the earlier sheets"
             )
     if lacking:  # what is there of an earlier ranking would not fit

@@ -1,0 +1,137 @@
+"""A ranking of small pictures, and ``solo-ood explore`` on it in a thread of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from aiohttp import web
+from PIL import ExifTags, Image
+
+from solo_ood.cli import main
+from solo_ood.explore.app import application
+from solo_ood.explore.guard import HOST, Guard
+from solo_ood.explore.serve import bound
+from solo_ood.explore.session import Session
+
+RED = (20, 20, 36, 44)  # left, top, right, bottom of what matters
+EVERY = 5  # one picture of so many shows it
+
+
+def picture(number: int) -> Image.Image:
+    """Noise as of a street at dusk, 64 x 48; a rare one has a red block."""
+    pixels = np.random.default_rng(number).integers(60, 160, (48, 64, 3), dtype=np.uint8)
+    if is_rare(number):
+        left, top, right, bottom = RED
+        pixels[top:bottom, left:right] = (250, 20, 20)
+    return Image.fromarray(pixels)
+
+
+def is_rare(number: int) -> bool:
+    return number % EVERY == 0
+
+
+def write_pictures(root: Path, count: int = 40) -> Path:
+    """Pictures of two clips; one of them is stored turned, and shown as the others are."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for number in range(count):
+        path = root / "ab"[number % 2] / f"{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if number == EVERY:
+            picture(number).rotate(90, expand=True).save(path, exif=exif)
+        else:
+            picture(number).save(path)
+    return root
+
+
+def rank(data: Path, *more: str) -> Path:
+    """Run ``solo-ood rank``; return its output folder."""
+    here = data.parent
+    main(
+        ["rank", str(data), "--out", f"{here}/out", "--cache", f"{here}/cache"]
+        + ["--embedder", "resnet18:random", "--image-size", "64", "--num-workers", "0"]
+        + ["--accelerator", "cpu", "--block", "1", "--min-distance", "0", *more]
+    )
+    return here / "out"
+
+
+@dataclass
+class Served:
+    """A server that runs, and how to ask it."""
+
+    session: Session
+    guard: Guard
+    port: int
+    cookie: str = ""
+
+    @property
+    def address(self) -> str:
+        return f"http://{HOST}:{self.port}/?token={self.guard.token}"
+
+    def ask(
+        self, path: str, body: Any = None, method: str = "", **headers: str
+    ) -> http.client.HTTPResponse:
+        """Return the answer to a request of the page itself, but for ``headers``."""
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=60)
+        content = None if body is None else json.dumps(body)
+        method = method or ("GET" if body is None else "POST")
+        given = {"Cookie": self.cookie}
+        if method == "POST":
+            given["Origin"] = f"http://{HOST}:{self.port}"
+        given |= {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.putrequest(method, path, skip_host="Host" in given, skip_accept_encoding=True)
+        for name, value in given.items():
+            if value:
+                connection.putheader(name, value)
+        if content is not None:
+            connection.putheader("Content-Length", str(len(content)))
+        connection.endheaders(content.encode() if content else None)
+        answer = connection.getresponse()
+        answer.text = answer.read()  # type: ignore[attr-defined]  # of whoever asks
+        connection.close()
+        return answer
+
+    def json(self, path: str, body: Any = None) -> Any:
+        answer = self.ask(path, body)
+        assert answer.status == 200, answer.text  # type: ignore[attr-defined]
+        return json.loads(answer.text)  # type: ignore[attr-defined]
+
+    def log_in(self) -> None:
+        """Follow the address that is printed, as a browser does."""
+        answer = self.ask(f"/?token={self.guard.token}")
+        assert answer.status == 200
+        self.cookie = answer.headers["Set-Cookie"].partition(";")[0]
+
+
+@contextmanager
+def served(out: Path, **how: Any) -> Iterator[Served]:
+    """Serve ``out`` until the end of the block."""
+    session = Session(out, lambda text: None, **how)
+    door = bound(0, print)
+    guard = Guard(door.getsockname()[1])
+    loop = asyncio.new_event_loop()
+    runner = web.AppRunner(application(session, guard), access_log=None, shutdown_timeout=1)
+
+    async def start() -> None:
+        await runner.setup()
+        await web.SockSite(runner, door).start()
+
+    loop.run_until_complete(start())
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield Served(session, guard, door.getsockname()[1])
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(60)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(60)
+        loop.close()
