@@ -162,7 +162,7 @@ COMMANDS = {
         rank_options.EPILOG,
     ),
     "explore": Command(
-        "look at a ranking in the browser: answer, draw boxes, rank again",
+        "look at a ranking in the browser, answer, and rank again",
         ExploreOptions,
         _explore,
         explore_options.EPILOG,

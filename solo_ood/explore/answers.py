@@ -135,9 +135,9 @@ class AuditSheet:
         self._rows: dict[str, dict[str, str]] = {}
         known = set(names)
         if self.sheet.path.exists():
-            rows = [{"rare": "", **row} for _, row in read_csv(self.sheet.path, ("path",))]
+            rows = [row for _, row in read_csv(self.sheet.path, ("path",))]
             if known.issuperset(row["path"] for row in rows):  # else it is of another list
-                self._rows = {row["path"]: row for row in rows}
+                self._rows = {row["path"]: {**row, "rare": row.get("rare") or ""} for row in rows}
 
     @property
     def names(self) -> list[str]:
@@ -146,7 +146,7 @@ class AuditSheet:
 
     def get(self, name: str) -> Answer | None:
         """Return what was said of a picture."""
-        word = (self._rows.get(name, {}).get("rare") or "").casefold()
+        word = self._rows.get(name, {}).get("rare", "").casefold()
         return Answer(word in YES) if word in (*YES, *NO) else None
 
     def counts(self) -> dict[str, int]:

@@ -191,7 +191,7 @@ def _number(text: str | None, default: float) -> float:
         value = float(text) if text else default
     except ValueError as error:
         raise _misuse("a number", text) from error
-    if math.isnan(value):
+    if text and not math.isfinite(value):
         raise _misuse("a number", text)
     return value
 

@@ -17,10 +17,18 @@ from aiohttp import web
 from PIL import ExifTags, Image
 
 from solo_ood.cli import main
+from solo_ood.data.frames import read_frames
 from solo_ood.explore.app import application
 from solo_ood.explore.guard import HOST, Guard
 from solo_ood.explore.serve import bound
 from solo_ood.explore.session import Session
+from solo_ood.mining.audit import draw, write_sheet
+from solo_ood.mining.options import RankOptions
+from solo_ood.mining.output import records, write_lists
+from solo_ood.mining.ranking import build
+from solo_ood.mining.recall import remembered
+from solo_ood.mining.scenes import choose
+from solo_ood.options.command_line import parse
 
 RED = (20, 20, 36, 44)  # left, top, right, bottom of what matters
 EVERY = 5  # one picture of so many shows it
@@ -62,6 +70,23 @@ def rank(data: Path, *more: str) -> Path:
         + ["--accelerator", "cpu", "--block", "1", "--min-distance", "0", *more]
     )
     return here / "out"
+
+
+def listed(data: Path, out: Path, *more: str, boxes: bool = False) -> Path:
+    """Write what ``rank`` writes, of scores by name; no features are kept."""
+    words = [str(data), "--embedder", "resnet18:random", "--out", f"{out}", "--cache", f"{out}/no"]
+    options = parse(RankOptions, [*words, "--image-size", "32", *more], "solo-ood rank")
+    frames = read_frames(data)
+    scores = np.linspace(1, 0, len(frames))
+    unit = np.eye(len(frames), dtype=np.float32)
+    scenes = choose(scores, unit, frames.clips, 6, 0.0)
+    evidence = [RED] * len(frames) if boxes else ()
+    ranking = build(frames, frames.paths, scores, scenes, [], evidence)
+    facts = {"command": "solo-ood rank", "detector": "knn", **remembered(options)}
+    out.mkdir()
+    write_lists(records(ranking, frames), facts, out)
+    write_sheet(draw(ranking, 8, 0), ranking, frames, out)
+    return out
 
 
 @dataclass

@@ -126,7 +126,7 @@ def test_a_box_keys_undo_and_ranking_again(page, out, tmp_path):
     ActionChains(page).move_to_element_with_offset(
         image, left - size["width"] // 2, top - size["height"] // 2
     ).click_and_hold().move_by_offset(right - left, bottom - top).release().perform()
-    until(page, lambda: "b/005.png: yes, 1 boxes" in said(page, "said-large"))
+    until(page, lambda: "b/005.png: yes, 1 box" in said(page, "said-large"))
     (row,) = rows(out / "explored-answers.csv")  # saved at once
     assert (row["path"], row["rare"]) == ("b/005.png", "yes")
     sides = [float(row[side]) for side in ("left", "top", "right", "bottom")]
@@ -147,7 +147,7 @@ def test_a_box_keys_undo_and_ranking_again(page, out, tmp_path):
         until(page, lambda name=name: said(page).startswith(f"{name}: "))
         following = tile(page, names[number + 1]).find_element(By.CLASS_NAME, "zoom")
         until(page, lambda following=following: page.switch_to.active_element == following)
-    assert page.find_element(By.ID, "counts").text.startswith("2 yes · 1 no · 1 boxes")
+    assert page.find_element(By.ID, "counts").text.startswith("2 yes · 1 no · 1 box")
     press(page, "u")
     until(page, lambda: said(page).startswith(f"Undone. {others[1]}: no answer"))
     answers = {row["path"]: row["rare"] for row in rows(out / "explored-answers.csv")}
@@ -173,7 +173,7 @@ def test_boxes_are_added_set_and_removed_by_the_keyboard_alone(page, out):
     tile(page, name).find_element(By.CLASS_NAME, "zoom").send_keys(Keys.ENTER)
     until(page, page.find_element(By.ID, "large").is_displayed)
     press(page, "b")
-    until(page, lambda: "1 boxes" in said(page, "said-large"))
+    until(page, lambda: "1 box" in said(page, "said-large"))
     active = page.switch_to.active_element
     assert active.get_attribute("data-side") == "0 left" and active.get_attribute("value") == "16"
     active.send_keys(Keys.CONTROL, "a", Keys.NULL, "7", Keys.TAB)
@@ -183,6 +183,7 @@ def test_boxes_are_added_set_and_removed_by_the_keyboard_alone(page, out):
     wrong.send_keys(Keys.CONTROL, "a", Keys.NULL, "900", Keys.TAB)
     until(page, lambda: "right <= 64" in said(page, "said-large"))
     assert kept()[0]["right"] == "48"  # as it was
+    assert ["400" in one for one in complaints(page)] == [True]
     page.find_element(By.CSS_SELECTOR, "#boxes button").send_keys(Keys.ENTER)
     until(page, lambda: not kept())
     page.find_element(By.ID, "close").send_keys(Keys.ENTER)

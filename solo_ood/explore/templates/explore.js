@@ -62,9 +62,11 @@ function options(select, entries, chosen) {
   if (entries.some(([value]) => value === chosen)) select.value = chosen;
 }
 
+const boxCount = (count) => `${count} ${count === 1 ? "box" : "boxes"}`;
+
 function counts(state) {
   const { yes, no, boxes } = state.counts;
-  const parts = [`${yes} yes`, `${no} no`, `${boxes} boxes`];
+  const parts = [`${yes} yes`, `${no} no`, boxCount(boxes)];
   if (state.audit.drawn) parts.push(`audit: ${state.audit.answered} of ${state.audit.drawn}`);
   return parts.join(" · ");
 }
@@ -154,7 +156,8 @@ function place(left, top, right, bottom, [width, height], kind) {
 
 function shot(item, size) {
   if (!item.size) return make("span", { className: "shot gone", textContent: "not to be shown" });
-  const image = make("img", { alt: "", draggable: false, loading: size === "small" ? "lazy" : "eager" });
+  const loading = size === "small" ? "lazy" : "eager";
+  const image = make("img", { alt: "", draggable: false, loading });
   [image.width, image.height] = item.size;
   image.src = `pictures/${item.number}/${size}`;
   const marks = item.box ? [place(...item.box, item.size, "mark")] : [];
@@ -168,7 +171,7 @@ function about(item) {
   if (item.like) parts.push(`+${item.like} like it`);
   if (typeof item.score === "number") parts.push(`score ${item.score.toPrecision(4)}`);
   if (item.clip) parts.push(`clip ${item.clip}`);
-  if (item.boxes.length) parts.push(`${item.boxes.length} boxes`);
+  if (item.boxes.length) parts.push(boxCount(item.boxes.length));
   return parts.join(" · ");
 }
 
@@ -215,7 +218,7 @@ async function focusTile(at) {
 // ---- answers ----
 
 function told(item) {
-  const boxes = item.boxes.length ? `, ${item.boxes.length} boxes` : "";
+  const boxes = item.boxes.length ? `, ${boxCount(item.boxes.length)}` : "";
   return `${item.name}: ${item.answer ?? "no answer"}${boxes}. ${id("counts").textContent}`;
 }
 
@@ -262,7 +265,7 @@ async function rerank() {
     view = "chosen";
     showState(found.state);
     await load();
-    const notes = found.notes.filter((note) => note.includes("takes its place") || note.includes("--keep"));
+    const notes = found.notes.filter((note) => /takes its place|--keep-patches/.test(note));
     const by = `Ranked again by ${found.state.detector}: ${found.new} scenes are new.`;
     say([by, ...notes, "The list and its report are being written …"].join(" "));
     unfinished = true;
