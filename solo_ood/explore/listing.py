@@ -6,6 +6,7 @@ import csv
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,34 @@ class Row:
     clip: str
     like: int
     box: Box | None
+
+
+@dataclass(frozen=True)
+class Listing:
+    """All rows, best first, and what is asked of them again and again."""
+
+    rows: Sequence[Row]
+
+    @cached_property
+    def chosen(self) -> list[Row]:
+        """The scenes that were asked for."""
+        return [row for row in self.rows if row.state == "chosen"]
+
+    @cached_property
+    def by_name(self) -> dict[str, Row]:
+        """The rows by their names."""
+        return {row.name: row for row in self.rows}
+
+    @cached_property
+    def clips(self) -> list[str]:
+        """Names of all clips."""
+        return sorted({row.clip for row in self.rows if row.clip})
+
+    @cached_property
+    def scores(self) -> tuple[float, float] | None:
+        """The lowest and the highest score; ``None`` = there are none."""
+        known = [row.score for row in self.rows if math.isfinite(row.score)]
+        return (min(known), max(known)) if known else None
 
 
 @dataclass(frozen=True)
@@ -106,9 +135,3 @@ def _row(record: Mapping[str, Any]) -> Row:
 
 def _number(value: Any) -> float:
     return math.nan if value in ("", None) else float(value)
-
-
-def score_range(rows: Sequence[Row]) -> tuple[float, float] | None:
-    """Return the lowest and the highest score; ``None`` = there are none."""
-    known = [row.score for row in rows if math.isfinite(row.score)]
-    return (min(known), max(known)) if known else None

@@ -63,9 +63,24 @@ class Pictures:
     def outside(self, number: int) -> bool:
         """Whether a picture is a link that leads out of the data."""
         path = self.paths[number]
-        if path is None or self._root is None:
-            return False
-        return not Path(os.path.realpath(path)).is_relative_to(self._root)
+        return path is not None and not self._is_inside(path)
+
+    def count_outside(self) -> int:
+        """Return how many are such links; each folder is looked at once."""
+        if self._root is None:
+            return 0
+        folders: dict[str, bool] = {}
+        for path in filter(None, self.paths):
+            folder = os.path.dirname(path)
+            if folder not in folders:
+                folders[folder] = self._is_inside(folder)
+        return sum(
+            not (self._is_inside(path) if os.path.islink(path) else folders[os.path.dirname(path)])
+            for path in filter(None, self.paths)
+        )
+
+    def _is_inside(self, path: Path | str) -> bool:
+        return self._root is None or Path(os.path.realpath(path)).is_relative_to(self._root)
 
     def path(self, number: int) -> Path:
         """Return the file of a picture.

@@ -44,7 +44,7 @@ class Reranking:
     Args:
         options: of the list.
         out: its folder.
-        show: gets what ``rank`` says.
+        show: gets what ``rank`` says of a list that is written.
     """
 
     def __init__(self, options: RankOptions, out: Path, show: Callable[[str], None]) -> None:
@@ -97,10 +97,10 @@ class Reranking:
         from solo_ood.mining import again  # torch: the page is there before
 
         try:
-            self._prepared = again.prepare(self._options, self._show)
+            self._prepared = again.prepare(self._options, _silent)
         except UserError as error:
             try:  # of a list that was made with --keep-patches or with boxes
-                self._prepared = again.prepare(again.with_patches(self._options), self._show)
+                self._prepared = again.prepare(again.with_patches(self._options), _silent)
             except UserError:
                 self.state, self.reason = "off", str(error)
                 return
@@ -120,7 +120,7 @@ class Reranking:
         if not self._looked and again.needs_patches(self._prepared, sheets):
             self._looked = True
             with suppress(UserError):  # the notes say what that means
-                self._prepared = again.prepare(again.with_patches(self._options), self._show)
+                self._prepared = again.prepare(again.with_patches(self._options), _silent)
         request, listed = again.again(self._prepared, sheets)
         if ours:
             words = shlex.join(["--feedback", *map(str, ours)])
@@ -134,3 +134,7 @@ class Reranking:
             [request.frames.name(path) for path in listed.teaching],
             lambda: rank.write(request, listed, self._show),
         )
+
+
+def _silent(text: str) -> None:
+    """Leave out what ``rank`` said when the list was made first; a new one has it in its notes."""

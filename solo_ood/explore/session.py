@@ -12,7 +12,7 @@ from solo_ood.data.lists import read_csv
 from solo_ood.detection.boxes import checked_box
 from solo_ood.errors import UserError, unknown_name
 from solo_ood.explore.answers import Answer, Answers, AuditSheet
-from solo_ood.explore.listing import Filter, Row, read_rows, rows_of, score_range
+from solo_ood.explore.listing import Filter, Listing, Row, read_rows, rows_of
 from solo_ood.explore.pictures import NotShown, Pictures, find_data
 from solo_ood.explore.reranking import Made, Reranking
 from solo_ood.mining.output import ASK
@@ -56,8 +56,8 @@ class Session:
         self.out = out
         facts = read_facts(out)
         options = recalled(facts)
-        self.rows = read_rows(out)
-        self.names = [row.name for row in self.rows]
+        self.listing = Listing(read_rows(out))
+        self.names = [row.name for row in self.listing.rows]
         self._number = {name: number for number, name in enumerate(self.names)}
         frames, self.notes = find_data(options, self.names)
         self.title = options.data.path.name or str(options.data.path)
@@ -71,7 +71,7 @@ class Session:
         self._steps: list[_Step] = []
 
     def _link_notes(self) -> list[str]:
-        count = sum(map(self.pictures.outside, range(len(self.names))))
+        count = self.pictures.count_outside()
         if not count:
             return []
         return [
@@ -89,8 +89,8 @@ class Session:
             "notes": self.notes,
             "states": STATES,
             "views": [[name, VIEWS[name], count] for name, count in views.items() if count],
-            "clips": sorted({row.clip for row in self.rows if row.clip}),
-            "scores": score_range(self.rows),
+            "clips": self.listing.clips,
+            "scores": self.listing.scores,
             "counts": self.answers.counts(),
             "audit": self.audit.counts(),
             "undo": len(self._steps),
@@ -112,24 +112,21 @@ class Session:
         kept = [row for row in rows if wanted.holds(row)]
         offset, count = max(0, offset), min(max(0, count), MOST)
         shown = kept[offset : offset + count]
-        items = [self.item(self._number[row.name], view == "audit", row) for row in shown]
+        items = [self.item(self._number[row.name], view == "audit") for row in shown]
         return {"of": len(rows), "total": len(kept), "offset": offset, "items": items}
 
-    def _in_view(self, view: str) -> list[Row]:
+    def _in_view(self, view: str) -> Sequence[Row]:
         if view == "all":
-            return self.rows
+            return self.listing.rows
         if view == "chosen":
-            return [row for row in self.rows if row.state == "chosen"]
-        names = {
-            "ask": self.ask, "answered": self.answers.names[::-1], "audit": self.audit.names,
-        }[view]  # fmt: skip
-        by_name = {row.name: row for row in self.rows} if names else {}
-        return [by_name[name] for name in names]
+            return self.listing.chosen
+        names = {"ask": self.ask, "answered": self.answers.names[::-1], "audit": self.audit.names}
+        return [self.listing.by_name[name] for name in names[view]]
 
-    def item(self, number: int, audit: bool, row: Row | None = None) -> dict[str, Any]:
+    def item(self, number: int, audit: bool) -> dict[str, Any]:
         """Return what is known of a picture; in an audit, nothing of its place in the list."""
         name = self.names[number]
-        row = row or next(row for row in self.rows if row.name == name)
+        row = self.listing.by_name[name]
         answer = (self.audit if audit else self.answers).get(name)
         about = {
             "number": number,
@@ -205,13 +202,15 @@ class Session:
 
     def take(self, made: Made) -> int:
         """Show a list that was made again; return how many of its scenes are new."""
-        before = {row.name for row in self._in_view("chosen")}
-        rows = rows_of(made.records)
-        # A picture that came into the data since has no number, and waits for the next start.
-        self.rows = [row for row in rows if row.name in self._number]
+        before = {row.name for row in self.listing.chosen}
+        # A picture that is new in the data has no number, and waits for the next start.
+        rows = [row for row in rows_of(made.records) if row.name in self._number]
+        there = {row.name for row in rows}
+        gone = [row for row in self.listing.rows if row.name not in there]
+        self.listing = Listing([*rows, *gone])
         self.detector, self.ask = made.detector, [n for n in made.ask if n in self._number]
         self.pictures.set_levels(self.reranking.levels)
-        return sum(row.name not in before for row in self._in_view("chosen"))
+        return sum(row.name not in before for row in self.listing.chosen)
 
 
 def _names_in(path: Path, known: Any) -> list[str]:

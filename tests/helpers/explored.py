@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,15 @@ def listed(data: Path, out: Path, *more: str, boxes: bool = False) -> Path:
 
 
 @dataclass
+class Reply:
+    """What the server answered."""
+
+    status: int
+    headers: Message
+    text: bytes
+
+
+@dataclass
 class Served:
     """A server that runs, and how to ask it."""
 
@@ -102,17 +112,15 @@ class Served:
     def address(self) -> str:
         return f"http://{HOST}:{self.port}/?token={self.guard.token}"
 
-    def ask(
-        self, path: str, body: Any = None, method: str = "", **headers: str
-    ) -> http.client.HTTPResponse:
+    def ask(self, path: str, body: Any = None, **headers: str) -> Reply:
         """Return the answer to a request of the page itself, but for ``headers``."""
         connection = http.client.HTTPConnection(HOST, self.port, timeout=60)
         content = None if body is None else json.dumps(body)
-        method = method or ("GET" if body is None else "POST")
+        method = "GET" if body is None else "POST"
         given = {"Cookie": self.cookie}
         if method == "POST":
             given["Origin"] = f"http://{HOST}:{self.port}"
-        given |= {name.replace("_", "-"): value for name, value in headers.items()}
+        given |= headers
         connection.putrequest(method, path, skip_host="Host" in given, skip_accept_encoding=True)
         for name, value in given.items():
             if value:
@@ -121,14 +129,14 @@ class Served:
             connection.putheader("Content-Length", str(len(content)))
         connection.endheaders(content.encode() if content else None)
         answer = connection.getresponse()
-        answer.text = answer.read()  # type: ignore[attr-defined]  # of whoever asks
+        reply = Reply(answer.status, answer.headers, answer.read())
         connection.close()
-        return answer
+        return reply
 
     def json(self, path: str, body: Any = None) -> Any:
         answer = self.ask(path, body)
-        assert answer.status == 200, answer.text  # type: ignore[attr-defined]
-        return json.loads(answer.text)  # type: ignore[attr-defined]
+        assert answer.status == 200, answer.text
+        return json.loads(answer.text)
 
     def log_in(self) -> None:
         """Follow the address that is printed, as a browser does."""

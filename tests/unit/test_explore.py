@@ -188,6 +188,12 @@ def test_a_folder_that_is_no_ranking_is_said_with_what_is_missing(out, file, con
         main(["explore", str(out)])
 
 
+def test_a_folder_that_cannot_be_written_is_said_before(out):
+    (out / "explored-boxes.csv").mkdir()
+    with pytest.raises(SystemExit, match="OUT: expected files that can be written over"):
+        main(["explore", str(out)])
+
+
 def test_a_folder_that_is_not_there_is_said(tmp_path):
     with pytest.raises(SystemExit, match="got no folder .*none. Make one by solo-ood rank"):
         main(["explore", str(tmp_path / "none")])
