@@ -68,7 +68,7 @@ def told(session: Session) -> str:
         said = f"{counts['yes']} yes, {counts['no']} no"
         lines.append(f"{_shown(out / ANSWERS)}: {said}; solo-ood rank … --feedback takes it")
     if counts["boxes"]:
-        lines.append(f"{_shown(out / BOXES)}: {counts['boxes']} boxes; … --boxes takes it")
+        lines.append(f"{_shown(out / BOXES)}: boxes: {counts['boxes']}; … --boxes takes it")
     audit = session.audit.counts()
     if audit["answered"]:
         filled = f"{audit['answered']} of {audit['drawn']} lines"
