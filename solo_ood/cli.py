@@ -1,4 +1,4 @@
-"""The console command ``solo-ood``: evaluate and export a run; measure, rank, study."""
+"""The console command ``solo-ood``: evaluate and export a run; measure, rank, explore, study."""
 
 # What a command needs is imported when it runs: `--help` and errors of spelling take no time.
 
@@ -18,9 +18,11 @@ from solo_ood.benchmark.options import MeasureOptions
 from solo_ood.console import show, user_errors
 from solo_ood.data import options as data_options
 from solo_ood.data.options import LongtailOptions
-from solo_ood.errors import unknown_name
+from solo_ood.errors import UserError, unknown_name
 from solo_ood.evaluation import options as evaluation_options
 from solo_ood.evaluation.options import WEIGHTS, EvaluateOptions
+from solo_ood.explore import options as explore_options
+from solo_ood.explore.options import ExploreOptions
 from solo_ood.mining import options as rank_options
 from solo_ood.mining.options import RankOptions
 from solo_ood.options import command_line
@@ -87,6 +89,20 @@ def _rank(options: RankOptions) -> None:
     rank_frames(replace(options, command=_written()), show)
 
 
+def _explore(options: ExploreOptions) -> None:
+    try:
+        from solo_ood.explore.serve import explore
+    except ImportError as error:
+        raise UserError(
+            "solo-ood explore",
+            expected="the package aiohttp, which serves the page",
+            got=str(error),
+            remedy="Install it: pip install aiohttp.",
+        ) from error
+
+    explore(options, show)
+
+
 def _longtail(options: LongtailOptions) -> None:
     from solo_ood.data.longtail import make_longtail
 
@@ -144,6 +160,12 @@ COMMANDS = {
         RankOptions,
         _rank,
         rank_options.EPILOG,
+    ),
+    "explore": Command(
+        "look at a ranking in the browser, answer, and rank again",
+        ExploreOptions,
+        _explore,
+        explore_options.EPILOG,
     ),
     "data longtail": Command(
         "link a long-tailed subset of an image folder",

@@ -27,6 +27,7 @@ from solo_ood.embedding.store import (
     MISSING,
     UNREADABLE,
     EmbeddingStore,
+    check_whole,
     describe,
     store_key,
 )
@@ -67,8 +68,9 @@ def embed(
     ``size`` (H, W): see ``scale_and_crop``; ``None`` = that of ``common_size``.
 
     Raises:
-        UserError: if rows are missing from a cache that several nodes do not share; if more than
-            ``cfg.max_unreadable`` of the images cannot be read, or of the features are not finite.
+        UserError: if rows are missing from a cache that several nodes do not share, or that is all
+            there may be; if more than ``cfg.max_unreadable`` of the images cannot be read, or of
+            the features are not finite.
     """
     if size is None or split.levels is None:
         seen = survey(split.paths)
@@ -81,10 +83,12 @@ def embed(
     dtypes = {"pooled": "float32", "patches": "float16"}
     shapes = {kind: (tuple(feats.shape[1:]), dtypes[kind]) for kind, feats in example.items()}
     key = store_key(split.paths, root, embedder.fingerprint, f"{transform} {shapes} {split.levels}")
+    if cfg.cached_only:
+        check_whole(cfg.folder / key, what)
     facts = {"network": embedder.name, "weights": embedder.note, "transform": transform}
     describe(cfg.folder / key, {**facts, "data": what})
     store = EmbeddingStore(cfg.folder / key, shapes, len(split))
-    todo = store.missing_rows.tolist()
+    todo = [] if cfg.cached_only else store.missing_rows.tolist()
     if todo:
         # Each process needs a row; writing one twice does no harm.
         processes = cfg.num_nodes * (cfg.devices if isinstance(cfg.devices, int) else 1)

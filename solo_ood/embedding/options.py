@@ -18,6 +18,7 @@ class ExtractConfig:
     Attributes:
         as_host: scale and cut as solo-learn's evaluation does, see ``centre_cropped``; chosen by
             the command.
+        cached_only: what is not in the cache is an error, and not computed.
     """
 
     cache: Path | None = option(
@@ -38,6 +39,7 @@ class ExtractConfig:
         0.01, "share of the images that may be left out", at_least=0, below=1
     )
     as_host: bool = False
+    cached_only: bool = False
 
     @property
     def folder(self) -> Path:

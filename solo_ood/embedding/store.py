@@ -77,6 +77,22 @@ def store_key(paths: Sequence[Path], root: Path, fingerprint: str, transform: st
     return digest.hexdigest()[:20]
 
 
+def check_whole(folder: Path, what: str) -> None:
+    """Raise ``UserError`` unless ``folder`` is a store in which no row is missing."""
+    try:
+        missing = int((np.load(folder / "status.npy", mmap_mode="r") == MISSING).sum())
+        got = f"{missing} images without them in {folder}"
+    except (OSError, ValueError):
+        missing, got = 1, f"no folder {folder} with them"
+    if missing:
+        raise UserError(
+            f"features of {what}",
+            expected="those that solo-ood rank kept, of the images as they are now",
+            got=got,
+            remedy="Call solo-ood rank again: it computes what is missing, and keeps it.",
+        )
+
+
 def describe(folder: Path, facts: dict[str, object]) -> None:
     """Write ``about.json``, which says what a cache folder holds."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from solo_ood.files.text import printable
 from solo_ood.mining.ranking import Entry, Ranking
 
 FILES = ("ranking.csv", "ranking.json", "ranking.parquet", "contact-sheet.jpg", "report.html")
+ASK = "ask.csv"  # the images whose answer would teach most
 COLUMNS: dict[str, type] = {
     **{"rank": int, "path": str, "clip": str, "frame": int, "score": float, "percentile": float},
     **{"state": str, "representative": str, "like": int},

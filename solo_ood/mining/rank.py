@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from solo_ood.detection.feats import Feats
 from solo_ood.embedding.devices import is_first_process
 from solo_ood.embedding.extract import embed
 from solo_ood.files import atomic
@@ -16,6 +17,7 @@ from solo_ood.mining.export import write_exports
 from solo_ood.mining.feedback import questions
 from solo_ood.mining.options import RankOptions
 from solo_ood.mining.ranking import Ranking, build
+from solo_ood.mining.recall import remembered
 from solo_ood.mining.request import Request, read_request
 from solo_ood.mining.scenes import choose, usual_distance
 from solo_ood.mining.scoring import Scored, score
@@ -50,11 +52,7 @@ def rank_frames(options: RankOptions, show: Callable[[str], None] = print) -> Ra
     request = read_request(options, show)
     frames, cfg = request.frames, request.options.embedding
     embedded = embed(frames.split, request.embedder, cfg, frames.root, "frames", request.size)
-    known = None
-    if request.exemplars is not None and request.detector.exemplars:
-        known = embed_exemplars(
-            request.exemplars, request.detector, request.embedder, cfg, request.size
-        )
+    known = embed_known(request)
     if not is_first_process():
         return None
     scored = score(request, embedded, known)
@@ -62,6 +60,19 @@ def rank_frames(options: RankOptions, show: Callable[[str], None] = print) -> Ra
     show("\n".join(map(printable, listed.notes)))
     write(request, listed, show)
     return listed.ranking
+
+
+def embed_known(request: Request) -> Feats | None:
+    """Return the features of the exemplars; ``None`` if there are none for this detector.
+
+    Raises:
+        UserError: see ``embed_exemplars``.
+    """
+    exemplars, chosen = request.exemplars, request.detector
+    if exemplars is None or not chosen.exemplars or (chosen.regions and not exemplars.have_regions):
+        return None
+    cfg = replace(request.options.embedding, cached_only=False)  # of a few pictures
+    return embed_exemplars(exemplars, chosen, request.embedder, cfg, request.size)
 
 
 def list_of(request: Request, scored: Scored) -> Listed:
@@ -112,6 +123,7 @@ def write(request: Request, listed: Listed, show: Callable[[str], None]) -> None
         "notes": [printable(note) for note in notes],
         "scenes": asdict(options.scenes),
         "fairness": asdict(options.fair),
+        **remembered(options),
     }
     said = _audited(request, ranking)
     with atomic.staged_files(out) as folder:  # all of it, or nothing
@@ -129,9 +141,9 @@ def write(request: Request, listed: Listed, show: Callable[[str], None]) -> None
         said += write_exports(options.output.export, ranking, frames, label, folder, out)
         if listed.teaching:
             rows = [{"path": frames.name(path), "rare": ""} for path in listed.teaching]
-            (folder / "ask.csv").write_bytes(output.csv_of(rows, ["path", "rare"]))
+            (folder / output.ASK).write_bytes(output.csv_of(rows, ["path", "rare"]))
             said.append(
-                f"{out / 'ask.csv'}: {len(rows)} images whose answer would teach most; write yes "
+                f"{out / output.ASK}: {len(rows)} images whose answer would teach most; write yes "
                 "or no, and give it with --feedback beside the earlier sheets"
             )
     if lacking:  # what is there of an earlier ranking would not fit

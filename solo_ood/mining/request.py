@@ -37,6 +37,10 @@ WHOLE = (
     "on photographs, little on driving frames of new clips. Where what matters is small, mark it "
     "(--boxes)"
 )
+NO_REGIONS = (
+    "exemplars without boxes: what matters in them is what looks most like the boxes of the "
+    "answers; those outside the data are left out"
+)
 
 
 @dataclass(frozen=True)
@@ -94,18 +98,13 @@ def read_request(options: RankOptions, show: Callable[[str], None]) -> Request:
     exemplars = read_exemplars(options.wanted, frames, lookup)
     chosen = named or default_detector(exemplars, answers)
     check_fit(chosen, exemplars, answers)
+    answers = with_whole(answers, exemplars, chosen)
     check_formats(options.output.export, chosen.regions)
     patches = chosen.patches or options.network.keep_patches
     embedder = make_embedder(options.network.spec, options.network.stage, patches)
     size = common_size(kinds.sizes[0], embedder, side)
     notes = [*frames.notes, *kinds.notes, *cut_note(kinds.sizes[0], size)]
-    notes += _worth(chosen)
-    if answers.rare and not chosen.exemplars:
-        notes.append(
-            f"{chosen.name} does not learn from answers: these images are left out of the list"
-        )
-    if exemplars is not None and not chosen.exemplars:
-        notes.append(f"{chosen.name} does not look at exemplars: they are left out of the list")
+    notes += notes_on(chosen, exemplars, answers)
     if is_first_process():
         show("\n".join(printable(note) for note in notes))
     return Request(options, frames, lookup, exemplars, answers, chosen, embedder, size, notes)
@@ -116,6 +115,14 @@ def default_detector(exemplars: Exemplars | None, answers: Answers) -> Detector:
     if answers.boxes or (exemplars is not None and exemplars.have_regions):
         return detector("exemplar-regions")
     return detector("knn" if exemplars is None and not answers.yes else "exemplar")
+
+
+def with_whole(answers: Answers, exemplars: Exemplars | None, chosen: Detector) -> Answers:
+    """Return the answers of a list by regions, exemplars without any being a yes without a box."""
+    if exemplars is None or exemplars.have_regions or not chosen.regions:
+        return answers
+    inside = {int(row): True for row in exemplars.rows if row >= 0}
+    return replace(answers, rare={**inside, **answers.rare})
 
 
 def check_fit(chosen: Detector, exemplars: Exemplars | None, answers: Answers) -> None:
@@ -138,10 +145,21 @@ def check_fit(chosen: Detector, exemplars: Exemplars | None, answers: Answers) -
         )
 
 
-def _worth(chosen: Detector) -> list[str]:
-    if not chosen.exemplars:
-        return [WITHOUT_LABELS]
-    return [] if chosen.regions else [WHOLE]
+def notes_on(chosen: Detector, exemplars: Exemplars | None, answers: Answers) -> list[str]:
+    """Return what a list by this detector is worth, and what it does not look at."""
+    if chosen.regions:
+        whole = exemplars is not None and not exemplars.have_regions
+        return [NO_REGIONS] if whole else []
+    if chosen.exemplars:
+        return [WHOLE]
+    notes = [WITHOUT_LABELS]
+    if answers.rare:
+        notes.append(
+            f"{chosen.name} does not learn from answers: these images are left out of the list"
+        )
+    if exemplars is not None:
+        notes.append(f"{chosen.name} does not look at exemplars: they are left out of the list")
+    return notes
 
 
 def _check_missing(frames: Frames, limit: float) -> None:

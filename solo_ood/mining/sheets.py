@@ -37,7 +37,10 @@ class Answers:
 
 
 def read_answers(
-    sheets: Sequence[Path], paths: Sequence[Path], row_of: Callable[[str, str], int]
+    sheets: Sequence[Path],
+    paths: Sequence[Path],
+    row_of: Callable[[str, str], int],
+    box_of: Callable[[Sequence[str], Path, str], Box] = checked_box,
 ) -> Answers:
     """Return the answers of sheets.
 
@@ -46,6 +49,7 @@ def read_answers(
             ``left,top,right,bottom``, and several lines for several boxes.
         paths: of the data.
         row_of: finds the row of a path; the second text says where it is written.
+        box_of: checks a box, see ``checked_box``.
 
     Raises:
         UserError: for another word than yes or no, an image that is not found, one with two
@@ -54,17 +58,19 @@ def read_answers(
     answers = Answers()
     for sheet in sheets:
         for line, values in read_csv(sheet, ("path",)):
-            _add(answers, values, f"{sheet.name}, line {line}", paths, row_of)
+            what = f"{sheet.name}, line {line}"
+            word = _word(values, what)
+            if not word:
+                continue
+            row, is_rare = row_of(values["path"], what), word in YES
+            _add(answers, row, is_rare, values["path"], what)
+            sides = [values.get(side) or "" for side in SIDES]
+            if is_rare and any(sides):
+                answers.boxes.setdefault(row, []).append(box_of(sides, paths[row], what))
     return answers
 
 
-def _add(
-    answers: Answers,
-    values: dict[str, str],
-    what: str,
-    paths: Sequence[Path],
-    row_of: Callable[[str, str], int],
-) -> None:
+def _word(values: dict[str, str], what: str) -> str:
     if "rare" not in values:
         raise UserError(
             what,
@@ -73,26 +79,24 @@ def _add(
             remedy="Write yes or no into a column rare.",
         )
     word = (values["rare"] or "").casefold()
-    if not word:
-        return
-    if word not in (*YES, *NO):
+    if word and word not in (*YES, *NO):
         raise UserError(
             what,
             expected="yes or no in the column rare",
             got=short_repr(values["rare"]),
             remedy="Leave it empty where you do not know.",
         )
-    row, is_rare = row_of(values["path"], what), word in YES
+    return word
+
+
+def _add(answers: Answers, row: int, is_rare: bool, name: str, what: str) -> None:
     if answers.rare.setdefault(row, is_rare) != is_rare:
         raise UserError(
             what,
             expected="one answer for each image",
-            got=f"yes and no for {values['path']}",
+            got=f"yes and no for {name}",
             remedy="Remove one of the two lines.",
         )
-    sides = [values.get(side) or "" for side in SIDES]
-    if is_rare and any(sides):
-        answers.boxes.setdefault(row, []).append(checked_box(sides, paths[row], what))
 
 
 def is_filled(sheet: Path) -> bool:

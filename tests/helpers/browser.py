@@ -21,8 +21,11 @@ WIDTH = 1280  # pixels of the window
 
 
 @contextmanager
-def opened(page: Path, profile: Path) -> Iterator[Chrome]:
-    """Yield a browser that shows ``page``; its profile is kept in the folder ``profile``."""
+def opened(page: Path | str, profile: Path) -> Iterator[Chrome]:
+    """Yield a browser that shows ``page``, a file or an address.
+
+    Its profile is kept in the folder ``profile``.
+    """
     options = ChromeOptions()
     options.binary_location = CHROMIUM
     for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage"):
@@ -32,7 +35,7 @@ def opened(page: Path, profile: Path) -> Iterator[Chrome]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = Chrome(options=options, service=ChromeService(DRIVER))
     try:
-        driver.get(page.as_uri())
+        driver.get(page if isinstance(page, str) else page.as_uri())
         yield driver
     finally:
         driver.quit()

@@ -246,6 +246,10 @@ def test_answers_refit_the_list_and_name_what_to_ask_next(frames, tmp_path, caps
     rows = rank(frames, "--feedback", str(sheet), str(boxed), "--top", "4", "--min-distance", "0")
     assert "chosen by exemplar-regions" in capsys.readouterr().out and rows[0]["left"]
     assert all(map(is_rare, chosen(rows)[:3]))  # of the 4 that are left
+    whole = ["--exemplars", "000.png", "--feedback", str(boxed), "--top", "4"]
+    rows = rank(frames, *whole, "--min-distance", "0")  # what matters in it is like the box
+    assert "exemplars without boxes: " in capsys.readouterr().out and rows[0]["left"]
+    assert next(row["state"] for row in rows if row["path"] == "000.png") == "exemplar"
     rank(frames, *given, "--by", "knn")
     assert "knn does not learn from answers" in capsys.readouterr().out
 

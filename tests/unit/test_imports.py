@@ -13,7 +13,7 @@ ROOT = next(path for path in Path(__file__).resolve().parents if (path / "pyproj
 LAYERS = """
 __main__
 cli
-study
+study explore
 benchmark mining training
 runs
 evaluation

@@ -1,0 +1,1 @@
+"""``solo-ood explore``: look at a ranking in a browser, answer, draw boxes, and rank again."""
