@@ -27,6 +27,8 @@ from solo_ood.mining import options as rank_options
 from solo_ood.mining.options import RankOptions
 from solo_ood.options import command_line
 from solo_ood.options.field import option
+from solo_ood.stream import options as stream_options
+from solo_ood.stream.options import StreamOptions
 from solo_ood.study import options as study_options
 from solo_ood.study.options import StudyOptions
 
@@ -103,6 +105,12 @@ def _explore(options: ExploreOptions) -> None:
     explore(options, show)
 
 
+def _stream(options: StreamOptions) -> None:
+    from solo_ood.stream.run import run_stream
+
+    run_stream(options)
+
+
 def _longtail(options: LongtailOptions) -> None:
     from solo_ood.data.longtail import make_longtail
 
@@ -166,6 +174,12 @@ COMMANDS = {
         ExploreOptions,
         _explore,
         explore_options.EPILOG,
+    ),
+    "stream": Command(
+        "a verdict for each score or frame of a stream, at a rate that holds",
+        StreamOptions,
+        _stream,
+        stream_options.EPILOG,
     ),
     "data longtail": Command(
         "link a long-tailed subset of an image folder",

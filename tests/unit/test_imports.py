@@ -14,7 +14,7 @@ LAYERS = """
 __main__
 cli
 study explore
-benchmark mining training
+benchmark mining stream training
 runs
 evaluation
 detection
