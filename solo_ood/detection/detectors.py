@@ -166,9 +166,10 @@ def _exemplar_regions(feats: Feats, seed: int) -> Score:
     """Mean of ``region_maps``: the share of an image that looks like the regions, in [0, 1]."""
 
     def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
-        from solo_ood.detection.segmentation import region_maps
+        from solo_ood.detection.segmentation import region_map_blocks
 
-        return np.array([float(region_map.mean()) for region_map in region_maps(test, exemplars)])
+        maps = region_map_blocks(test, exemplars)
+        return np.concatenate([block.mean(dim=1).numpy() for block in maps])
 
     return score
 

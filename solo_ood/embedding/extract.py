@@ -45,6 +45,7 @@ class Embedded:
         patches: (M, h, w, D') float16 of all M >= N images, mapped from the disk; or ``None``.
         rows: (N,) indexes of the split's images among these M.
         size: H and W (pixels) to which they were scaled and cut.
+        shown: (N, 2) height and width (pixels) as they are shown; 0 = not known.
     """
 
     split: Split
@@ -52,6 +53,7 @@ class Embedded:
     patches: np.ndarray | None
     rows: np.ndarray
     size: tuple[int, int]
+    shown: np.ndarray | None = None
 
 
 def embed(
@@ -96,7 +98,7 @@ def embed(
         trainer.strategy.barrier()  # the other processes may still be writing
     kept, rows = _checked(split, store, cfg.max_unreadable, what)
     pooled = np.asarray(store.arrays["pooled"])[rows]
-    return Embedded(kept, pooled, store.arrays.get("patches"), rows, size)
+    return Embedded(kept, pooled, store.arrays.get("patches"), rows, size, store.sizes[rows])
 
 
 def scale_and_crop(image: Image.Image, size: tuple[int, int], resample: int) -> Image.Image:
@@ -125,7 +127,7 @@ def centre_cropped(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 class _Images(Dataset):
-    """(row, image (3, H, W), whether it could be read) of each path."""
+    """(row, image (3, H, W), its height and width as shown; 0 = not readable) of each path."""
 
     def __init__(
         self, split: Split, embedder: Embedder, size: tuple[int, int], as_host: bool
@@ -147,13 +149,14 @@ class _Images(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, row: int) -> tuple[int, Tensor, bool]:
+    def __getitem__(self, row: int) -> tuple[int, Tensor, tuple[int, int]]:
         path = self.paths[row]
         try:
             with reading(path):
-                return row, self.transform(load(path, self.levels)), True
+                image = load(path, self.levels)
+                return row, self.transform(image), (image.height, image.width)
         except Unreadable:
-            return row, torch.zeros(3, *self.size), False
+            return row, torch.zeros(3, *self.size), (0, 0)
 
 
 class _Writer(LightningModule):
@@ -164,13 +167,14 @@ class _Writer(LightningModule):
         self.embedder = embedder
         self.store = store
 
-    def predict_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        rows, images, readable = batch
+    def predict_step(self, batch: tuple[Tensor, Tensor, list[Tensor]], batch_idx: int) -> None:
+        rows, images, shown = batch
+        sizes = torch.stack(shown, dim=1).cpu().numpy()  # (B, 2)
         found = self.embedder(images)
         if "patches" in found:  # only their directions count, and these fit into half precision
             found["patches"] = F.normalize(found["patches"], dim=-1)
         feats = {kind: x.cpu().numpy() for kind, x in found.items()}
-        self.store.write(rows.cpu().numpy(), feats, readable.cpu().numpy())
+        self.store.write(rows.cpu().numpy(), feats, sizes[:, 0] > 0, sizes)
 
 
 class _Progress(Callback):

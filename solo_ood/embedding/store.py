@@ -25,6 +25,8 @@ class EmbeddingStore:
     Attributes:
         arrays: (N, *shape) memory maps by kind of feature.
         status: (N,) uint8 memory map of ``MISSING``, ``DONE``, ``UNREADABLE``.
+        sizes: (N, 2) int32 memory map, height and width of the images as they are shown, in pixels;
+            0 = not known.
 
     Args:
         folder: made if need be.
@@ -40,6 +42,7 @@ class EmbeddingStore:
             kind: _open(folder / f"{kind}.npy", (n, *shape), dtype)
             for kind, (shape, dtype) in shapes.items()
         }
+        self.sizes = _open(folder / "sizes.npy", (n, 2), "int32")
         self.status = _open(folder / "status.npy", (n,), "uint8")
 
     @property
@@ -47,8 +50,23 @@ class EmbeddingStore:
         """Return the indexes of the rows that are missing, or could not be read the last time."""
         return np.flatnonzero(np.asarray(self.status) != DONE)
 
-    def write(self, rows: np.ndarray, feats: dict[str, np.ndarray], readable: np.ndarray) -> None:
-        """Write the features (B, ...) of ``rows`` (B,); ``readable`` (B,) bool marks the good."""
+    def write(
+        self,
+        rows: np.ndarray,
+        feats: dict[str, np.ndarray],
+        readable: np.ndarray,
+        sizes: np.ndarray | int = 0,
+    ) -> None:
+        """Write the features (B, ...) of ``rows`` (B,).
+
+        Args:
+            rows: indexes.
+            feats: by kind.
+            readable: (B,) bool marks the good.
+            sizes: (B, 2) of the images.
+        """
+        self.sizes[rows] = sizes
+        self.sizes.flush()
         for kind, array in self.arrays.items():
             array[rows] = feats[kind]
             array.flush()
