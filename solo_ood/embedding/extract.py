@@ -20,6 +20,7 @@ from solo_ood.console import counting_bar
 from solo_ood.data.images import Split
 from solo_ood.data.pixels import Unreadable, load, reading
 from solo_ood.data.survey import most_frequent, survey
+from solo_ood.data.videos import frame_of
 from solo_ood.embedding.devices import prediction_trainer
 from solo_ood.embedding.networks import Embedder
 from solo_ood.embedding.options import SIDE, ExtractConfig
@@ -91,6 +92,8 @@ def embed(
         # Each process needs a row; writing one twice does no harm.
         processes = cfg.num_nodes * (cfg.devices if isinstance(cfg.devices, int) else 1)
         todo += todo[:1] * (processes - len(todo))
+        if any(frame_of(split.paths[row]) for row in todo):
+            todo = in_turns(todo, cfg.num_workers, cfg.batch_size)
         images = Subset(_Images(split, embedder, size, cfg.as_host), todo)
         loader = DataLoader(images, cfg.batch_size, num_workers=cfg.num_workers)
         trainer = prediction_trainer(cfg, _Progress(f"{embedder.name}: {what}", len(todo)))
@@ -99,6 +102,24 @@ def embed(
     kept, rows = _checked(split, store, cfg.max_unreadable, what)
     pooled = np.asarray(store.arrays["pooled"])[rows]
     return Embedded(kept, pooled, store.arrays.get("patches"), rows, size, store.sizes[rows])
+
+
+def in_turns(rows: list[int], workers: int, batch: int) -> list[int]:
+    """Return the rows in an order by which each worker reads neighbours.
+
+    A loader gives its workers batches in turn. Of a video each would decode the frames of all
+    others, too; so each has a part of the rows.
+    """
+    if workers < 2:
+        return rows
+    part = -(-len(rows) // (workers * batch)) * batch
+    parts = [rows[start : start + part] for start in range(0, len(rows), part)]
+    return [
+        row
+        for start in range(0, part, batch)
+        for one in parts
+        for row in one[start : start + batch]
+    ]
 
 
 def scale_and_crop(image: Image.Image, size: tuple[int, int], resample: int) -> Image.Image:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from solo_ood.data.videos import file_of
 from solo_ood.errors import UserError
 from solo_ood.files import atomic
 
@@ -78,7 +79,7 @@ def store_key(paths: Sequence[Path], root: Path, fingerprint: str, transform: st
     """Return a name for the embeddings of these files, as they are now, by this network.
 
     Args:
-        paths: the images; their sizes and times of change are part of the key.
+        paths: the images; the sizes and times of change of their files are part of the key.
         root: below which they lie; only the relative paths count.
         fingerprint: of the network, its weights and its stage.
         transform: what is done to an image before.
@@ -86,7 +87,7 @@ def store_key(paths: Sequence[Path], root: Path, fingerprint: str, transform: st
     digest = hashlib.sha256(f"{fingerprint}\n{transform}\n".encode())
     for path in paths:
         try:
-            status = path.stat()
+            status = file_of(path).stat()
             state = f"{status.st_size} {status.st_mtime_ns}"
         except OSError:  # gone meanwhile: embedded as unreadable
             state = "none"
