@@ -1,28 +1,31 @@
-"""Unlabelled images: a folder of any depth, a list, or BDD100K's layout; and their clips."""
+"""Unlabelled images: a folder of any depth, a list, BDD100K's layout, videos; and their clips."""
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from solo_ood.data import bdd, lists
+from solo_ood.data.clips import clips_of
 from solo_ood.data.images import Split
 from solo_ood.data.labels import file_key
 from solo_ood.data.layouts import label_folders
+from solo_ood.data.names import is_litter
 from solo_ood.data.order import natural_key
 from solo_ood.data.pixels import Levels
+from solo_ood.data.shots import expanded
 from solo_ood.data.tree import Parts, Tree, is_image, walk
+from solo_ood.data.videos import is_video
 from solo_ood.errors import UserError
 from solo_ood.files.text import few, printable, user_path
 
 LISTS = (".txt", *lists.SUFFIXES, ".parquet")
-NUMBERED = r"^(.*?)[-_. ]*\d+$"  # a name that ends in a number: what is before it may be a clip's
 _FEW = 3
 
 
@@ -34,10 +37,11 @@ class Frames:
         root: below which they lie; they are shown by their paths from there.
         paths: N files, each once.
         clips: of each the clip (a drive, a folder, a video) that it is from; "" = not known.
-        layout: ``folder``, ``list`` or ``bdd``.
+        layout: ``folder``, ``list``, ``bdd`` or ``video``.
         notes: what a reader should know of how they were read.
         missing: files of a list that are not there.
         levels: black and white of images with more than 8 bits; ``None`` = not looked at.
+        seconds: of frames of videos, from the start of their video; of no other images.
     """
 
     root: Path
@@ -47,14 +51,18 @@ class Frames:
     notes: tuple[str, ...] = ()
     missing: tuple[Path, ...] = ()
     levels: Levels | None = field(default=None, compare=False)
+    seconds: Mapping[Path, float] = field(default_factory=dict, compare=False)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def name(self, path: Path) -> str:
         """Return a path as it is shown and written: from ``root``, in characters of UTF-8."""
-        inside = path.is_relative_to(self.root)
-        return printable(str(path.relative_to(self.root) if inside else path))
+        # By text: of 100,000 images pathlib would take seconds.
+        text, root = str(path), str(self.root)
+        if text == root:
+            return "."
+        return printable(text.removeprefix(os.path.join(root, "")))
 
     @property
     def split(self) -> Split:
@@ -64,73 +72,110 @@ class Frames:
 
 
 def layout_of(root: Path) -> str:
-    """Return how images at ``root`` are given: ``folder``, ``list`` or ``bdd``.
+    """Return how images at ``root`` are given: ``folder``, ``list``, ``bdd`` or ``video``.
 
     Raises:
         UserError: if there is nothing that could be.
     """
     if root.is_file() and root.suffix.lower() in LISTS:
         return "list"
+    if root.is_file() and is_video(root):
+        return "video"
     if root.is_dir():
         return "bdd" if bdd.locate(root) is not None else "folder"
     got = f"{root}, a file of another kind" if root.exists() else f"no file or folder {root}"
     raise UserError(
         "frames",
-        expected=f"a folder of images, or a list of them ({', '.join(LISTS)})",
+        expected=f"a folder of images or videos, a list of them ({', '.join(LISTS)}), or a video",
         got=got,
         remedy=f"Check its spelling; relative paths count from {Path.cwd()}.",
     )
 
 
-def read_frames(root: Path, clip_pattern: str | None = None) -> Frames:
+def read_frames(root: Path, clip_pattern: str | None = None, fps: float | None = None) -> Frames:
     """Return the images at ``root``, see ``layout_of``; the order of a list is kept.
 
     Clips are told by ``clip_pattern``, else by the column ``clip`` of a list, else by folders where
-    there are several. In BDD100K's layout every image is from a video of its own.
+    there are several. In BDD100K's layout every image is from a video of its own. The frames of a
+    video are images below it, and it is their clip.
 
     Args:
         root: a folder; a ``.txt`` with a path in each line; a ``.csv``, ``.tsv`` or ``.parquet``
-            with a column ``path``. Relative paths count from the folder of the list.
+            with a column ``path``; a video. Relative paths count from the folder of the list.
         clip_pattern: a regular expression that is looked for in each file's name without its
             suffix; its first group, or all that it matches, is the clip.
+        fps: frames of a video to look at, at most so many a second; ``None`` = all.
 
     Raises:
-        UserError: if there are no images, or the pattern is none or fits no name.
+        UserError: if there are no images, the pattern is none or fits no name, PyAV is needed and
+            not there, or no video can be read.
     """
     layout = layout_of(root)
     clips: Sequence[str] = ()
     notes: list[str] = []
+    base = root
     if layout == "list":
         found, clips = _of_list(root)
         base = root.parent
+    elif layout == "video":
+        found, base = [root], root.parent
     else:
-        base = root
-        inside = root
-        if layout == "bdd":
-            located = bdd.locate(root) or root
-            inside = (bdd.find_layout(located) or (root,))[0]
-        tree = walk(inside)
-        images, left_out = _without_labels(tree)
-        notes = tree.notes() + left_out
-        found = sorted((inside.joinpath(*parts) for parts in images), key=natural_key)
-    clips = clips or [""] * len(found)
+        found, notes = _of_folder(root, layout)
+    there, missing = _present(zip(found, clips or [""] * len(found)))
+    once = _once(there)
+    if len(once) < len(there):
+        notes.append(f"{len(there) - len(once)} paths name files that are there already")
+    if not once:
+        raise _no_images(root, layout, missing)
+    shots = expanded([path for path, _ in once], fps)
+    of_file = dict(once)
+    paths = shots.paths
+    told = tuple(of_file[source] for source in shots.sources)
+    frames = Frames(base, paths, told, layout, (), tuple(missing), seconds=shots.seconds)
+    clips, clip_notes = clips_of(frames, clip_pattern)
+    notes += [*shots.notes, *clip_notes, *_gone(missing)]
+    return replace(frames, clips=tuple(clips), notes=tuple(notes))
+
+
+def _of_folder(root: Path, layout: str) -> tuple[list[Path], list[str]]:
+    """Return the images below a folder, or its videos where there are no images; and notes."""
+    inside = root
+    if layout == "bdd":
+        located = bdd.locate(root) or root
+        inside = (bdd.find_layout(located) or (root,))[0]
+    tree = walk(inside)
+    names, left_out = _without_labels(tree)
+    notes = tree.notes() + left_out
+    videos = _videos(tree)
+    if videos and not names:
+        names = tuple(videos)
+    elif videos:
+        notes.append(
+            f"{len(videos)} videos are left out, beside images: give a folder of videos alone, or "
+            "a list"
+        )
+    return sorted((inside.joinpath(*parts) for parts in names), key=natural_key), notes
+
+
+def _videos(tree: Tree) -> list[Parts]:
+    """Return the paths of the videos below a folder, without what is hidden."""
+    found = []
+    for parts in ((), *tree.dirs):
+        with suppress(OSError):  # a folder that may not be entered
+            names = os.listdir(tree.root.joinpath(*parts))
+            found += [(*parts, name) for name in names if is_video(name) and not is_litter(name)]
+    return found
+
+
+def _present(rows: Iterable[tuple[Path, str]]) -> tuple[list[tuple[Path, str]], list[Path]]:
+    """Return the files that are there, and those that are not."""
     there, missing = [], []
-    for path, clip in zip(found, clips):
+    for path, clip in rows:
         if os.path.isfile(path):  # `Path.is_file` raises where a folder may not be entered
             there.append((path, clip))
         else:
             missing.append(path)
-    once = _once(there)
-    if len(once) < len(there):
-        notes.append(f"{len(there) - len(once)} paths name files that are there already")
-    paths = tuple(path for path, _ in once)
-    if not paths:
-        raise _no_images(root, layout, missing)
-    frames = Frames(base, paths, tuple(clip for _, clip in once), layout, (), tuple(missing))
-    told, clip_notes = _clips(frames, clip_pattern)
-    return Frames(
-        base, paths, tuple(told), layout, (*notes, *clip_notes, *_gone(missing)), tuple(missing)
-    )
+    return there, missing
 
 
 def _without_labels(tree: Tree) -> tuple[Sequence[Parts], list[str]]:
@@ -234,57 +279,7 @@ def _no_images(root: Path, layout: str, missing: Sequence[Path]) -> UserError:
     kinds = sorted({os.path.splitext(name)[1].lower() for name in names if not is_image(name)})
     return UserError(
         f"frames {root}",
-        expected="images, such as .jpg and .png, in it or below it",
+        expected="images, such as .jpg and .png, or videos, in it or below it",
         got=f"none among {len(names)} files" + f" ({', '.join(kinds[:5])})" * bool(kinds),
         remedy="Give the folder that holds them; convert what is of another format.",
     )
-
-
-def _clips(frames: Frames, pattern: str | None) -> tuple[list[str], list[str]]:
-    """Return the clip of each image, and notes."""
-    if pattern is not None:
-        return _by_pattern(frames, pattern)
-    if any(frames.clips) or frames.layout == "bdd":
-        return list(frames.clips), []
-    folders = [printable(frames.name(path.parent)) for path in frames.paths]
-    if len(set(folders)) > 1:
-        return folders, [f"{len(set(folders))} folders are taken for as many clips"]
-    starts = [match and match[1] for path in frames.paths if (match := _numbered(path))]
-    notes = []
-    if len(starts) > len(frames) / 2:
-        notes.append(
-            "no clips are known: each image counts by itself. If these are frames of videos, "
-            f"--clip-pattern '{NUMBERED}' tells {len(set(starts))} apart by what stands before the "
-            "number of the frame, or --block N takes N neighbours for a scene"
-        )
-    return [""] * len(frames), notes
-
-
-def _numbered(path: Path) -> re.Match[str] | None:
-    return re.match(NUMBERED, path.stem)
-
-
-def _by_pattern(frames: Frames, pattern: str) -> tuple[list[str], list[str]]:
-    what = f"--clip-pattern {pattern!r}"
-    try:
-        compiled = re.compile(pattern)
-    except re.error as error:
-        raise UserError(
-            what,
-            expected="a regular expression",
-            got=str(error),
-            remedy=f"For instance '{NUMBERED}', for names that end in the number of the frame.",
-        ) from error
-    found = [compiled.search(path.stem) for path in frames.paths]
-    if not any(found):
-        raise UserError(
-            what,
-            expected="a pattern that fits names of images, without their suffix",
-            got=f"none of {len(frames)}, such as {frames.paths[0].stem}",
-            remedy="Try it on one name, for instance by Python's re.search.",
-        )
-    clips = ["" if m is None else printable(m[1] if m.re.groups else m[0]) for m in found]
-    notes = [f"{len({clip for clip in clips if clip})} clips by the pattern"]
-    if not all(found):
-        notes.append(f"{found.count(None)} images fit no clip: each counts by itself")
-    return clips, notes

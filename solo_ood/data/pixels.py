@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image
 
+from solo_ood.data.videos import frame_of, probe
 from solo_ood.errors import UserError
 
 # What a viewer does for each orientation of EXIF.
@@ -82,7 +83,7 @@ def reading(path: Path | str) -> Iterator[None]:
 
 
 def load(path: Path | str, levels: Levels | None = None) -> Image.Image:
-    """Return the first picture of a file, in RGB and upright.
+    """Return the first picture of a file, or a frame of a video, in RGB and upright.
 
     What shows through is white, as on a page; more than 8 bits are scaled by ``levels`` (``None`` =
     all that 16 bits hold), where Pillow cuts all above 255 to white.
@@ -90,6 +91,12 @@ def load(path: Path | str, levels: Levels | None = None) -> Image.Image:
     Raises:
         Unreadable: if the file cannot be read.
     """
+    frame = frame_of(path)
+    if frame is not None:
+        from solo_ood.data.video_frames import read_frame
+
+        with reading(path):
+            return read_frame(*frame)
     with reading(path), Image.open(path) as image:
         deep = _is_deep(image)  # before loading, which forgets it
         image.load()
@@ -131,6 +138,11 @@ def header(path: Path | str) -> Header:
     Raises:
         Unreadable: if the file cannot be read.
     """
+    frame = frame_of(path)
+    if frame is not None:
+        with reading(path):
+            video = probe(frame[0])
+        return Header(video.height, video.width, False, 1, False, False)
     with reading(path), Image.open(path) as image:
         orientation = 1 if image.format == "TIFF" else _orientation(image)
         width, height = image.size[::-1] if orientation > 4 else image.size

@@ -62,24 +62,11 @@ def detector(name: str) -> Detector:
     return DETECTORS[name]
 
 
-def _scorer(feats: Feats, seed: int, **settings: Any) -> Score:
+def _scorer(feats: Feats, seed: int, scorer: str) -> Score:
     """Build a scorer of the training method, with all fit samples as its reference."""
-    import torch
+    from solo_ood.detection.scorers import SCORERS
 
-    from solo_ood.selection.scorers import ExemplarScorer, make_scorer
-    from solo_ood.settings.schema import ScorerConfig
-
-    pooled = torch.from_numpy(feats.pooled)
-    cfg = ScorerConfig(n_reference=len(pooled), min_samples=2, **settings)
-    scorer = make_scorer(cfg, pooled.shape[1], seed=seed).fit(pooled)
-
-    def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
-        if isinstance(scorer, ExemplarScorer):
-            scorer.set_exemplars(torch.from_numpy(required(exemplars).pooled))
-        parts = torch.from_numpy(test.pooled).split(4096)  # N x N similarities fill a memory
-        return torch.cat([scorer.ood_score(part) for part in parts]).numpy()
-
-    return score
+    return SCORERS[scorer](feats, seed)
 
 
 def _isolation_forest(feats: Feats, seed: int) -> Score:
@@ -179,9 +166,10 @@ def _exemplar_regions(feats: Feats, seed: int) -> Score:
     """Mean of ``region_maps``: the share of an image that looks like the regions, in [0, 1]."""
 
     def score(test: Feats, exemplars: Feats | None) -> np.ndarray:
-        from solo_ood.detection.segmentation import region_maps
+        from solo_ood.detection.segmentation import region_map_blocks
 
-        return np.array([float(region_map.mean()) for region_map in region_maps(test, exemplars)])
+        maps = region_map_blocks(test, exemplars)
+        return np.concatenate([block.mean(dim=1).numpy() for block in maps])
 
     return score
 
@@ -195,9 +183,9 @@ def _unit(feats: np.ndarray) -> np.ndarray:
 DETECTORS = {
     entry.name: entry
     for entry in (
-        Detector("random", _scorer, {"name": "random-fresh"}, learns=False, seeded=True),
-        Detector("knn", _scorer, {"name": "knn"}),
-        Detector("mahalanobis", _scorer, {"name": "mahalanobis"}),
+        Detector("random", _scorer, {"scorer": "random"}, learns=False, seeded=True),
+        Detector("knn", _scorer, {"scorer": "knn"}),
+        Detector("mahalanobis", _scorer, {"scorer": "mahalanobis"}),
         Detector("isolation-forest", _isolation_forest, seeded=True),
         Detector("lof", _lof, {"neighbours": 20}),
         # Chosen on CIFAR-10-LT, see docs/detectors.md.
@@ -205,7 +193,7 @@ DETECTORS = {
         Detector(
             "patch-knn", _patch_knn, {"memory": 10_000, "share": 0.1}, patches=True, seeded=True
         ),
-        Detector("exemplar", _scorer, {"name": "exemplar"}, exemplars=True),
+        Detector("exemplar", _scorer, {"scorer": "exemplar"}, exemplars=True),
         Detector("exemplar-logistic", _exemplar_logistic, exemplars=True),
         Detector("exemplar-cosine", _exemplar_cosine, exemplars=True, learns=False),
         Detector(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+
+_CELLS = 2**21  # numbers of patches that are read at a time: 8 MB
 
 if TYPE_CHECKING:  # imported on use: the help of the command line does without it
     from torch import Tensor
@@ -17,7 +20,7 @@ Value = TypeVar("Value")
 
 
 class PatchView:
-    """Some rows of a memory-mapped array, read one at a time.
+    """Some rows of a memory-mapped array, read a few at a time.
 
     Args:
         array: (N, h, w, D').
@@ -42,6 +45,35 @@ class PatchView:
         for row in self.rows:
             patches = torch.from_numpy(self.array[row].astype(np.float32))
             yield F.normalize(patches.flatten(0, 1), dim=1)
+
+    def blocks(self) -> Iterator[Tensor]:
+        """Yield (B, h * w, D') float32 of consecutive rows, as stored: not normalised.
+
+        The next block is written over this one. What was read of a file does not stay in this
+        process' memory, however large it is.
+        """
+        import torch
+
+        height, width, dim = self.array.shape[1:]
+        count = max(1, _CELLS // (height * width * dim))
+        block = torch.empty(min(count, len(self)), height * width, dim)
+        for start in range(0, len(self), count):
+            rows = self.rows[start : start + count]
+            follow = rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all()
+            read = self.array[rows[0] : rows[-1] + 1] if follow else self.array[rows]
+            part = block[: len(rows)]
+            part.copy_(torch.from_numpy(read).flatten(1, 2))
+            yield part
+            _forget_pages(self.array)
+
+
+def _forget_pages(array: np.ndarray) -> None:
+    """Give back the memory of a mapped file; the system keeps its pages as long as it likes."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)

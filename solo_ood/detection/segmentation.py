@@ -14,7 +14,13 @@ from solo_ood.errors import UserError
 
 
 def region_maps(images: Feats, exemplars: Feats | None) -> Iterator[Tensor]:
-    """Yield of each image how likely its patches look like the exemplars' regions: (h * w,).
+    """Yield of each image how likely its patches look like the exemplars' regions: (h * w,)."""
+    for block in region_map_blocks(images, exemplars):
+        yield from block
+
+
+def region_map_blocks(images: Feats, exemplars: Feats | None) -> Iterator[Tensor]:
+    """Yield the ``region_maps`` of some images at a time: (B, h * w).
 
     A logistic regression tells the exemplars' patches inside the regions from those outside, each
     patch counting by its share of both. Linear classifiers of patch features are how
@@ -28,8 +34,10 @@ def region_maps(images: Feats, exemplars: Feats | None) -> Iterator[Tensor]:
     model = _linear_classifier(rows, required(known.regions).reshape(-1, 2))
     weights = torch.from_numpy(model.coef_[0].astype(np.float32))
     bias = float(model.intercept_[0])
-    for patches in required(images.patches):
-        yield torch.sigmoid(patches @ weights + bias)
+    for patches in required(images.patches).blocks():
+        # The product of a unit vector, without a copy that has length 1.
+        norms = torch.linalg.vector_norm(patches, dim=2).clamp(min=1e-12)
+        yield torch.sigmoid((patches @ weights) / norms + bias)
 
 
 def _linear_classifier(rows: np.ndarray, shares: np.ndarray) -> Any:

@@ -20,6 +20,7 @@ from solo_ood.console import counting_bar
 from solo_ood.data.images import Split
 from solo_ood.data.pixels import Unreadable, load, reading
 from solo_ood.data.survey import most_frequent, survey
+from solo_ood.data.videos import frame_of
 from solo_ood.embedding.devices import prediction_trainer
 from solo_ood.embedding.networks import Embedder
 from solo_ood.embedding.options import SIDE, ExtractConfig
@@ -46,6 +47,7 @@ class Embedded:
         patches: (M, h, w, D') float16 of all M >= N images, mapped from the disk; or ``None``.
         rows: (N,) indexes of the split's images among these M.
         size: H and W (pixels) to which they were scaled and cut.
+        shown: (N, 2) height and width (pixels) as they are shown; 0 = not known.
     """
 
     split: Split
@@ -53,6 +55,7 @@ class Embedded:
     patches: np.ndarray | None
     rows: np.ndarray
     size: tuple[int, int]
+    shown: np.ndarray | None = None
 
 
 def embed(
@@ -93,6 +96,8 @@ def embed(
         # Each process needs a row; writing one twice does no harm.
         processes = cfg.num_nodes * (cfg.devices if isinstance(cfg.devices, int) else 1)
         todo += todo[:1] * (processes - len(todo))
+        if any(frame_of(split.paths[row]) for row in todo):
+            todo = in_turns(todo, cfg.num_workers, cfg.batch_size)
         images = Subset(_Images(split, embedder, size, cfg.as_host), todo)
         loader = DataLoader(images, cfg.batch_size, num_workers=cfg.num_workers)
         trainer = prediction_trainer(cfg, _Progress(f"{embedder.name}: {what}", len(todo)))
@@ -100,7 +105,25 @@ def embed(
         trainer.strategy.barrier()  # the other processes may still be writing
     kept, rows = _checked(split, store, cfg.max_unreadable, what)
     pooled = np.asarray(store.arrays["pooled"])[rows]
-    return Embedded(kept, pooled, store.arrays.get("patches"), rows, size)
+    return Embedded(kept, pooled, store.arrays.get("patches"), rows, size, store.sizes[rows])
+
+
+def in_turns(rows: list[int], workers: int, batch: int) -> list[int]:
+    """Return the rows in an order by which each worker reads neighbours.
+
+    A loader gives its workers batches in turn. Of a video each would decode the frames of all
+    others, too; so each has a part of the rows.
+    """
+    if workers < 2:
+        return rows
+    part = -(-len(rows) // (workers * batch)) * batch
+    parts = [rows[start : start + part] for start in range(0, len(rows), part)]
+    return [
+        row
+        for start in range(0, part, batch)
+        for one in parts
+        for row in one[start : start + batch]
+    ]
 
 
 def scale_and_crop(image: Image.Image, size: tuple[int, int], resample: int) -> Image.Image:
@@ -129,7 +152,7 @@ def centre_cropped(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 class _Images(Dataset):
-    """(row, image (3, H, W), whether it could be read) of each path."""
+    """(row, image (3, H, W), its height and width as shown; 0 = not readable) of each path."""
 
     def __init__(
         self, split: Split, embedder: Embedder, size: tuple[int, int], as_host: bool
@@ -151,13 +174,14 @@ class _Images(Dataset):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, row: int) -> tuple[int, Tensor, bool]:
+    def __getitem__(self, row: int) -> tuple[int, Tensor, tuple[int, int]]:
         path = self.paths[row]
         try:
             with reading(path):
-                return row, self.transform(load(path, self.levels)), True
+                image = load(path, self.levels)
+                return row, self.transform(image), (image.height, image.width)
         except Unreadable:
-            return row, torch.zeros(3, *self.size), False
+            return row, torch.zeros(3, *self.size), (0, 0)
 
 
 class _Writer(LightningModule):
@@ -168,13 +192,14 @@ class _Writer(LightningModule):
         self.embedder = embedder
         self.store = store
 
-    def predict_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
-        rows, images, readable = batch
+    def predict_step(self, batch: tuple[Tensor, Tensor, list[Tensor]], batch_idx: int) -> None:
+        rows, images, shown = batch
+        sizes = torch.stack(shown, dim=1).cpu().numpy()  # (B, 2)
         found = self.embedder(images)
         if "patches" in found:  # only their directions count, and these fit into half precision
             found["patches"] = F.normalize(found["patches"], dim=-1)
         feats = {kind: x.cpu().numpy() for kind, x in found.items()}
-        self.store.write(rows.cpu().numpy(), feats, readable.cpu().numpy())
+        self.store.write(rows.cpu().numpy(), feats, sizes[:, 0] > 0, sizes)
 
 
 class _Progress(Callback):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from solo_ood.data.videos import file_of
 from solo_ood.errors import UserError
 from solo_ood.files import atomic
 
@@ -25,6 +26,8 @@ class EmbeddingStore:
     Attributes:
         arrays: (N, *shape) memory maps by kind of feature.
         status: (N,) uint8 memory map of ``MISSING``, ``DONE``, ``UNREADABLE``.
+        sizes: (N, 2) int32 memory map, height and width of the images as they are shown, in pixels;
+            0 = not known.
 
     Args:
         folder: made if need be.
@@ -40,6 +43,7 @@ class EmbeddingStore:
             kind: _open(folder / f"{kind}.npy", (n, *shape), dtype)
             for kind, (shape, dtype) in shapes.items()
         }
+        self.sizes = _open(folder / "sizes.npy", (n, 2), "int32")
         self.status = _open(folder / "status.npy", (n,), "uint8")
 
     @property
@@ -47,8 +51,23 @@ class EmbeddingStore:
         """Return the indexes of the rows that are missing, or could not be read the last time."""
         return np.flatnonzero(np.asarray(self.status) != DONE)
 
-    def write(self, rows: np.ndarray, feats: dict[str, np.ndarray], readable: np.ndarray) -> None:
-        """Write the features (B, ...) of ``rows`` (B,); ``readable`` (B,) bool marks the good."""
+    def write(
+        self,
+        rows: np.ndarray,
+        feats: dict[str, np.ndarray],
+        readable: np.ndarray,
+        sizes: np.ndarray | int = 0,
+    ) -> None:
+        """Write the features (B, ...) of ``rows`` (B,).
+
+        Args:
+            rows: indexes.
+            feats: by kind.
+            readable: (B,) bool marks the good.
+            sizes: (B, 2) of the images.
+        """
+        self.sizes[rows] = sizes
+        self.sizes.flush()
         for kind, array in self.arrays.items():
             array[rows] = feats[kind]
             array.flush()
@@ -60,7 +79,7 @@ def store_key(paths: Sequence[Path], root: Path, fingerprint: str, transform: st
     """Return a name for the embeddings of these files, as they are now, by this network.
 
     Args:
-        paths: the images; their sizes and times of change are part of the key.
+        paths: the images; the sizes and times of change of their files are part of the key.
         root: below which they lie; only the relative paths count.
         fingerprint: of the network, its weights and its stage.
         transform: what is done to an image before.
@@ -68,7 +87,7 @@ def store_key(paths: Sequence[Path], root: Path, fingerprint: str, transform: st
     digest = hashlib.sha256(f"{fingerprint}\n{transform}\n".encode())
     for path in paths:
         try:
-            status = path.stat()
+            status = file_of(path).stat()
             state = f"{status.st_size} {status.st_mtime_ns}"
         except OSError:  # gone meanwhile: embedded as unreadable
             state = "none"

@@ -28,7 +28,7 @@ class NotShown(Exception):
 def find_data(options: RankOptions, names: Sequence[str]) -> tuple[Frames | None, list[str]]:
     """Return the data of a ranking as they are now, and notes; ``None`` if they are gone."""
     try:
-        frames = read_frames(options.data.path, options.data.clip_pattern)
+        frames = read_frames(options.data.path, options.data.clip_pattern, options.data.fps)
     except UserError as error:
         return None, [f"none of the {len(names):,} pictures is where it was: {error}"]
     there = {frames.name(path) for path in frames.paths}

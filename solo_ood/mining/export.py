@@ -13,9 +13,12 @@ from xml.etree import ElementTree
 
 from solo_ood.data.frames import Frames
 from solo_ood.data.pixels import Unreadable, header
+from solo_ood.data.videos import frame_of
 from solo_ood.detection.boxes import Box
 from solo_ood.errors import UserError
 from solo_ood.files import atomic
+from solo_ood.files.text import printable
+from solo_ood.mining.output import linked_name
 from solo_ood.mining.ranking import Ranking
 
 MODEL = "solo-ood"
@@ -27,7 +30,7 @@ class Hit:
 
     Attributes:
         path: of the file.
-        name: its path from the folder of the data.
+        name: its path from the folder of the data; of a frame of a video that in --link.
         width: as it is shown, in pixels.
         height: the same.
         rank: in the list.
@@ -46,17 +49,30 @@ class Hit:
     box: Box | None
 
 
-def hits_of(ranking: Ranking, frames: Frames) -> list[Hit]:
-    """Return the chosen images that can still be read."""
+def hits_of(ranking: Ranking, frames: Frames, link: Path | None = None) -> list[Hit]:
+    """Return the chosen images that can still be read; frames of videos lie in ``link``."""
     hits = []
     for entry in ranking.chosen:
         try:
             shown = header(entry.path)
         except Unreadable:
             continue
-        about = (entry.path, frames.name(entry.path), shown.width, shown.height)
+        path, name = entry.path, frames.name(entry.path)
+        if link is not None and frame_of(path) is not None:
+            path, name = link / linked_name(entry), printable(linked_name(entry))
         share = round(entry.percentile / 100, 5)
-        hits.append(Hit(*about, entry.rank or 0, entry.score, share, entry.box))
+        hits.append(
+            Hit(
+                path,
+                name,
+                shown.width,
+                shown.height,
+                entry.rank or 0,
+                entry.score,
+                share,
+                entry.box,
+            )
+        )
     return hits
 
 
@@ -215,10 +231,9 @@ def check_formats(formats: Sequence[str], with_boxes: bool) -> None:
 
 
 def write_exports(
-    formats: Sequence[str], ranking: Ranking, frames: Frames, label: str, folder: Path, out: Path
+    formats: Sequence[str], hits: Sequence[Hit], label: str, folder: Path, out: Path
 ) -> list[str]:
     """Write the files of these formats to ``folder``, the folder of YOLO to ``out``; name them."""
-    hits = hits_of(ranking, frames) if formats else []
     said = []
     for name in dict.fromkeys(formats):
         if name == "yolo":

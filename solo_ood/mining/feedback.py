@@ -11,7 +11,7 @@ from solo_ood.data.rare import RareDefinition
 from solo_ood.detection.feats import Feats, PatchView, joined
 from solo_ood.detection.regions import Regions
 from solo_ood.embedding.extract import Embedded
-from solo_ood.mining.evidence import box_in_image, score_regions
+from solo_ood.mining.evidence import boxes_of, score_regions
 from solo_ood.mining.scenes import choose
 from solo_ood.mining.sheets import Answers
 
@@ -91,12 +91,9 @@ def _shown(rows: list[int], embedded: Embedded, known: Feats) -> dict[Path, list
     """Return the box of the best region by ``known``, of each of the rows."""
     assert embedded.patches is not None
     grid = (embedded.patches.shape[1], embedded.patches.shape[2])
-    _, cells = score_regions(_feats(rows, embedded), known, grid, lambda: None)
-    paths = [embedded.split.paths[row] for row in rows]
-    boxes = {
-        path: box_in_image(cell, grid, embedded.size, path) for path, cell in zip(paths, cells)
-    }
-    return {path: [] if box is None else [box] for path, box in boxes.items()}
+    _, cells = score_regions(_feats(rows, embedded), known, grid, lambda count: None)
+    boxes = zip(rows, boxes_of(embedded, rows, cells))
+    return {embedded.split.paths[row]: [] if box is None else [box] for row, box in boxes}
 
 
 def questions(

@@ -36,15 +36,18 @@ class Data:
 
     path: Path = option(
         help="a folder of images of any depth, a .txt, .csv or .parquet that lists them (column "
-        "path, and clip if you like), or BDD100K's layout",
+        "path, and clip if you like), BDD100K's layout, or a video or a folder of videos",
         metavar="FRAMES",
         positional=True,
     )
     clip_pattern: str | None = option(
         None,
         "regular expression for the names of the files, whose first group is the clip; default: "
-        "the column clip, or folders",
+        "the column clip, folders, or videos",
         metavar="REGEX",
+    )
+    fps: float | None = option(
+        None, "of videos: frames a second to look at, at most; default: all", above=0
     )
 
 
@@ -130,7 +133,9 @@ class Output:
 
     folder: Path = option(Path("rank"), "folder of the results", name="out", metavar="DIR")
     link: Path | None = option(
-        None, "new folder of links to the chosen images, named by rank", metavar="DIR"
+        None,
+        "new folder of links to the chosen images, named by rank; frames of videos as images",
+        metavar="DIR",
     )
     copies: bool = option(False, "with --link: copies instead of links")
     export: tuple[str, ...] = option(

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from solo_ood.data.frames import Frames
+from solo_ood.data.pixels import load
+from solo_ood.data.videos import frame_of
 from solo_ood.errors import UserError
 from solo_ood.files import atomic
 from solo_ood.files.output import is_writable
@@ -22,8 +24,8 @@ from solo_ood.mining.ranking import Entry, Ranking
 FILES = ("ranking.csv", "ranking.json", "ranking.parquet", "contact-sheet.jpg", "report.html")
 ASK = "ask.csv"  # the images whose answer would teach most
 COLUMNS: dict[str, type] = {
-    **{"rank": int, "path": str, "clip": str, "frame": int, "score": float, "percentile": float},
-    **{"state": str, "representative": str, "like": int},
+    **{"rank": int, "path": str, "clip": str, "frame": int, "time": float, "score": float},
+    **{"percentile": float, "state": str, "representative": str, "like": int},
     **{"left": float, "top": float, "right": float, "bottom": float},
 }
 UNCHECKED = 20  # of the list, where there are no exemplars of the data
@@ -43,6 +45,7 @@ def _record(entry: Entry, frames: Frames) -> dict[str, Any]:
         "path": frames.name(entry.path),
         "clip": entry.clip,
         "frame": entry.frame,
+        "time": None if entry.seconds is None else round(entry.seconds, 3),
         "score": _known(entry.score),
         "percentile": _known(round(entry.percentile, 3)),
         "state": entry.state,
@@ -113,7 +116,8 @@ def _is_ours(folder: Path) -> bool:
 def link(ranking: Ranking, folder: Path, copies: bool) -> int:
     """Put links to the chosen images, or copies of them, into ``folder``, named by their rank.
 
-    The folder appears when all of them are there; one of our earlier links is replaced.
+    Frames of videos are decoded and written as PNG. The folder appears when all of them are there;
+    one of our earlier links is replaced.
 
     Returns:
         how many.
@@ -121,12 +125,21 @@ def link(ranking: Ranking, folder: Path, copies: bool) -> int:
     chosen = ranking.chosen
     with atomic.replaced_folder(folder) as staged:
         for entry in chosen:
-            target = staged / f"{entry.rank:04d}-{entry.path.name}"
-            if copies:
+            target = staged / linked_name(entry)
+            if frame_of(entry.path) is not None:
+                load(entry.path).save(target)
+            elif copies:
                 shutil.copyfile(entry.path, target)
             else:
                 target.symlink_to(entry.path.resolve())
     return len(chosen)
+
+
+def linked_name(entry: Entry) -> str:
+    """Return how a chosen image is called where it is linked."""
+    frame = frame_of(entry.path)
+    name = entry.path.name if frame is None else f"{frame[0].stem}-{entry.path.name}"
+    return f"{entry.rank:04d}-{name}"
 
 
 def write_for_training(ranking: Ranking, confirmed: list[Path], path: Path) -> str:

@@ -13,7 +13,7 @@ from solo_ood.files import atomic
 from solo_ood.files.text import printable
 from solo_ood.mining import audit, output, page
 from solo_ood.mining.exemplars import embed_exemplars
-from solo_ood.mining.export import write_exports
+from solo_ood.mining.export import hits_of, write_exports
 from solo_ood.mining.feedback import questions
 from solo_ood.mining.options import RankOptions
 from solo_ood.mining.ranking import Ranking, build
@@ -138,7 +138,8 @@ def write(request: Request, listed: Listed, show: Callable[[str], None]) -> None
                 f"into the column rare, then call this with --audited {out / audit.SHEET}"
             )
         label = "+".join(options.wanted.rare) or "rare"
-        said += write_exports(options.output.export, ranking, frames, label, folder, out)
+        hits = hits_of(ranking, frames, options.output.link) if options.output.export else []
+        said += write_exports(options.output.export, hits, label, folder, out)
         if listed.teaching:
             rows = [{"path": frames.name(path), "rare": ""} for path in listed.teaching]
             (folder / output.ASK).write_bytes(output.csv_of(rows, ["path", "rare"]))

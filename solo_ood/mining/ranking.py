@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from solo_ood.data.frames import Frames
+from solo_ood.data.videos import frame_of
 from solo_ood.detection.boxes import Box
 from solo_ood.mining.cross_fit import position_in_clip
 from solo_ood.mining.scenes import NONE, Scenes
@@ -35,13 +36,14 @@ class Entry:
         state: a key of ``STATES``.
         path: of the file.
         clip: it is from; "" = not known.
-        frame: the how-manieth image of its clip, from 0.
+        frame: the how-manieth image of its clip, or of its video, from 0.
         rank: from 1, of scenes; ``None`` = it stands behind another image, or has no rank.
         score: NaN = none.
         percentile: share (%) of the ranked images with a lower score.
         representative: whom it stands behind, itself for a scene; ``None`` = of no scene.
         like: how many images stand behind it.
         box: around its best region, in pixels of the image as it is shown.
+        seconds: from the start of its video; ``None`` = it is of none.
     """
 
     state: str
@@ -54,6 +56,7 @@ class Entry:
     representative: Path | None = None
     like: int = 0
     box: Box | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,9 @@ def build(
         boxes: M evidence boxes; () = there are none.
         refused: rows of these that are known to be not rare.
     """
-    positions = position_in_clip(frames.clips)
     about = {
-        path: (clip, int(frame)) for path, clip, frame in zip(frames.paths, frames.clips, positions)
+        path: (clip, frame)
+        for path, clip, frame in zip(frames.paths, frames.clips, _places(frames))
     }
     known = {**dict.fromkeys(exemplars, "exemplar"), **dict.fromkeys(refused, "no")}
     ranks = _ranks(scores, scenes)
@@ -114,6 +117,7 @@ def build(
             None if leader == NONE else kept[leader],
             max(0, like[row] - 1) if leader == row else 0,
             boxes[row] if boxes else None,
+            frames.seconds.get(path),
         )
         first = ranks.get(row if leader == NONE else leader, len(kept) + 1)
         entries.append(((first, row != leader, -entry.score), entry))
@@ -122,6 +126,15 @@ def build(
     gone = [Entry("unreadable", path, *about[path]) for path in frames.paths if path not in there]
     gone += [Entry("missing", path, "", 0) for path in frames.missing]
     return Ranking((*ordered, *gone))
+
+
+def _places(frames: Frames) -> list[int]:
+    """Return the how-manieth image of its clip each is; of a frame of a video its number."""
+    places = position_in_clip(frames.clips).tolist()
+    for row, path in enumerate(frames.paths):
+        if path in frames.seconds and (frame := frame_of(path)):
+            places[row] = frame[1]
+    return places
 
 
 def _ranks(scores: np.ndarray, scenes: Scenes) -> dict[int, int]:

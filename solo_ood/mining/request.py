@@ -86,9 +86,10 @@ def read_request(options: RankOptions, show: Callable[[str], None]) -> Request:
     options = replace(options, embedding=replace(options.embedding, image_size=side))
     check_devices(options.embedding)
     named = None if options.wanted.by is None else detector(options.wanted.by)
-    frames = read_frames(options.data.path, options.data.clip_pattern)
+    frames = read_frames(options.data.path, options.data.clip_pattern, options.data.fps)
     _check_missing(frames, options.embedding.max_unreadable)
     _check_out(options, frames)
+    _check_videos(options, frames)
     kinds = survey(frames.paths)
     frames = replace(frames, levels=kinds.levels)
     lookup = Lookup(frames)
@@ -170,6 +171,25 @@ def _check_missing(frames: Frames, limit: float) -> None:
             expected=f"at most {limit:.1%} of {total} files to be missing",
             got=f"{len(frames.missing)}, the first {printable(str(frames.missing[0]))}",
             remedy="Paths count from the folder of the list; or allow more with --max-unreadable.",
+        )
+
+
+def _check_videos(options: RankOptions, frames: Frames) -> None:
+    """Raise ``UserError`` for outputs that name image files, where frames of videos are none."""
+    asked = options.output
+    if frames.seconds and asked.for_training is not None:
+        raise UserError(
+            "--for-training",
+            expected="image files, from which a training run reads",
+            got="frames of videos",
+            remedy="Unpack the videos first, for instance by ffmpeg, and rank the images.",
+        )
+    if frames.seconds and asked.export and asked.link is None:
+        raise UserError(
+            "--export",
+            expected="--link DIR beside it, which writes the chosen frames of videos as images",
+            got="none",
+            remedy="Name a new folder by --link: the exports then name its files.",
         )
 
 

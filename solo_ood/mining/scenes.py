@@ -155,7 +155,8 @@ def _fill(choice: _Choice, order: np.ndarray, known: Sequence[int]) -> None:
         best = similarity.argmax(axis=1)
         like = similarity[np.arange(len(part)), best] >= choice.near
         choice.behind[part[like]] = rows[best[like]]
-        for number in np.flatnonzero(~like):
+        full = np.flatnonzero(~like) if choice.per_clip is not None else ()
+        for number in full:
             clip = choice.clips[part[number]]
             if choice.is_full(clip):
                 same = np.where(choice.clips[rows] == clip, similarity[number], -np.inf)

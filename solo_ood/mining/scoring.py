@@ -14,7 +14,7 @@ from solo_ood.detection.boxes import Box
 from solo_ood.detection.feats import Feats, feats_of, joined
 from solo_ood.embedding.extract import Embedded
 from solo_ood.mining.cross_fit import cross_fitted, groups_of
-from solo_ood.mining.evidence import box_in_image, score_regions
+from solo_ood.mining.evidence import boxes_of, score_regions
 from solo_ood.mining.feedback import AGAINST, Lesson, lesson_of, with_regions
 from solo_ood.mining.request import Request
 
@@ -48,14 +48,9 @@ class Scored:
 
     def boxes(self) -> Sequence[Box | None]:
         """Return the evidence of every image, in its pixels; () = there is none."""
-        patches = self.embedded.patches
-        if self.cells is None or patches is None:
+        if self.cells is None:
             return ()
-        grid = (patches.shape[1], patches.shape[2])
-        return [
-            box_in_image(cells, grid, self.embedded.size, path)
-            for cells, path in zip(self.cells, self.paths)
-        ]
+        return boxes_of(self.embedded, range(len(self.cells)), self.cells)
 
 
 def score(request: Request, embedded: Embedded, known: Feats | None) -> Scored:

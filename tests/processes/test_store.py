@@ -50,6 +50,7 @@ def test_a_new_store_has_everything_to_do_and_the_stated_types(tmp_path):
     assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {
         "pooled.npy",
         "patches.npy",
+        "sizes.npy",
         "status.npy",
     }
 
@@ -63,6 +64,17 @@ def test_a_store_goes_on_where_a_killed_one_stopped(tmp_path):
     write(store, store.missing_rows.tolist())
     again = EmbeddingStore(tmp_path, SHAPES, 6)
     assert whole(again) and len(again.missing_rows) == 0
+
+
+def test_sizes_of_images_are_kept_and_0_where_an_older_cache_has_none(tmp_path):
+    write(EmbeddingStore(tmp_path, SHAPES, 3), [0])
+    rows, sizes = np.array([2, 1]), np.array([[48, 64], [0, 0]])
+    store = EmbeddingStore(tmp_path, SHAPES, 3)
+    store.write(rows, feats(rows), np.array([True, False]), sizes)
+    assert EmbeddingStore(tmp_path, SHAPES, 3).sizes.tolist() == [[0, 0], [0, 0], [48, 64]]
+    (tmp_path / "sizes.npy").unlink()
+    again = EmbeddingStore(tmp_path, SHAPES, 3)
+    assert not again.sizes.any() and again.status.tolist() == [DONE, UNREADABLE, DONE]
 
 
 def test_a_row_is_not_marked_before_all_of_its_features_are_there(tmp_path):
@@ -114,7 +126,7 @@ def test_processes_that_start_at_the_same_time_lose_nothing(tmp_path):
     store = EmbeddingStore(tmp_path, {"x": ((2,), "float32")}, 400)
     np.testing.assert_array_equal(store.arrays["x"][:, 0], np.arange(400) + 1)
     assert (
-        len(store.missing_rows) == 0 and len(list(tmp_path.iterdir())) == 2
+        len(store.missing_rows) == 0 and len(list(tmp_path.iterdir())) == 3
     )  # nothing half-made stays
 
 

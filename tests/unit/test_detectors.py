@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.preprocessing import normalize
 
+from solo_ood.detection import feats
 from solo_ood.detection.detectors import DETECTORS, Detector, detector
 from solo_ood.detection.feats import Feats, PatchView
 
@@ -257,6 +258,20 @@ def test_patches_are_read_row_by_row_as_unit_vectors():
     subset = Feats(np.arange(5.0)[:, None], PatchView(array))[np.array([3, 0])]
     assert (len(subset), subset.pooled[:, 0].tolist()) == (2, [3, 0])
     assert subset.patches.rows.tolist() == [3, 0]
+
+
+@pytest.mark.parametrize("rows", [None, [1, 2, 3, 4], [4, 0, 2], [3]])
+def test_patches_are_read_in_blocks_from_a_file_that_stays_as_it_is(tmp_path, monkeypatch, rows):
+    monkeypatch.setattr(feats, "_CELLS", 2 * GRID[0] * GRID[1] * D)  # two images at a time
+    array = np.random.default_rng(0).normal(size=(5, *GRID, D)).astype(np.float16)
+    np.save(tmp_path / "patches.npy", array)
+    mapped = np.load(tmp_path / "patches.npy", mmap_mode="r+")
+    view = PatchView(mapped, None if rows is None else np.array(rows))
+    blocks = [block.clone() for block in view.blocks()]
+    assert [len(block) for block in blocks][:-1] == [2] * (len(blocks) - 1)
+    expected = array[rows or slice(None)].reshape(-1, GRID[0] * GRID[1], D)
+    np.testing.assert_array_equal(np.concatenate(blocks), expected.astype(np.float32))
+    np.testing.assert_array_equal(np.load(tmp_path / "patches.npy"), array)
 
 
 def test_an_unknown_detector_names_the_nearest():

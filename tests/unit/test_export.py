@@ -59,7 +59,7 @@ def ranking(data: Frames, boxes: bool) -> Ranking:
 def export(data: Frames, name: str, boxes: bool = True) -> Path:
     out = data.root.parent / "out"
     out.mkdir(exist_ok=True)
-    assert write_exports([name], ranking(data, boxes), data, "person", out, out)
+    assert write_exports([name], hits_of(ranking(data, boxes), data), "person", out, out)
     return out
 
 

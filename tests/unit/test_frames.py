@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from solo_ood.data.frames import NUMBERED, read_frames
+from solo_ood.data.clips import NUMBERED
+from solo_ood.data.frames import read_frames
 from solo_ood.errors import UserError
 
 
