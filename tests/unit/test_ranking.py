@@ -133,7 +133,9 @@ def test_threshold_metrics_equal_scikit_learns_and_stay_below_the_ceiling(data):
     precision, recall, f1, _ = precision_recall_fscore_support(
         rare, flagged, average="binary", zero_division=np.nan
     )
-    expected = {"precision": precision, "recall": recall, "f1": f1}
+    expected = {"precision": precision, "recall": recall}
+    if rare.any() or flagged.any():  # else ours is NaN, and versions of scikit-learn differ
+        expected["f1"] = f1
     expected |= {"accuracy": accuracy_score(rare, flagged), "base_rate": rare.mean()}
     expected |= {"flag_rate": flagged.mean()}
     assert {name: found[name] for name in expected} == pytest.approx(expected, nan_ok=True)
