@@ -27,7 +27,7 @@ from typing import Any
 
 from repository import NO_WIDTH, ROOT
 
-# With conftest's TINY: 3 epochs of 3 steps, and a checkpoint of 90 MB after each. The first samples
+# With conftest's TINY: 3 epochs of 3 steps, and a checkpoint of 40 MB after each. The first samples
 # are flagged in step 3 and replayed from step 5 or so.
 SMALL = [
     NO_WIDTH,

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from repository import NO_WIDTH
 
 from solo_ood.errors import UserError
 
@@ -75,7 +76,7 @@ def test_local_crop_that_the_backbone_cannot_take_is_an_error(compose, build):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["+backbone.kwargs.fo=1"], "TypeError: .*unexpected keyword argument 'fo'"),
+        ([NO_WIDTH, "+backbone.kwargs.fo=1"], "TypeError: .*unexpected keyword argument 'fo'"),
         (["backbone.name=vit_tiny", "+backbone.kwargs.patch_size=0"], "ZeroDivisionError: "),
         (["momentum.base_tau=2"], "AssertionError: `assert .*base_tau.* in __init__"),
     ],

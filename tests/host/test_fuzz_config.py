@@ -178,7 +178,8 @@ def one_step(cfg: OODConfig, batch_size: int) -> RareSelector:
     """Let a selector score, judge, queue and replay, after a warm-up in large steps."""
     generator = torch.Generator().manual_seed(0)
     selector = RareSelector(cfg, D, CLASSES)
-    selector.rare_classes = selector.rare_classes or [0]
+    if cfg.rare_classes is None:
+        selector.set_rare_classes([0])
 
     def feats(n: int) -> torch.Tensor:
         return selector.embed([1 + torch.randn(n, D, generator=generator) for _ in range(2)])

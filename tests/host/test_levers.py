@@ -21,7 +21,8 @@ FEW = (
     f"{OOD}queue.max_replays=null", f"max_epochs={EPOCHS}",
 )  # fmt: skip
 PER_EPOCH = f"{OOD}queue.max_replays_per_epoch=1"
-D = 0.1
+D = 0.1  # a cosine distance that many samples of an untrained transformer have
+VIT = ("backbone.name=vit_tiny", "+backbone.kwargs.patch_size=16", "+backbone.kwargs.img_size=32")
 DISTANCE = f"{OOD}queue.min_distance={D}"
 BAND = [f"{OOD}threshold.{key}" for key in ("percentile=0.3", "upper_percentile=0.8", "n=10")]
 LINE = (f"{OOD}mix.ratio=0.5", f"{OOD}mix.ratio_end=0")
@@ -99,7 +100,7 @@ class Admissions(Callback):
 
 
 def test_near_copies_of_what_is_queued_do_not_enter(train):
-    knn = (*SMALL, f"{OOD}queue.max_replays=null", f"max_epochs={EPOCHS}")
+    knn = (*SMALL, *VIT, f"{OOD}queue.max_replays=null", f"max_epochs={EPOCHS}")
     loose, far = Admissions(), Admissions()
     free, _ = train(*knn, callbacks=[loose])
     model, _ = train(*knn, DISTANCE, callbacks=[far])

@@ -432,7 +432,7 @@ def test_slurm_signal_saves_a_checkpoint_that_the_next_start_resumes(start, tmp_
 
 
 def test_no_room_for_a_checkpoint_is_a_clear_error(start, tmp_path):
-    run = start(tmp_path, max_file=50 * MB)
+    run = start(tmp_path, max_file=20 * MB)
     assert run.wait() == 1
     assert re.search(r"folder that takes \d+\.\d MB more, got File too large", run.stderr)
     assert not run.checkpoints() and not run.partial()
@@ -441,7 +441,7 @@ def test_no_room_for_a_checkpoint_is_a_clear_error(start, tmp_path):
 def test_a_disk_that_fills_up_keeps_the_last_checkpoint(start, reference, small_disk):
     """It holds one checkpoint; the next has to be there before the last one is removed."""
     folder, resize = small_disk
-    assert resize(120)
+    assert resize(60)
     run = start(folder)
     assert run.wait() == 1
     assert re.search(r"\d+\.\d MB more, got No space left on device", run.stderr)

@@ -73,7 +73,6 @@ LEVERS = [
         "backbone.name=vit_tiny",
         "+backbone.kwargs.patch_size=16",
         "+backbone.kwargs.img_size=32",
-        "+backbone.kwargs.mlp_ratio=0.5",
     ),
     *("augmentations.1.num_crops=0", "augmentations.1.crop_size=32"),
 ]
