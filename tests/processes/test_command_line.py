@@ -29,10 +29,10 @@ from solo_ood.settings.schema import OODConfig, parse
 
 HELP = """
 import sys
-from solo_ood.cli import main
-for command in ([], ["measure"], ["evaluate"], ["export"], ["report"], ["study"]):
+from solo_ood.cli import COMMANDS, main
+for command in ("", *COMMANDS):
     try:
-        main([*command, "--help"])
+        main([*command.split(), "--help"])
     except SystemExit as done:
         assert done.code == 0
 heavy = {"torch", "matplotlib", "sklearn", "scipy", "lightning", "timm", "hydra"} & {*sys.modules}
@@ -69,10 +69,14 @@ def all_keys(block, path=()) -> set[tuple[str, ...]]:
     return keys
 
 
-def test_help_imports_nothing_heavy():
-    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, text=True)
+def test_the_help_of_every_command_imports_nothing_heavy_and_fits_a_terminal():
+    done = subprocess.run(
+        [sys.executable, "-c", HELP], capture_output=True, text=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "exemplar-regions" in done.stdout  # names of the detectors all the same
+    assert max(map(len, done.stdout.splitlines())) <= 80
 
 
 def test_the_default_block_is_the_schema_with_its_comments():
