@@ -176,7 +176,7 @@ COMMANDS = {
         explore_options.EPILOG,
     ),
     "stream": Command(
-        "a verdict for each score or frame of a stream, at a rate that holds",
+        "a verdict for each score or frame as it comes, at a fixed rate",
         StreamOptions,
         _stream,
         stream_options.EPILOG,

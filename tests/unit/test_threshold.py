@@ -182,7 +182,8 @@ def test_a_band_has_both_its_shares_exactly(batch, band, n, name):
         assert abs(inside - (low - high) * (block + 1) * n) <= Fraction(1, 2)
         if len(values.unique()) == n:  # the very ranks
             ranks = part[order].nonzero().squeeze(1)
-            assert abs(n - 1 - int(ranks[-1]) - high * n) < 1.5
+            # Two quotas, each within 1 of its share, are between the top and the band.
+            assert abs(n - 1 - int(ranks[-1]) - high * n) < 2
             assert abs(n - int(ranks[0]) - low * n) < 1.5
             assert ranks.tolist() == list(range(int(ranks[0]), int(ranks[-1]) + 1))
     assert threshold.n_flagged == inside
