@@ -136,7 +136,7 @@ def test_a_killed_study_leaves_no_process_and_goes_on(tmp_path, how):
     study = {
         **STUDY,
         "seeds": 1,
-        "arms": {"off": ["ood=off", "max_epochs=40"]},
+        "arms": {"off": ["ood=off", "max_epochs=20"]},
     }
     process = subprocess.Popen(call(tmp_path, study=study), start_new_session=True)
     work = tmp_path / "out/work/off--seed0--order0"
@@ -153,7 +153,7 @@ def test_a_killed_study_leaves_no_process_and_goes_on(tmp_path, how):
     done = ended(tmp_path, study=study)
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
     cell = json.loads(results(tmp_path)["off--seed0--order0.json"])
-    assert started == 1 and cell["checkpoint"]["epoch"] == 40
+    assert started == 1 and cell["checkpoint"]["epoch"] == 20
     rows = sum(record["fresh"] for record in cell["classes"])
     assert rows == cell["checkpoint"]["steps"] * 16  # none is counted twice or lost
 

@@ -30,7 +30,7 @@ SETUPS = [
 def commands(out: Path, data: Path, quick: bool) -> dict[str, list[object]]:
     """Return the command of each stage."""
     bench = [PROJECT / "tools" / "bench.py", "--out"]
-    arms = ["--arms", "stock again", "off", "knn", "exemplar"]
+    arms = ["--arms", "off"] if quick else ["--arms", "stock again", "off", "knn", "exemplar"]
     small: list[object] = ["--quick"] if quick else []
     networks = ["--setups", "tiny"] if quick else ["--setups", *SETUPS]
     study = [Path(__file__).with_name("study.py"), "--data", data, *small]
