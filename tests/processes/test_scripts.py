@@ -75,7 +75,7 @@ def test_knn_and_linear_report_many_medium_few(run, digits_cache):
     code, out, err = call(sys.executable, *knn(run), cwd=run)
     assert code == 0, err[-3000:]
     assert "k-NN accuracy, % (k=20, cosine): All" in out
-    code, out, err = call(sys.executable, *linear(run, "max_epochs=2"), cwd=run)
+    code, out, err = forked(*linear(run, "max_epochs=2"), cwd=run)
     assert code == 0, err[-3000:]
     for name in ("knn", "linear"):
         result = json.loads((run / f"{name}.json").read_text())
@@ -94,7 +94,7 @@ def test_knn_and_linear_report_many_medium_few(run, digits_cache):
 
 def test_evaluate_agrees_with_the_hosts_program(run, digits_cache, tmp_path):
     """The same images, cut in the same way, and the same classifier."""
-    code, out, err = call(
+    code, out, err = forked(
         SOLO_OOD, "evaluate", run, "--weights", "student", "--methods", "knn", "--out", tmp_path,
         "--num-workers", 0, "--train", next(digits_cache.glob("digits-lt*/reference")),
         "--references", "train", cwd=tmp_path,
@@ -140,7 +140,7 @@ def test_a_run_on_own_data_is_evaluated_on_these(run, tmp_path):
 
 
 def test_report_writes_a_summary_and_pictures(run):
-    code, out, err = call(SOLO_OOD, "report", run, cwd=run)
+    code, out, err = forked(SOLO_OOD, "report", run, cwd=run)
     assert code == 0, err[-3000:]
     for word in ("DINO loss", "flag rate", "target 20.00%", "lift", "queue", "k-NN", "linear"):
         assert word in out
@@ -182,7 +182,7 @@ def test_the_lines_of_the_readme_load_the_exported_teacher_into_timm(run, tmp_pa
     exit_code, out, err = forked(*program, cwd=tmp_path)
     assert exit_code == 0, err[-3000:]
     run = tmp_path / "trained_models/dino_ood/0"
-    exit_code, out, err = call(SOLO_OOD, "export", run, tmp_path, "--weights", "teacher", cwd=run)
+    exit_code, out, err = forked(SOLO_OOD, "export", run, tmp_path, "--weights", "teacher", cwd=run)
     assert exit_code == 0, err
     names: dict = {}
     exec(code.replace("OUT/NAME-teacher.ckpt", str(checkpoint_of(tmp_path))), names)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from warm_host import warm_host
 
 from solo_ood.host import installed  # noqa: F401  (in the mark)
 
@@ -50,6 +51,13 @@ def call(folder: Path, *arguments: object, study: dict = STUDY, **how: object) -
 
 def ended(*command: object, **study: object) -> subprocess.CompletedProcess:
     return subprocess.run(call(*command, **study), capture_output=True, text=True, timeout=900)
+
+
+def forked(folder: Path, *command: object, **study: object) -> subprocess.CompletedProcess:
+    """The same from a process that has imported everything: for calls that start no others."""
+    words = call(folder, *command, **study)
+    run = warm_host().program(folder, *words)
+    return subprocess.CompletedProcess(words, run.wait(400), run.stdout, run.stderr)
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -112,22 +120,22 @@ def test_results_that_are_there_are_not_made_again_and_the_same_command_gives_th
 def test_results_of_other_settings_are_refused(made):
     folder, _ = made
     other = {**STUDY, "overrides": [*STUDY["overrides"], "optimizer.lr=0.1"]}
-    done = ended(folder, study=other)
+    done = forked(folder, study=other)
     assert done.returncode != 0
     assert "overrides: expected the study's" in done.stderr and "--out" in done.stderr
 
 
 def test_one_cell_alone_and_the_list_of_cells(made, tmp_path):
-    listed = ended(tmp_path, "--list")
+    listed = forked(tmp_path, "--list")
     assert listed.returncode == 0 and len(listed.stdout.splitlines()) == 8
     assert "oracle, seed 0, class order 0" in listed.stdout.splitlines()[1]
-    done = ended(tmp_path, "--cell", 1)
+    done = forked(tmp_path, "--cell", 1)
     assert done.returncode == 0, done.stderr[-2000:]
     assert list(results(tmp_path)) == ["oracle--seed0--order0.json"]
     alone = json.loads(results(tmp_path)["oracle--seed0--order0.json"])
     beside = json.loads(results(made[0])["oracle--seed0--order0.json"])
     assert alone["accuracy"] == beside["accuracy"]
-    wrong = ended(tmp_path, "--cell", 99)
+    wrong = forked(tmp_path, "--cell", 99)
     assert wrong.returncode != 0 and "from 0 to 7" in wrong.stderr
 
 
@@ -170,7 +178,7 @@ def test_a_cell_killed_between_training_and_its_result_is_made_again(tmp_path):
     study = {**STUDY, "seeds": 1, "arms": {name: STUDY["arms"][name] for name in ("off", "oracle")}}
     path, found = tmp_path / "out/cells/oracle--seed0--order0.json", []
     for _ in range(2):  # the second time all of its training is there already
-        done = ended(tmp_path, "--cell", 1, "--keep", study=study)
+        done = forked(tmp_path, "--cell", 1, "--keep", study=study)
         assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
         found.append(json.loads(path.read_text()))
         found[-1].pop("seconds")
